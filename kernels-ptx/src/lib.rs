@@ -1,0 +1,1 @@
+//! tercet-kernels-ptx

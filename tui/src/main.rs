@@ -1,0 +1,2 @@
+//! tercet
+fn main() {}
