@@ -1,1 +1,24 @@
-//! tercet-core
+#![doc = include_str!("../README.md")]
+#![no_std]
+#![deny(unsafe_code)]
+
+#[cfg(any(test, feature = "std"))]
+extern crate std;
+
+pub mod packed;
+
+pub mod activation;
+
+pub mod reference;
+
+pub mod simd;
+
+#[cfg(test)]
+mod tests;
+
+pub use activation::{PEAK_MIN, RowUnit};
+pub use packed::{
+    COLS_MAX, I2s, Interleaved16, Layout, LayoutError, PackedTernary, Place, Quarters, Rows128,
+    Tile16x32, TritPlanes, pack, repack,
+};
+pub use simd::Simd;

@@ -1,0 +1,196 @@
+//! 512-bit vectors, four products of bytes summed into a 32-bit lane by one instruction.
+
+use core::{arch::x86_64::*, ops::Range};
+
+use crate::activation;
+
+use super::product::{CodeBlock, Product, ValueBlock};
+
+/// Proof that AVX-512 F, BW, VL, DQ and VNNI exist, and with them AVX2, FMA and F16C.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Avx512Vnni(());
+
+impl Avx512Vnni {
+    /// A token, if the CPU has the instructions (feature `std`) or the crate was compiled for them.
+    pub fn detect() -> Option<Self> {
+        #[cfg(any(test, feature = "std"))]
+        let found = std::is_x86_feature_detected!("avx512f")
+            && std::is_x86_feature_detected!("avx512bw")
+            && std::is_x86_feature_detected!("avx512vl")
+            && std::is_x86_feature_detected!("avx512dq")
+            && std::is_x86_feature_detected!("avx512vnni");
+        #[cfg(not(any(test, feature = "std")))]
+        let found = cfg!(all(
+            target_feature = "avx512f",
+            target_feature = "avx512bw",
+            target_feature = "avx512vl",
+            target_feature = "avx512dq",
+            target_feature = "avx512vnni"
+        ));
+        (found && super::Avx2::detect().is_some()).then_some(Self(()))
+    }
+
+    /// A token on the caller's word.
+    ///
+    /// # Safety
+    ///
+    /// - The CPU has AVX-512 F, BW, VL, DQ and VNNI, AVX2, FMA and F16C, and the operating system saves
+    ///   the 512-bit and mask registers.
+    pub const unsafe fn assume() -> Self {
+        Self(())
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        "avx512vnni"
+    }
+
+    pub(super) fn peak(self, x: &[f32]) -> f32 {
+        // SAFETY: the level's instructions exist, because a token does.
+        unsafe { peak(x) }
+    }
+
+    pub(super) fn quantize(self, x: &[f32], factor: f32, values: &mut [i8]) -> i32 {
+        // SAFETY: the level's instructions exist, because a token does.
+        unsafe { quantize(x, factor, values) }
+    }
+
+    pub(super) fn gemv(self, product: Product<'_>) {
+        // SAFETY: the level's instructions exist, because a token does.
+        unsafe { gemv(product) }
+    }
+
+    pub(super) fn gemm(self, product: Product<'_>) {
+        // SAFETY: the level's instructions exist, because a token does.
+        unsafe { gemm(product) }
+    }
+
+    #[inline]
+    pub(super) fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
+        // SAFETY: the level's instructions exist, because a token does.
+        unsafe { vectorize(f) }
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn peak(x: &[f32]) -> f32 {
+    activation::peak(x)
+}
+
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn quantize(x: &[f32], factor: f32, values: &mut [i8]) -> i32 {
+    activation::quantize(x, factor, values)
+}
+
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn gemv(mut product: Product<'_>) {
+    let rows = 0..product.rows();
+    band::<1>(&mut product, rows, 0);
+}
+
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn gemm(mut product: Product<'_>) {
+    for rows in product.row_chunks() {
+        let mut b = 0;
+        while b < product.batch() {
+            b += match product.batch() - b {
+                1 => band::<1>(&mut product, rows.clone(), b),
+                2 => band::<2>(&mut product, rows.clone(), b),
+                3 => band::<3>(&mut product, rows.clone(), b),
+                _ => band::<4>(&mut product, rows.clone(), b),
+            };
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn vectorize<R>(f: impl FnOnce() -> R) -> R {
+    f()
+}
+
+/// `rows` of the product with `B` rows of values from `b` on; returns `B`.
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn band<const B: usize>(product: &mut Product<'_>, rows: Range<usize>, b: usize) -> usize {
+    let values = product.values::<B>(b);
+    let mut row = rows.start;
+    while row + 4 <= rows.end {
+        for (r, dots) in tile(product.codes::<4>(row), values).into_iter().enumerate() {
+            product.store(row + r, b, dots);
+        }
+        row += 4;
+    }
+    for row in row..rows.end {
+        let [dots] = tile(product.codes::<1>(row), values);
+        product.store(row, b, dots);
+    }
+    B
+}
+
+/// `Σ code · value` of `R` rows of codes and `B` rows of values, equally many blocks each.
+///
+/// For `R = B = 4` the 16 sums, 8 vectors of codes and 2 of values stay in the 32 registers.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn tile<const R: usize, const B: usize>(
+    codes: [&[CodeBlock]; R],
+    values: [&[ValueBlock]; B],
+) -> [[i32; B]; R] {
+    let blocks = codes[0].len();
+    let codes = codes.map(|row| &row[..blocks]);
+    let values = values.map(|row| &row[..blocks]);
+    // With the 32 bytes of a block in both halves of a vector, this keeps columns 64..96 in the lower
+    // half, times 4, and 96..128 in the upper; of the bytes shifted by 4, columns 0..32 and 32..64.
+    // The lower half's factor comes out at the end, which saves a shift for each half.
+    let keep = _mm512_inserti64x4::<0>(_mm512_set1_epi8(0b11), _mm256_set1_epi8(0b1100));
+    // A lane of the lower half gets eight products a block: |sum| ≤ cols/128 · 8 · 12 · 128 < 2³¹ for
+    // cols ≤ COLS_MAX = 2²².
+    let mut sums = [[_mm512_setzero_si512(); B]; R];
+    for k in 0..blocks {
+        let mut heads = [_mm512_setzero_si512(); R];
+        let mut tails = [_mm512_setzero_si512(); R];
+        for r in 0..R {
+            let twice = load_codes(&codes[r][k]);
+            heads[r] = _mm512_and_si512(_mm512_srli_epi16::<4>(twice), keep);
+            tails[r] = _mm512_and_si512(twice, keep);
+        }
+        for b in 0..B {
+            let [head, tail] = load_values(&values[b][k]);
+            for r in 0..R {
+                let sum = _mm512_dpbusd_epi32(sums[r][b], heads[r], head);
+                sums[r][b] = _mm512_dpbusd_epi32(sum, tails[r], tail);
+            }
+        }
+    }
+    sums.map(|row| row.map(|lanes| sum_lanes(lanes)))
+}
+
+/// The sum of 16 `i32` lanes, of which the lower eight count a quarter (and are multiples of 4).
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn sum_lanes(lanes: __m512i) -> i32 {
+    let lower = _mm256_srai_epi32::<2>(_mm512_castsi512_si256(lanes));
+    let eight = _mm256_add_epi32(lower, _mm512_extracti64x4_epi64::<1>(lanes));
+    let four = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256::<1>(eight));
+    let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b11_10_11_10>(four));
+    _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b01>(two)))
+}
+
+/// The 32 bytes of a block in both halves.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn load_codes(block: &CodeBlock) -> __m512i {
+    // SAFETY: 32 bytes are readable, because the reference covers them; loadu wants no alignment.
+    _mm512_broadcast_i64x4(unsafe { _mm256_loadu_si256(block.as_ptr().cast()) })
+}
+
+/// Values 0..64 and 64..128 of a block.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn load_values(block: &ValueBlock) -> [__m512i; 2] {
+    let halves: &[[i8; 64]] = block.as_chunks().0;
+    [0, 1].map(|i| {
+        let half = &halves[i];
+        // SAFETY: 64 bytes are readable, because the reference covers them; loadu wants no alignment.
+        unsafe { _mm512_loadu_si512(half.as_ptr().cast()) }
+    })
+}

@@ -1,0 +1,86 @@
+//! One multiplication, checked: what the levels share.
+
+use core::ops::Range;
+
+use crate::packed::{PackedTernary, Rows128};
+
+/// The codes of one block of columns.
+pub(super) type CodeBlock = [u8; Rows128::BLOCK_BYTES];
+
+/// The values of one block of columns.
+pub(super) type ValueBlock = [i8; Rows128::BLOCK_COLS];
+
+/// A product whose shapes agree. Levels ask it for rows and give it dots; they see no index.
+pub(super) struct Product<'a> {
+    weights: PackedTernary<'a, Rows128>, // (rows, cols)
+    values: &'a [i8],                    // (batch, stride), stride ≥ padded_cols
+    stride: usize,
+    value_sums: &'a [i32], // (batch,)
+    sums: &'a mut [i32],   // (rows, batch)
+}
+
+impl<'a> Product<'a> {
+    /// Asserts that the shapes agree: the one check before all kernels.
+    pub(super) fn new(
+        weights: PackedTernary<'a, Rows128>,
+        values: &'a [i8],
+        stride: usize,
+        value_sums: &'a [i32],
+        sums: &'a mut [i32],
+    ) -> Self {
+        let (rows, cols, batch) = (weights.rows(), weights.cols(), value_sums.len());
+        let padded_cols = Rows128::padded_cols(cols);
+        assert!(stride >= padded_cols, "stride {stride} is below {padded_cols} padded columns");
+        assert!(
+            batch.checked_mul(stride).is_some_and(|needed| needed <= values.len()),
+            "{} values for batch {batch} of stride {stride}",
+            values.len()
+        );
+        assert_eq!(Some(sums.len()), rows.checked_mul(batch), "sums must be (rows, batch)");
+        debug_assert!(
+            (0..batch).all(|b| values[b * stride..][cols..padded_cols].iter().all(|v| *v == 0)),
+            "values beyond column {cols} must be 0"
+        );
+        Self { weights, values, stride, value_sums, sums }
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.weights.rows()
+    }
+
+    pub(super) fn batch(&self) -> usize {
+        self.value_sums.len()
+    }
+
+    /// Consecutive ranges of rows, each small enough to stay in a second-level cache while all of the
+    /// batch passes over it.
+    pub(super) fn row_chunks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        const CHUNK_BYTES: usize = 256 << 10;
+        let rows = self.rows();
+        let row_bytes = Rows128::row_bytes(self.weights.cols());
+        // A multiple of every tile's height, so that only the last chunk has rows left over.
+        let chunk = (CHUNK_BYTES / row_bytes.max(1)).next_multiple_of(8).max(8);
+        (0..rows).step_by(chunk).map(move |start| start..rows.min(start + chunk))
+    }
+
+    /// `R` rows of codes, from `row` on. All rows have equally many blocks.
+    pub(super) fn codes<const R: usize>(&self, row: usize) -> [&'a [CodeBlock]; R] {
+        core::array::from_fn(|r| self.weights.row_blocks(row + r))
+    }
+
+    /// `B` rows of values, from `b` on, each as many blocks as a row of codes.
+    pub(super) fn values<const B: usize>(&self, b: usize) -> [&'a [ValueBlock]; B] {
+        let padded_cols = Rows128::padded_cols(self.weights.cols());
+        core::array::from_fn(|i| self.values[(b + i) * self.stride..][..padded_cols].as_chunks().0)
+    }
+
+    /// Takes `Σ code · value` of `row` and the `B` rows of values from `b` on.
+    pub(super) fn store<const B: usize>(&mut self, row: usize, b: usize, dots: [i32; B]) {
+        let at = row * self.batch() + b;
+        let sums = &mut self.sums[at..at + B];
+        for ((sum, dot), value_sum) in sums.iter_mut().zip(dots).zip(&self.value_sums[b..b + B]) {
+            // Cannot overflow for a true value sum; a caller's false one gives a wrong number.
+            *sum = dot.wrapping_sub(*value_sum);
+        }
+    }
+}

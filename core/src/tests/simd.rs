@@ -1,0 +1,244 @@
+//! Every level against the reference, to the bit.
+
+use std::{borrow::ToOwned, env, eprintln, format, string::String, vec, vec::Vec};
+
+use super::Seeded;
+use crate::{
+    packed::{Layout, PackedTernary, Rows128, pack},
+    reference,
+    simd::Simd,
+};
+
+/// A level by its name, or a loud skip: a failure if `TERCET_REQUIRE` names the level.
+fn level(name: &str) -> Option<Simd> {
+    let level = Simd::by_name(name);
+    if let Err(error) = level {
+        let required = env::var("TERCET_REQUIRE").unwrap_or_default();
+        assert!(!required.split(',').any(|one| one.trim() == name), "required: {error}");
+        eprintln!("SKIPPED: {error}");
+    }
+    level.ok()
+}
+
+/// Values of `batch` rows at a stride beyond the padding, zero behind `cols`, and their sums.
+struct Values {
+    values: Vec<i8>,
+    stride: usize,
+    sums: Vec<i32>,
+}
+
+impl Values {
+    fn new(batch: usize, cols: usize, mut value: impl FnMut(usize, usize) -> i8) -> Self {
+        let padded = Rows128::padded_cols(cols);
+        // Nothing may be read behind the padding: what stands there would show.
+        let stride = padded + 3;
+        let mut values = vec![99; batch * stride];
+        let mut sums = vec![0; batch];
+        for b in 0..batch {
+            values[b * stride..][..padded].fill(0);
+            for col in 0..cols {
+                let value = value(b, col);
+                values[b * stride + col] = value;
+                sums[b] += i32::from(value);
+            }
+        }
+        Self { values, stride, sums }
+    }
+}
+
+/// Compares `gemm` and, row of values by row of values, `gemv` with the reference.
+fn compare(simd: Simd, weights: PackedTernary<'_, Rows128>, values: &Values) {
+    let (rows, batch) = (weights.rows(), values.sums.len());
+    let at = format!("{simd}, {weights:?}, batch {batch}");
+    let mut expected = vec![0; rows * batch];
+    reference::gemm(weights, &values.values, values.stride, batch, &mut expected);
+    // Prefilled, so that an element that nobody wrote shows.
+    let mut sums = vec![i32::MIN; rows * batch];
+    simd.gemm(weights, &values.values, values.stride, &values.sums, &mut sums);
+    assert_eq!(sums, expected, "gemm, {at}");
+    for b in 0..batch {
+        let mut sums = vec![i32::MIN; rows];
+        let row = &values.values[b * values.stride..][..values.stride];
+        simd.gemv(weights, row, values.sums[b], &mut sums);
+        let expected: Vec<i32> = expected.iter().skip(b).step_by(batch).copied().collect();
+        assert_eq!(sums, expected, "gemv of row {b}, {at}");
+    }
+}
+
+fn random_codes(seed: u64, rows: usize, cols: usize) -> Vec<u8> {
+    Seeded(seed).bytes(Rows128::bytes(rows, cols).unwrap())
+}
+
+fn constant_codes(rows: usize, cols: usize, trit: i8) -> Vec<u8> {
+    let mut codes = vec![0; Rows128::bytes(rows, cols).unwrap()];
+    pack::<Rows128>(rows, cols, |_, _| trit, &mut codes).unwrap();
+    codes
+}
+
+fn view(codes: &[u8], rows: usize, cols: usize) -> PackedTernary<'_, Rows128> {
+    PackedTernary::new(codes, rows, cols).unwrap()
+}
+
+fn every_col_count(simd: Simd) {
+    for cols in 0..=300 {
+        // All 81 pairs of rows 1..=9 and batch 1..=9 come by as `cols` runs.
+        let (rows, batch) = (1 + cols % 9, 1 + cols / 9 % 9);
+        let codes = random_codes(cols as u64, rows, cols);
+        let mut seeded = Seeded(!(cols as u64));
+        let values = Values::new(batch, cols, |_, _| seeded.next() as i8);
+        compare(simd, view(&codes, rows, cols), &values);
+    }
+}
+
+fn every_tile_shape(simd: Simd) {
+    for rows in 0..=9 {
+        for batch in (0..=9).chain([33]) {
+            for cols in [1, 127, 128, 129, 257] {
+                let codes = random_codes(rows as u64, rows, cols);
+                let mut seeded = Seeded(batch as u64);
+                let values = Values::new(batch, cols, |_, _| seeded.next() as i8);
+                compare(simd, view(&codes, rows, cols), &values);
+            }
+        }
+    }
+}
+
+fn model_widths(simd: Simd) {
+    for cols in [3200, 8640, 5460] {
+        for (rows, batch) in [(9, 1), (5, 3), (6, 33)] {
+            let codes = random_codes(cols as u64, rows, cols);
+            let mut seeded = Seeded(batch as u64);
+            let values = Values::new(batch, cols, |_, _| seeded.next() as i8);
+            compare(simd, view(&codes, rows, cols), &values);
+        }
+    }
+}
+
+fn many_row_chunks(simd: Simd) {
+    // Rows enough for more than one cache-sized chunk, and a ragged end.
+    let (rows, cols) = (2 * (256 << 10) / 32 + 13, 100);
+    let codes = random_codes(3, rows, cols);
+    let mut seeded = Seeded(4);
+    compare(simd, view(&codes, rows, cols), &Values::new(5, cols, |_, _| seeded.next() as i8));
+}
+
+fn extreme_values(simd: Simd) {
+    for value in [-128, -127, 127] {
+        for cols in [128, 1280, 1281, 2688, 2689, 8640] {
+            let values = Values::new(5, cols, |_, _| value);
+            for trit in [-1, 0, 1] {
+                compare(simd, view(&constant_codes(5, cols, trit), 5, cols), &values);
+            }
+            // Code 3 everywhere: no trit, yet every bound in the kernels allows for it.
+            let codes = vec![0xff; Rows128::bytes(5, cols).unwrap()];
+            compare(simd, view(&codes, 5, cols), &values);
+        }
+    }
+}
+
+fn one_hot(simd: Simd) {
+    // Distinct trits and values at one column, zero elsewhere: finds any two columns exchanged.
+    let cols = 300;
+    let trits = Seeded(5).trits(2 * cols);
+    let mut codes = vec![0; Rows128::bytes(2, cols).unwrap()];
+    pack::<Rows128>(2, cols, |row, col| trits[row * cols + col], &mut codes).unwrap();
+    for hot in 0..cols {
+        let values = Values::new(2, cols, |b, col| if col == hot { 100 + b as i8 } else { 0 });
+        compare(simd, view(&codes, 2, cols), &values);
+    }
+}
+
+fn row_ranges(simd: Simd) {
+    let (rows, cols) = (9, 200);
+    let codes = random_codes(6, rows, cols);
+    let weights = view(&codes, rows, cols);
+    let mut seeded = Seeded(7);
+    let values = Values::new(2, cols, |_, _| seeded.next() as i8);
+    let mut whole = vec![0; rows * 2];
+    simd.gemm(weights, &values.values, values.stride, &values.sums, &mut whole);
+    for cut in 0..=rows {
+        let mut parts = vec![i32::MIN; rows * 2];
+        let (head, tail) = parts.split_at_mut(cut * 2);
+        for (range, sums) in [(0..cut, head), (cut..rows, tail)] {
+            let part = weights.row_range(range);
+            simd.gemm(part, &values.values, values.stride, &values.sums, sums);
+        }
+        assert_eq!(parts, whole, "{simd}, cut at {cut}");
+    }
+}
+
+fn quantization(simd: Simd) {
+    let mut seeded = Seeded(8);
+    for len in (0..=300).chain([3200, 8640]) {
+        // Any bits: subnormals, infinities and NaN come by; then tame ones, with halves among them.
+        let wild: Vec<f32> = (0..len).map(|_| f32::from_bits(seeded.next() as u32)).collect();
+        let tame: Vec<f32> = (0..len).map(|_| (seeded.next() % 509) as f32 / 2.0 - 127.0).collect();
+        for x in [wild, tame] {
+            let mut expected = vec![77; len + 5];
+            let mut values = vec![99; len + 5];
+            let peak = reference::peak(&x);
+            assert_eq!(simd.peak(&x).to_bits(), peak.to_bits(), "{simd}, {x:?}");
+            let of_reference = reference::quantize_row(&x, &mut expected);
+            let of_level = simd.quantize_row(&x, &mut values);
+            assert_eq!(values, expected, "{simd}, {x:?}");
+            assert_eq!(of_level, of_reference, "{simd}, {x:?}");
+            for peak in [127.0, 1.0, 1e-40, f32::INFINITY] {
+                let of_reference = reference::quantize_row_at(&x, peak, &mut expected);
+                let of_level = simd.quantize_row_at(&x, peak, &mut values);
+                assert_eq!(values, expected, "{simd} at {peak}, {x:?}");
+                assert_eq!(of_level, of_reference, "{simd} at {peak}, {x:?}");
+            }
+        }
+    }
+}
+
+fn vectorized_closure(simd: Simd) {
+    let x: Vec<f32> = (0..100).map(|i| i as f32).collect();
+    let mut y = vec![0.0; 100];
+    let sum = simd.vectorize(
+        #[inline(always)]
+        || {
+            y.iter_mut().zip(&x).for_each(|(y, x)| *y = 2.0 * x);
+            y.iter().sum::<f32>()
+        },
+    );
+    assert_eq!(sum, 9900.0, "{simd}");
+    assert_eq!(y[99], 198.0, "{simd}");
+}
+
+/// Stamps every test into a module for the level.
+macro_rules! level_tests {
+    ($level:ident: $($test:ident)*) => {
+        mod $level {
+            $(
+                #[test]
+                fn $test() {
+                    if let Some(simd) = super::level(stringify!($level)) {
+                        super::$test(simd);
+                    }
+                }
+            )*
+        }
+    };
+    ($($level:ident)*) => {
+        $(level_tests!($level: every_col_count every_tile_shape model_widths many_row_chunks
+            extreme_values one_hot row_ranges quantization vectorized_closure);)*
+    };
+}
+
+level_tests!(portable avx2 avx512vnni);
+
+#[test]
+fn levels_have_names() {
+    let names: Vec<String> = Simd::available().map(|simd| simd.name().to_owned()).collect();
+    assert_eq!(names[0], "portable", "the first level is everywhere");
+    assert_eq!(Simd::detect().name(), names[names.len() - 1], "the best is the last");
+    for simd in Simd::available() {
+        assert_eq!(format!("{simd}").parse(), Ok(simd), "the name leads back");
+    }
+    let unknown = Simd::by_name("sse9").unwrap_err();
+    assert_eq!(
+        format!("{unknown}"),
+        "no such instruction set; known are `portable` `avx2` `avx512vnni`"
+    );
+}
