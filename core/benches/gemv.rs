@@ -6,10 +6,8 @@
 //! the least and the greatest behind it; *read* is a loop that only adds up the same bytes, so
 //! `gemv / read` says how much of the machine a level uses.
 
-use std::{
-    hint::black_box,
-    time::{Duration, Instant},
-};
+use core::{hint::black_box, time::Duration};
+use std::time::Instant;
 
 use tercet_core::{Layout, PackedTernary, Rows128, Simd};
 

@@ -33,20 +33,19 @@ pub struct RowUnit {
 /// integer, half to even, into the low bits.
 const ROUNDER: f32 = 12_582_912.0;
 
-/// Bits of +∞; with the sign bit off, everything above is NaN.
-const INFINITY_BITS: u32 = f32::INFINITY.to_bits();
-
 /// `max |x|`, NaN ignored, 0 for nothing. Plain loop, to be compiled once for each level.
 ///
-/// Magnitudes are compared as integers, which orders floats without sign as floats do and makes the
-/// maximum associative, so any lane order gives the same bits.
+/// Without the sign bit, floats are ordered as their bits are and NaN lies above infinity. So the
+/// distance of the bits to infinity's is least for the greatest number, and wraps to beyond all others
+/// for NaN: one associative integer minimum, the same in any lane order.
 #[inline(always)]
 pub(crate) fn peak(x: &[f32]) -> f32 {
-    let largest = x.iter().fold(0, |largest: u32, x| {
+    const INFINITY: u32 = f32::INFINITY.to_bits();
+    let nearest = x.iter().fold(INFINITY, |nearest, x| {
         let magnitude = x.to_bits() & !(1 << 31);
-        largest.max(if magnitude > INFINITY_BITS { 0 } else { magnitude })
+        nearest.min(INFINITY.wrapping_sub(magnitude))
     });
-    f32::from_bits(largest)
+    f32::from_bits(INFINITY - nearest)
 }
 
 /// `values[c] = round(x[c] · factor)`, returns `Σ values`. Plain loop, to be compiled for each level.

@@ -127,6 +127,7 @@ fn dots<const B: usize>(codes: &[CodeBlock], values: [&[ValueBlock]; B]) -> [i32
         let end = blocks.min(start + BLOCKS_MAX);
         let mut pairs = [_mm256_setzero_si256(); B]; // i16 lanes
         for k in start..end {
+            prefetch(&codes[k]);
             let bytes = load_codes(&codes[k]);
             // Bits that cross a byte in the 16-bit shifts are masked away.
             let codes = [
@@ -177,4 +178,13 @@ fn load_values(block: &ValueBlock) -> [__m256i; 4] {
         // SAFETY: 32 bytes are readable, because the reference covers them; loadu wants no alignment.
         unsafe { _mm256_loadu_si256(quarter.as_ptr().cast()) }
     })
+}
+
+/// Asks for the bytes that are read `AHEAD` bytes later, whether they belong to the matrix or not.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn prefetch(block: &CodeBlock) {
+    const AHEAD: usize = 4096;
+    let address = block.as_ptr().wrapping_add(AHEAD);
+    _mm_prefetch::<_MM_HINT_T0>(address.cast());
 }
