@@ -9,7 +9,7 @@
 use core::{hint::black_box, time::Duration};
 use std::time::Instant;
 
-use tercet_core::{Layout, PackedTernary, Rows128, Simd};
+use tercet_core::{Layout, PackedTernary, Quarters, Rows128, Simd, repack};
 
 /// A matrix of BitNet b1.58 3B, `down_proj`: 6.9 MB of codes.
 const ROWS: usize = 3200;
@@ -23,10 +23,18 @@ fn main() {
     let short = !std::env::args().any(|arg| arg == "--bench");
     let matrices = if short { 1 } else { MATRICES };
     let bytes = Rows128::bytes(ROWS, COLS).expect("a shape that fits");
-    let codes: Vec<u8> = (0..bytes * matrices).map(|i| valid_codes(i as u64)).collect();
-    let matrix = |i: usize| PackedTernary::<Rows128>::new(&codes[i * bytes..][..bytes], ROWS, COLS);
-    let matrices: Vec<_> =
-        (0..matrices).map(|i| matrix(i).expect("bytes cut to the shape")).collect();
+    let mut codes = vec![0; bytes * matrices];
+    // One checkpoint's matrix, random codes: no row is padding, so any valid byte will do.
+    let stored_bytes = Quarters::bytes(ROWS, COLS).expect("a shape that fits");
+    let stored: Vec<u8> = (0..stored_bytes as u64).map(valid_codes).collect();
+    let stored = PackedTernary::<Quarters>::new(&stored, ROWS, COLS).expect("the right length");
+    for codes in codes.chunks_exact_mut(bytes) {
+        repack::<Quarters, Rows128>(stored, codes).expect("valid codes");
+    }
+    let matrices: Vec<_> = codes
+        .chunks_exact(bytes)
+        .map(|codes| PackedTernary::<Rows128>::new(codes, ROWS, COLS).expect("the right length"))
+        .collect();
     let small_rows = 256; // 553 kB: inside a second-level cache
     let small = matrices[0].row_range(0..small_rows);
 
@@ -36,6 +44,12 @@ fn main() {
         small.codes().len() >> 10
     );
     println!("median (least .. greatest) of {SAMPLES} samples\n");
+    let mut repacked = vec![0; bytes];
+    report("any", "repack HF", stored_bytes, "GB/s", || {
+        repack::<Quarters, Rows128>(stored, &mut repacked).expect("valid codes");
+        black_box(&repacked);
+    });
+    println!();
     for simd in Simd::available() {
         let mut sums = vec![0; ROWS];
         let (values, value_sums, stride) = activations(simd, 1);
@@ -46,22 +60,22 @@ fn main() {
             )
         };
 
-        report(simd, "read cold", codes.len(), "GB/s", || {
+        report(simd.name(), "read cold", codes.len(), "GB/s", || {
             black_box(read(&codes));
         });
-        report(simd, "gemv cold", codes.len(), "GB/s", || {
+        report(simd.name(), "gemv cold", codes.len(), "GB/s", || {
             for matrix in &matrices {
                 simd.gemv(*matrix, &values, value_sums[0], &mut sums);
             }
             black_box(&sums);
         });
         const REPEATS: usize = 100;
-        report(simd, "read warm", small.codes().len() * REPEATS, "GB/s", || {
+        report(simd.name(), "read warm", small.codes().len() * REPEATS, "GB/s", || {
             for _ in 0..REPEATS {
                 black_box(read(black_box(small.codes())));
             }
         });
-        report(simd, "gemv warm", small.codes().len() * REPEATS, "GB/s", || {
+        report(simd.name(), "gemv warm", small.codes().len() * REPEATS, "GB/s", || {
             for _ in 0..REPEATS {
                 simd.gemv(black_box(small), &values, value_sums[0], &mut sums[..small_rows]);
             }
@@ -71,14 +85,14 @@ fn main() {
         for batch in [2, 4, 8, 32, 128] {
             let (values, value_sums, stride) = activations(simd, batch);
             let mut sums = vec![0; ROWS * batch];
-            report(simd, &format!("gemm {batch}"), ROWS * COLS * batch, "GMAC/s", || {
+            report(simd.name(), &format!("gemm {batch}"), ROWS * COLS * batch, "GMAC/s", || {
                 simd.gemm(matrices[0], &values, stride, &value_sums, &mut sums);
                 black_box(&sums);
             });
         }
         let x: Vec<f32> = (0..COLS).map(|i| (i as f32 * 0.37) % 3.0 - 1.5).collect();
         let mut quantized = vec![0; COLS];
-        report(simd, "quantize_row", COLS * REPEATS, "Gvalue/s", || {
+        report(simd.name(), "quantize_row", COLS * REPEATS, "Gvalue/s", || {
             for _ in 0..REPEATS {
                 black_box(simd.quantize_row(black_box(&x), &mut quantized));
             }
@@ -121,7 +135,7 @@ fn read(bytes: &[u8]) -> u64 {
 }
 
 /// Times `work`, which handles `amount` bytes or products, and prints billions a second.
-fn report(simd: Simd, name: &str, amount: usize, unit: &str, mut work: impl FnMut()) {
+fn report(level: &str, name: &str, amount: usize, unit: &str, mut work: impl FnMut()) {
     work(); // warm-up
     let mut times: Vec<Duration> = (0..SAMPLES)
         .map(|_| {
@@ -133,7 +147,7 @@ fn report(simd: Simd, name: &str, amount: usize, unit: &str, mut work: impl FnMu
     times.sort();
     let rate = |time: Duration| amount as f64 / time.as_secs_f64() / 1e9;
     println!(
-        "{simd:>10}  {name:<12} {:>7.1} {unit:<8} ({:.1} .. {:.1})",
+        "{level:>10}  {name:<12} {:>7.1} {unit:<8} ({:.1} .. {:.1})",
         rate(times[SAMPLES / 2]),
         rate(times[SAMPLES - 1]),
         rate(times[0]),

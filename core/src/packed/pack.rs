@@ -1,6 +1,9 @@
 //! Writing a layout, and going from one to another.
 
-use super::{I2s, Layout, LayoutError, PackedTernary, Quarters, Rows128, matrix::check_length};
+use super::{
+    I2s, Layout, LayoutError, PackedTernary, Quarters, Rows128, matrix::check_length,
+    sealed::Sealed,
+};
 
 /// Writes `trit(row, col)` of a `(rows, cols)` matrix into `out` in layout `L`.
 ///
@@ -79,12 +82,11 @@ pub fn repack<A: Layout, B: Layout>(
     }
 }
 
-/// `repack` as it is defined, element by element.
+/// `repack` as it is defined, element by element; the codes have been checked.
 pub(crate) fn repack_each<A: Layout, B: Layout>(
     from: PackedTernary<'_, A>,
     out: &mut [u8],
 ) -> Result<(), LayoutError> {
-    from.check_codes()?;
     let trit = |row, col| from.trit(row, col).expect("all codes have been checked");
     pack::<B>(from.rows(), from.cols(), trit, out)
 }
@@ -135,7 +137,7 @@ fn quarters_to_rows(from: &[u8], rows: usize, cols: usize, out: &mut [u8]) {
     let row_bytes = Rows128::row_bytes(cols);
     for (packed_row, from) in from.chunks_exact(cols).enumerate() {
         for (block, from) in from.chunks(Rows128::BLOCK_COLS).enumerate() {
-            let mut by_col = [<Rows128 as super::sealed::Sealed>::EMPTY; Rows128::BLOCK_COLS];
+            let mut by_col = [Rows128::EMPTY; Rows128::BLOCK_COLS];
             by_col[..from.len()].copy_from_slice(from);
             for (i, bytes) in cols_to_rows(&by_col).iter().enumerate() {
                 let row = packed_row + i * quarter;
