@@ -1,10 +1,10 @@
 //! How fast each level multiplies, beside how fast this machine reads.
 //!
-//! `cargo bench -p tercet-core --features std`. One thread. `gemv` is given as bytes of codes a second:
-//! *cold* walks over matrices that together exceed the caches, as decoding a model does, *warm* stays
-//! on one matrix. `gemm` is given as products a second. Every number is the median of the samples with
-//! the least and the greatest behind it; *read* is a loop that only adds up the same bytes, so
-//! `gemv / read` says how much of the machine a level uses.
+//! `cargo bench -p tercet-core --features std`. One thread. `gemv` is given as bytes of codes a
+//! second: *cold* walks over matrices that together exceed the caches, as decoding a model does,
+//! *warm* stays on one matrix. `gemm` is given as products a second. Every number is the median of
+//! the samples with the least and the greatest behind it; *read* is a loop that only adds up the
+//! same bytes, so `gemv / read` says how much of the machine a level uses.
 
 use core::{hint::black_box, time::Duration};
 use std::time::Instant;

@@ -6,13 +6,14 @@
 //! unit      = peak / 127
 //! ```
 //!
-//! Four IEEE `f32` operations in this order, none contracted: the quotient `127 / peak`, the product,
-//! the rounding, the quotient `peak / 127`. `x / (peak / 127)` would land on other integers near
-//! halves. A row depends on nothing but itself, and every [`Simd`](crate::Simd) level gives equal bits.
+//! Four IEEE `f32` operations in this order, none contracted: the quotient `127 / peak`, the
+//! product, the rounding, the quotient `peak / 127`. `x / (peak / 127)` would land on other
+//! integers near halves. A row depends on nothing but itself, and every [`Simd`](crate::Simd) level
+//! gives equal bits.
 //!
 //! Source: absmax quantisation per token as in BitNet b1.58 (arXiv 2402.17764) and microsoft/BitNet
-//! 16da220 `gpu/model.py`, carried out in `f32`. That code divides the product's sum by `127 / peak`;
-//! here it is multiplied by `unit`, which may differ in the last bit of a result.
+//! 16da220 `gpu/model.py`, carried out in `f32`. That code divides the product's sum by
+//! `127 / peak`; here it is multiplied by `unit`, which may differ in the last bit of a result.
 
 /// Least peak of a row: a row of zeros gets unit `1e-5 / 127` instead of dividing by zero.
 pub const PEAK_MIN: f32 = 1e-5;
@@ -36,8 +37,8 @@ const ROUNDER: f32 = 12_582_912.0;
 /// `max |x|`, NaN ignored, 0 for nothing. Plain loop, to be compiled once for each level.
 ///
 /// Without the sign bit, floats are ordered as their bits are and NaN lies above infinity. So the
-/// distance of the bits to infinity's is least for the greatest number, and wraps to beyond all others
-/// for NaN: one associative integer minimum, the same in any lane order.
+/// distance of the bits to infinity's is least for the greatest number, and wraps to beyond all
+/// others for NaN: one associative integer minimum, the same in any lane order.
 #[inline(always)]
 pub(crate) fn peak(x: &[f32]) -> f32 {
     const INFINITY: u32 = f32::INFINITY.to_bits();
@@ -48,7 +49,8 @@ pub(crate) fn peak(x: &[f32]) -> f32 {
     f32::from_bits(INFINITY - nearest)
 }
 
-/// `values[c] = round(x[c] · factor)`, returns `Σ values`. Plain loop, to be compiled for each level.
+/// `values[c] = round(x[c] · factor)`, returns `Σ values`. Plain loop, to be compiled for each
+/// level.
 ///
 /// `x` and `values` are equally long, at most 2²² (the sum stays below 2²² · 127 < 2³¹).
 #[inline(always)]

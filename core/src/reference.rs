@@ -1,7 +1,8 @@
 //! The meaning of each operation: loops, no cleverness.
 //!
-//! Every [`Simd`](crate::Simd) level equals these functions to the bit, for every byte that can stand
-//! in the buffers. They are the definition that tests call, and far too slow for anything else.
+//! Every [`Simd`](crate::Simd) level equals these functions to the bit, for every byte that can
+//! stand in the buffers. They are the definition that tests call, and far too slow for anything
+//! else.
 
 use crate::{
     activation::{PEAK_MIN, RowUnit},
@@ -10,8 +11,8 @@ use crate::{
 
 /// `sums[row] = Σ_c trit(row, c) · values[c]`
 ///
-/// `weights` is `(rows, cols)`, `values` at least `(cols,)`, `sums` `(rows,)`. Exact. A code that is no
-/// trit counts as `code − ZERO_CODE`.
+/// `weights` is `(rows, cols)`, `values` at least `(cols,)`, `sums` `(rows,)`. Exact. A code that
+/// is no trit counts as `code − ZERO_CODE`.
 ///
 /// # Panics
 ///
@@ -22,9 +23,9 @@ pub fn gemv<L: Layout>(weights: PackedTernary<'_, L>, values: &[i8], sums: &mut 
 
 /// `sums[row · batch + b] = Σ_c trit(row, c) · values[b · stride + c]`
 ///
-/// `weights` is `(rows, cols)`, `values` `(batch, stride)` with `stride ≥ cols`, `sums` `(rows, batch)`.
-/// Values are any `i8`, −128 included. Exact: `|sum| ≤ 2 · 128 · COLS_MAX < 2³¹`, as a code is at most
-/// 2 away from `ZERO_CODE`.
+/// `weights` is `(rows, cols)`, `values` `(batch, stride)` with `stride ≥ cols`, `sums`
+/// `(rows, batch)`. Values are any `i8`, −128 included. Exact: `|sum| ≤ 2 · 128 · COLS_MAX < 2³¹`,
+/// as a code is at most 2 away from `ZERO_CODE`.
 ///
 /// # Panics
 ///
@@ -78,8 +79,8 @@ pub fn quantize_row(x: &[f32], values: &mut [i8]) -> RowUnit {
     quantize_row_at(x, peak(x).max(PEAK_MIN), values)
 }
 
-/// `values[c] = round_half_even(x[c] · (127 / peak))`, clamped to −127..=127; 0 for NaN, and 0 beyond
-/// `x.len()`. See [`activation`](crate::activation).
+/// `values[c] = round_half_even(x[c] · (127 / peak))`, clamped to −127..=127; 0 for NaN, and 0
+/// beyond `x.len()`. See [`activation`](crate::activation).
 ///
 /// # Panics
 ///

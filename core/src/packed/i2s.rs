@@ -5,13 +5,13 @@ use super::{Layout, LayoutError, Place, elements, sealed::Sealed};
 /// Flat blocks of 128 values with the unit behind them: GGUF `I2_S` as microsoft/BitNet writes it.
 ///
 /// The matrix is one array of `n = rows·cols` values, row after row. Value `j` of each block of 128
-/// sits in byte `j % 32` of 32 bytes, at shift `6 − 2·(j / 32)`; `code = trit + 1`. Behind the `n/4`
-/// code bytes stand 32 more, of which the first four are the matrix's unit, a little-endian `f32`
-/// to multiply by. `rows·cols` must be a multiple of 128; blocks may straddle rows.
+/// sits in byte `j % 32` of 32 bytes, at shift `6 − 2·(j / 32)`; `code = trit + 1`. Behind the
+/// `n/4` code bytes stand 32 more, of which the first four are the matrix's unit, a little-endian
+/// `f32` to multiply by. `rows·cols` must be a multiple of 128; blocks may straddle rows.
 ///
 /// [`pack`](super::pack) writes unit 1 and 28 zero bytes there; [`set_unit`](Self::set_unit)
-/// replaces the unit. Files made by ARM builds since commit 112f853 use another block (64 values, 16
-/// bytes) under the same type number; this is not that layout, and the file does not say.
+/// replaces the unit. Files made by ARM builds since commit 112f853 use another block (64 values,
+/// 16 bytes) under the same type number; this is not that layout, and the file does not say.
 ///
 /// Source: microsoft/BitNet 16da220, `src/ggml-bitnet-mad.cpp` and
 /// `utils/convert-hf-to-gguf-bitnet.py`.

@@ -8,8 +8,8 @@ use super::{Layout, LayoutError, Place, elements, sealed::Sealed};
 /// `(word >> 2i) & 0x03030303` is elements `4i..4i+4`, one a byte. `code = trit + 2`;
 /// `cols` must be a multiple of 16.
 ///
-/// Source: BitBLAS 0c51e34, `integration/BitNet/modeling_bitnet.py` and the LOP3 weight transform of
-/// `bitblas/ops`.
+/// Source: BitBLAS 0c51e34, `integration/BitNet/modeling_bitnet.py` and the LOP3 weight transform
+/// of `bitblas/ops`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Interleaved16;
 

@@ -7,9 +7,9 @@ use super::{Layout, LayoutError};
 /// A ternary matrix `(rows, cols)` in borrowed bytes of layout `L`.
 ///
 /// Rows are output features, columns input features. [`new`](Self::new) is the only door, so the
-/// length always fits the shape. Whether every code is a trit is another question, which costs a pass
-/// over the bytes: [`check_codes`](Self::check_codes). Kernels stay defined either way (an invalid
-/// code counts as `code − ZERO_CODE`, which is not a trit), so a broken file cannot do more
+/// length always fits the shape. Whether every code is a trit is another question, which costs a
+/// pass over the bytes: [`check_codes`](Self::check_codes). Kernels stay defined either way (an
+/// invalid code counts as `code − ZERO_CODE`, which is not a trit), so a broken file cannot do more
 /// than give wrong numbers.
 #[derive(Clone, Copy)]
 pub struct PackedTernary<'a, L> {
@@ -24,8 +24,8 @@ impl<'a, L: Layout> PackedTernary<'a, L> {
     ///
     /// # Errors
     ///
-    /// What [`Layout::bytes`] says of the shape, and [`LayoutError::Length`] unless `codes` has exactly
-    /// that length.
+    /// What [`Layout::bytes`] says of the shape, and [`LayoutError::Length`] unless `codes` has
+    /// exactly that length.
     pub fn new(codes: &'a [u8], rows: usize, cols: usize) -> Result<Self, LayoutError> {
         check_length::<L>(codes.len(), rows, cols)?;
         Ok(Self::cut(codes, rows, cols))
@@ -89,7 +89,8 @@ impl<'a, L: Layout> PackedTernary<'a, L> {
     pub fn check_codes(&self) -> Result<(), LayoutError> {
         let padded_cols = L::padded_cols(self.cols);
         let code_bytes = &self.codes[..self.codes.len() - L::TAIL];
-        // The quick look cannot tell padding from codes, so its "no" only says where to look closer.
+        // The quick look cannot tell padding from codes, so its "no" only says where to look
+        // closer.
         let first = if all_trits::<L>(code_bytes) { self.cols } else { 0 };
         if first == padded_cols {
             return Ok(());

@@ -1,8 +1,8 @@
 //! Ternary matrices as two-bit codes: five layouts, one meaning.
 //!
-//! A layout is a type that says where the code of `(row, col)` lies; a [`PackedTernary`] is borrowed
-//! bytes whose length has been checked against a shape. Everything else here is defined through
-//! [`Layout::place`]; faster ways are tested equal to it.
+//! A layout is a type that says where the code of `(row, col)` lies; a [`PackedTernary`] is
+//! borrowed bytes whose length has been checked against a shape. Everything else here is defined
+//! through [`Layout::place`]; faster ways are tested equal to it.
 
 mod error;
 mod i2s;

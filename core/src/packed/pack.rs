@@ -7,13 +7,13 @@ use super::{
 
 /// Writes `trit(row, col)` of a `(rows, cols)` matrix into `out` in layout `L`.
 ///
-/// Calls `trit` once for every element, row after row. All of `out` is written: padding as the layout
-/// says, and a unit of 1 behind [`I2s`].
+/// Calls `trit` once for every element, row after row. All of `out` is written: padding as the
+/// layout says, and a unit of 1 behind [`I2s`].
 ///
 /// # Errors
 ///
-/// What [`Layout::bytes`] says of the shape, and [`LayoutError::Length`] unless `out` has exactly that
-/// length; `out` is then untouched.
+/// What [`Layout::bytes`] says of the shape, and [`LayoutError::Length`] unless `out` has exactly
+/// that length; `out` is then untouched.
 ///
 /// # Panics
 ///
@@ -44,15 +44,15 @@ pub fn pack<L: Layout>(
 
 /// Writes the matrix `from` into `out` in layout `B`.
 ///
-/// Defined as [`pack`] of `from`'s trits. [`Quarters`] to [`Rows128`] and back, and between [`I2s`] and
-/// [`Rows128`] where their bytes are equal, take a way that handles whole bytes. The unit behind an
-/// [`I2s`] source is not carried over: it belongs to the caller ([`I2s::unit`]).
+/// Defined as [`pack`] of `from`'s trits. [`Quarters`] to [`Rows128`] and back, and between [`I2s`]
+/// and [`Rows128`] where their bytes are equal, take a way that handles whole bytes. The unit
+/// behind an [`I2s`] source is not carried over: it belongs to the caller ([`I2s::unit`]).
 ///
 /// # Errors
 ///
 /// [`LayoutError::Code`] when `from` holds an invalid code
-/// ([`check_codes`](PackedTernary::check_codes)), and what [`pack`] says of shape and length; `out` is
-/// then untouched.
+/// ([`check_codes`](PackedTernary::check_codes)), and what [`pack`] says of shape and length; `out`
+/// is then untouched.
 pub fn repack<A: Layout, B: Layout>(
     from: PackedTernary<'_, A>,
     out: &mut [u8],

@@ -47,8 +47,8 @@ impl<'a> TritPlanes<'a> {
     ///
     /// # Errors
     ///
-    /// [`LayoutError::Length`], in bits, for a bitmap of another length; [`LayoutError::Code`] for an
-    /// invalid code. The bitmaps are then untouched.
+    /// [`LayoutError::Length`], in bits, for a bitmap of another length; [`LayoutError::Code`] for
+    /// an invalid code. The bitmaps are then untouched.
     pub fn unpack<L: Layout>(
         weights: PackedTernary<'_, L>,
         nonzero: &'a mut BitSlice<u8, Lsb0>,

@@ -7,9 +7,9 @@ use super::{Layout, LayoutError, Place, elements, sealed::Sealed};
 /// With `P = ⌈rows / 4⌉`, byte `[r][c]` of a row-major `(P, cols)` array holds the codes of output
 /// rows `r`, `r + P`, `r + 2P`, `r + 3P`, lowest bits first; `code = trit + 1`. Any shape fits.
 ///
-/// Where `rows % 4 != 0` the last places belong to no row. They are ignored when reading and written
-/// as code 0, not as the code of zero, because that is what transformers writes (it ORs into zeros):
-/// files made here are then equal to its files byte for byte.
+/// Where `rows % 4 != 0` the last places belong to no row. They are ignored when reading and
+/// written as code 0, not as the code of zero, because that is what transformers writes (it ORs
+/// into zeros): files made here are then equal to its files byte for byte.
 ///
 /// Source: transformers 5.23.0, `integrations/bitnet.py`, `pack_weights` and `unpack_weights`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

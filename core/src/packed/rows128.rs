@@ -6,11 +6,12 @@ use super::{
     Layout, LayoutError, PackedTernary, Place, elements, i2s::place_in_block, sealed::Sealed,
 };
 
-/// Rows padded to whole blocks of 128 columns, 32 bytes each: what [`Simd`](crate::Simd) multiplies.
+/// Rows padded to whole blocks of 128 columns, 32 bytes each: what [`Simd`](crate::Simd)
+/// multiplies.
 ///
 /// Column `j` of a block sits in byte `j % 32` at shift `6 − 2·(j / 32)`, the bit order of
-/// [`I2s`](super::I2s), so where `cols % 128 == 0` the code bytes are equal to those of I2_S. Here a
-/// row always begins a block: any shape fits, and every row can be multiplied alone.
+/// [`I2s`](super::I2s), so where `cols % 128 == 0` the code bytes are equal to those of I2_S. Here
+/// a row always begins a block: any shape fits, and every row can be multiplied alone.
 /// `code = trit + 1`; padding holds the code of zero.
 ///
 /// Four columns of one byte lie 32 apart, so one mask turns 32 bytes into 32 neighbouring codes, in

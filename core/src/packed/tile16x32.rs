@@ -4,9 +4,10 @@ use super::{Layout, LayoutError, Place, elements, interleaved16::place_in_word, 
 
 /// Tiles of 16 rows x 32 columns, 128 bytes each: microsoft/BitNet's GPU weights.
 ///
-/// Tile `(i, j)` begins at byte `(i · cols/32 + j) · 128`. Inside, element `(r, c)` belongs to `u32`
-/// number `(r/8)·16 + (c/16)·8 + r%8`, interleaved as in [`Interleaved16`](super::Interleaved16).
-/// `code = trit + 2`; `rows` must be a multiple of 16 and `cols` of 32.
+/// Tile `(i, j)` begins at byte `(i · cols/32 + j) · 128`. Inside, element `(r, c)` belongs to
+/// `u32` number `(r/8)·16 + (c/16)·8 + r%8`, interleaved as in
+/// [`Interleaved16`](super::Interleaved16). `code = trit + 2`; `rows` must be a multiple of 16 and
+/// `cols` of 32.
 ///
 /// Source: microsoft/BitNet 16da220, `gpu/pack_weight.py` and `gpu/bitnet_kernels`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -175,7 +175,8 @@ fn load_values(block: &ValueBlock) -> [__m256i; 4] {
     let quarters: &[[i8; 32]] = block.as_chunks().0;
     [0, 1, 2, 3].map(|i| {
         let quarter = &quarters[i];
-        // SAFETY: 32 bytes are readable, because the reference covers them; loadu wants no alignment.
+        // SAFETY: 32 bytes are readable, because the reference covers them; loadu wants no
+        // alignment.
         unsafe { _mm256_loadu_si256(quarter.as_ptr().cast()) }
     })
 }

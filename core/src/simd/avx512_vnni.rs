@@ -34,8 +34,8 @@ impl Avx512Vnni {
     ///
     /// # Safety
     ///
-    /// - The CPU has AVX-512 F, BW, VL, DQ and VNNI, AVX2, FMA and F16C, and the operating system saves
-    ///   the 512-bit and mask registers.
+    /// - The CPU has AVX-512 F, BW, VL, DQ and VNNI, AVX2, FMA and F16C, and the operating system
+    ///   saves the 512-bit and mask registers.
     pub const unsafe fn assume() -> Self {
         Self(())
     }
@@ -128,8 +128,8 @@ fn band<const B: usize>(product: &mut Product<'_>, rows: Range<usize>, b: usize)
 
 /// `Σ code · value` of `R` rows of codes and `B` rows of values, equally many blocks each.
 ///
-/// While it reads these rows it asks for rows to come: left to the hardware's guess, four streams of
-/// short rows come from memory at half the speed of one long one.
+/// While it reads these rows it asks for rows to come: left to the hardware's guess, four streams
+/// of short rows come from memory at half the speed of one long one.
 ///
 /// For `R = B = 4` the 16 sums, 8 vectors of codes and 2 of values stay in the 32 registers.
 #[inline]
@@ -141,12 +141,12 @@ fn tile<const R: usize, const B: usize>(
     let blocks = codes[0].len();
     let codes = codes.map(|row| &row[..blocks]);
     let values = values.map(|row| &row[..blocks]);
-    // With the 32 bytes of a block in both halves of a vector, this keeps columns 64..96 in the lower
-    // half, times 4, and 96..128 in the upper; of the bytes shifted by 4, columns 0..32 and 32..64.
-    // The lower half's factor comes out at the end, which saves a shift for each half.
+    // With the 32 bytes of a block in both halves of a vector, this keeps columns 64..96 in the
+    // lower half, times 4, and 96..128 in the upper; of the bytes shifted by 4, columns 0..32 and
+    // 32..64. The lower half's factor comes out at the end, which saves a shift for each half.
     let keep = _mm512_inserti64x4::<0>(_mm512_set1_epi8(0b11), _mm256_set1_epi8(0b1100));
-    // A lane of the lower half gets eight products a block: |sum| ≤ cols/128 · 8 · 12 · 128 < 2³¹ for
-    // cols ≤ COLS_MAX = 2²².
+    // A lane of the lower half gets eight products a block: |sum| ≤ cols/128 · 8 · 12 · 128 < 2³¹
+    // for cols ≤ COLS_MAX = 2²².
     let mut sums = [[_mm512_setzero_si512(); B]; R];
     // Whole groups of `R` rows, at least 8 KiB: enough to cover a memory access at 30 GB/s.
     let group = (R * blocks).max(1);
@@ -197,7 +197,8 @@ fn load_values(block: &ValueBlock) -> [__m512i; 2] {
     let halves: &[[i8; 64]] = block.as_chunks().0;
     [0, 1].map(|i| {
         let half = &halves[i];
-        // SAFETY: 64 bytes are readable, because the reference covers them; loadu wants no alignment.
+        // SAFETY: 64 bytes are readable, because the reference covers them; loadu wants no
+        // alignment.
         unsafe { _mm512_loadu_si512(half.as_ptr().cast()) }
     })
 }

@@ -1,7 +1,8 @@
 //! The same operations for each instruction set; the only place that chooses between them.
 //!
 //! Every level is equal to [`reference`](crate::reference) to the bit. A level is a value that
-//! proves that its instructions exist, so an operation needs no check and no `unsafe` of its caller.
+//! proves that its instructions exist, so an operation needs no check and no `unsafe` of its
+//! caller.
 
 #![allow(unsafe_code, reason = "the door into a level, and loads of whole vectors, need it")]
 
@@ -28,8 +29,8 @@ use product::Product;
 
 /// An instruction set that this CPU has, and with it every operation.
 ///
-/// All levels give equal bits; they differ in speed. The levels of other architectures are not there:
-/// outside x86-64 the only variant is [`Portable`](Simd::Portable).
+/// All levels give equal bits; they differ in speed. The levels of other architectures are not
+/// there: outside x86-64 the only variant is [`Portable`](Simd::Portable).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Simd {
     /// Plain Rust for whatever the crate is compiled for.
@@ -89,8 +90,8 @@ macro_rules! on_level {
 impl Simd {
     /// The best level of this CPU.
     ///
-    /// With feature `std` the CPU is asked at run time; without it, the answer is what the crate was
-    /// compiled for (`-C target-cpu`), and a caller who knows more has `assume` of the tokens.
+    /// With feature `std` the CPU is asked at run time; without it, the answer is what the crate
+    /// was compiled for (`-C target-cpu`), and a caller who knows more has `assume` of the tokens.
     pub fn detect() -> Self {
         Self::available().last().unwrap_or(Self::Portable(Portable))
     }
@@ -116,8 +117,8 @@ impl Simd {
     ///
     /// # Errors
     ///
-    /// [`SimdError::Unknown`] for a name that is none, [`SimdError::Unavailable`] for a level that this
-    /// CPU lacks.
+    /// [`SimdError::Unknown`] for a name that is none, [`SimdError::Unavailable`] for a level that
+    /// this CPU lacks.
     pub fn by_name(name: &str) -> Result<Self, SimdError> {
         let known = NAMES.into_iter().find(|known| *known == name).ok_or(SimdError::Unknown)?;
         Self::available()
@@ -132,8 +133,8 @@ impl Simd {
 
     /// [`quantize_row_at`](Self::quantize_row_at) the row's own peak: `max(peak(x), PEAK_MIN)`.
     ///
-    /// An infinite number makes the unit infinite and all values 0, so that the product comes out as
-    /// NaN, not as a plausible number.
+    /// An infinite number makes the unit infinite and all values 0, so that the product comes out
+    /// as NaN, not as a plausible number.
     ///
     /// # Panics
     ///
@@ -142,12 +143,13 @@ impl Simd {
         self.quantize_row_at(x, self.peak(x).max(PEAK_MIN), values)
     }
 
-    /// `values[c] = round_half_even(x[c] · (127 / peak))`, clamped to −127..=127; `unit = peak / 127`.
+    /// `values[c] = round_half_even(x[c] · (127 / peak))`, clamped to −127..=127;
+    /// `unit = peak / 127`.
     ///
-    /// `x` is `(cols,)`, `values` at least `(cols,)`: the rest is set to 0, which is the padding that
-    /// [`gemv`](Self::gemv) and [`gemm`](Self::gemm) read. NaN gives 0. Equal bits on every level; the
-    /// order of operations is in [`activation`](crate::activation). For a caller who knows the peak
-    /// already, or wants several rows to share one.
+    /// `x` is `(cols,)`, `values` at least `(cols,)`: the rest is set to 0, which is the padding
+    /// that [`gemv`](Self::gemv) and [`gemm`](Self::gemm) read. NaN gives 0. Equal bits on every
+    /// level; the order of operations is in [`activation`](crate::activation). For a caller who
+    /// knows the peak already, or wants several rows to share one.
     ///
     /// # Panics
     ///
@@ -185,14 +187,15 @@ impl Simd {
 
     /// `sums[row · batch + b] = Σ_c trit(row, c) · values[b · stride + c]`
     ///
-    /// `weights` is `(rows, cols)`, `values` `(batch, stride)` with `stride ≥ padded_cols` and every row
-    /// 0 from `cols` to `padded_cols`, `value_sums` `(batch,)` as in [`gemv`](Self::gemv), `sums`
-    /// `(rows, batch)`. Exact, and the same for a row of values whatever the batch.
+    /// `weights` is `(rows, cols)`, `values` `(batch, stride)` with `stride ≥ padded_cols` and
+    /// every row 0 from `cols` to `padded_cols`, `value_sums` `(batch,)` as in
+    /// [`gemv`](Self::gemv), `sums` `(rows, batch)`. Exact, and the same for a row of values
+    /// whatever the batch.
     ///
     /// # Panics
     ///
-    /// When `stride` is below [`Rows128::padded_cols`], `values` shorter than `batch · stride`, or `sums`
-    /// not `rows · batch` long.
+    /// When `stride` is below [`Rows128::padded_cols`], `values` shorter than `batch · stride`, or
+    /// `sums` not `rows · batch` long.
     pub fn gemm(
         self,
         weights: PackedTernary<'_, Rows128>,
@@ -207,9 +210,9 @@ impl Simd {
 
     /// Calls `f` where the compiler may use this level's instructions.
     ///
-    /// Whatever is inlined into `f` is compiled for the level, so plain loops are vectorised for it:
-    /// pass an `#[inline(always)]` closure of loops and `#[inline(always)]` functions. Results do not
-    /// change: Rust neither reorders floats nor fuses a product with a sum unless told to.
+    /// Whatever is inlined into `f` is compiled for the level, so plain loops are vectorised for
+    /// it: pass an `#[inline(always)]` closure of loops and `#[inline(always)]` functions. Results
+    /// do not change: Rust neither reorders floats nor fuses a product with a sum unless told to.
     ///
     /// ```
     /// let x = [1.0_f32, 2.0, 3.0];

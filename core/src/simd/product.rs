@@ -52,8 +52,8 @@ impl<'a> Product<'a> {
         self.value_sums.len()
     }
 
-    /// Consecutive ranges of rows, each small enough to stay in a second-level cache while all of the
-    /// batch passes over it.
+    /// Consecutive ranges of rows, each small enough to stay in a second-level cache while all of
+    /// the batch passes over it.
     pub(super) fn row_chunks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
         const CHUNK_BYTES: usize = 256 << 10;
         let rows = self.rows();

@@ -1,7 +1,7 @@
 //! Worked examples: bytes that other programs wrote, and what each error says.
 //!
-//! The bytes were made by the packing code of the program that a layout comes from, run on these small
-//! matrices: transformers 5.23.0, BitBLAS 0c51e34, microsoft/BitNet 16da220.
+//! The bytes were made by the packing code of the program that a layout comes from, run on these
+//! small matrices: transformers 5.23.0, BitBLAS 0c51e34, microsoft/BitNet 16da220.
 
 use std::{format, string::ToString, vec, vec::Vec};
 

@@ -1,7 +1,7 @@
 //! `tercet-core` where there is nothing else: no standard library, no C library, no allocator.
 //!
-//! Repacks a matrix, quantises a row, multiplies through the reference and through every level that the
-//! program was compiled for, and exits with 0 if all agree. `cargo run --release` is the test.
+//! Repacks a matrix, quantises a row, multiplies through the reference and through every level that
+//! the program was compiled for, and exits with 0 if all agree. `cargo run --release` is the test.
 
 #![no_std]
 #![no_main]

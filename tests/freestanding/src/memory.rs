@@ -1,4 +1,5 @@
-//! The memory functions that compiled code calls, and the unwinder's hook that the prebuilt `core` names.
+//! The memory functions that compiled code calls, and the unwinder's hook that the prebuilt `core`
+//! names.
 //!
 //! On a target that has a standard library, Rust leaves these to the C library. They are written as
 //! string instructions because a loop could be compiled into a call of the function it stands in.
@@ -75,8 +76,8 @@ unsafe extern "C" fn memset(to: *mut u8, value: i32, len: usize) -> *mut u8 {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memcmp(a: *const u8, b: *const u8, len: usize) -> i32 {
     let (a_byte, b_byte): (u32, u32);
-    // SAFETY: the caller vouches for both places. With `len` 0 nothing is read and `xor` leaves equal
-    // flags; otherwise rsi and rdi stop one behind the pair that decides, so −1 is inside.
+    // SAFETY: the caller vouches for both places. With `len` 0 nothing is read and `xor` leaves
+    // equal flags; otherwise rsi and rdi stop one behind the pair that decides, so −1 is inside.
     unsafe {
         asm!(
             "xor {a:e}, {a:e}",

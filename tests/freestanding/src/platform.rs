@@ -9,8 +9,8 @@ use core::{
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 compile_error!("this program speaks to the Linux kernel of x86-64");
 
-// The kernel enters with the stack aligned to 16 bytes and no return address on it; `call` pushes one,
-// as the ABI expects at the start of a function.
+// The kernel enters with the stack aligned to 16 bytes and no return address on it; `call` pushes
+// one, as the ABI expects at the start of a function.
 global_asm!(
     ".global _start",
     "_start:",
@@ -39,8 +39,8 @@ pub struct Stderr;
 impl Write for Stderr {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let written: isize;
-        // SAFETY: system call 1 is write; it reads `text.len()` bytes at `text`, which the reference
-        // covers, and changes rax, rcx and r11 only.
+        // SAFETY: system call 1 is write; it reads `text.len()` bytes at `text`, which the
+        // reference covers, and changes rax, rcx and r11 only.
         unsafe {
             asm!(
                 "syscall",

@@ -1,6 +1,7 @@
 //! A linear layer of a runtime that is not Tercet: owned buffers, `f32` in and out, any batch.
 //!
-//! It knows `tercet-core` by its documentation only. That it stays this short is the test of the API.
+//! It knows `tercet-core` by its documentation only. That it stays this short is the test of the
+//! API.
 
 use tercet_core::{Layout, LayoutError, PackedTernary, Rows128, Simd, repack};
 
