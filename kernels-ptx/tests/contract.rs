@@ -1,0 +1,201 @@
+//! The two sides of the contract, compared without a GPU and without a compiler; and each way in
+//! which they can part, provoked.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::{env, fs};
+
+use tercet_kernels_ptx::contract::{
+    ArgumentBlock, CONTRACT_VERSION, Field, KERNELS, KernelSpec, TernaryGemmArgs, write_header,
+};
+use tercet_kernels_ptx::ptx::{Drift, Parameter, Ptx};
+use tercet_kernels_ptx::{Kernel, PTX_VERSION_MAX, kernels};
+
+// Of the compiler's recipe the tests need the part that does not compile.
+#[path = "../src/bin/build-ptx/recipe.rs"]
+mod recipe;
+
+use recipe::Sources;
+
+const GEMM: KernelSpec = TernaryGemmArgs::SPEC;
+
+fn folder(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+fn sources() -> Sources {
+    recipe::read_sources(&folder("cuda")).expect("cuda/ is readable")
+}
+
+fn header(contract: &[KernelSpec]) -> String {
+    let mut header = String::new();
+    write_header(contract, &mut header).expect("a string takes everything");
+    header
+}
+
+/// Whether `kernel` was built from `sources`.
+fn is_built_from(kernel: &Kernel, sources: &Sources) -> bool {
+    kernel.ptx.starts_with(&recipe::notes(kernel.spec.entry, kernel.target, sources))
+}
+
+#[test]
+fn header_is_up_to_date() {
+    let path = folder("cuda").join("contract.cuh");
+    let expected = header(KERNELS);
+    if env::var_os("UPDATE").is_some() {
+        fs::write(&path, expected).unwrap();
+        return;
+    }
+    let committed = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        committed == expected,
+        "cuda/contract.cuh is not what src/contract.rs says: run `UPDATE=1 cargo test -p \
+         tercet-kernels-ptx`, then rebuild the PTX"
+    );
+}
+
+#[test]
+fn ptx_is_built_from_these_sources() {
+    let sources = sources();
+    for kernel in kernels() {
+        assert!(
+            is_built_from(kernel, &sources),
+            "the PTX of `{}` for {} is older than cuda/ or its compiler: rebuild it with build-ptx",
+            kernel.spec.entry,
+            kernel.target
+        );
+    }
+}
+
+#[test]
+fn ptx_keeps_the_contract() {
+    for kernel in kernels() {
+        let ptx = Ptx::parse(kernel.ptx).unwrap();
+        assert_eq!(ptx.keeps(&[kernel.spec]), Ok(()));
+        assert_eq!(ptx.target(), kernel.target);
+        assert!(ptx.version() <= PTX_VERSION_MAX, "{} needs a newer driver", ptx.version());
+        assert_eq!(ptx.note("contract"), Some(CONTRACT_VERSION.to_string().as_str()));
+    }
+}
+
+#[test]
+fn contract_sources_and_ptx_name_the_same_kernels() {
+    let contract: BTreeSet<_> = KERNELS.iter().map(|spec| spec.entry.to_owned()).collect();
+    let embedded: BTreeSet<_> = kernels().iter().map(|k| k.spec.entry.to_owned()).collect();
+    let compiled: BTreeSet<_> =
+        sources().keys().filter_map(|name| name.strip_suffix(".cu")).map(str::to_owned).collect();
+    assert_eq!(contract, embedded);
+    assert_eq!(contract, compiled);
+
+    let expected: BTreeSet<_> =
+        kernels().iter().map(|k| recipe::file_name(k.spec.entry, k.target)).collect();
+    let committed: BTreeSet<_> = fs::read_dir(folder("ptx"))
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(committed, expected);
+
+    let readme = fs::read_to_string(folder("README.md")).unwrap();
+    for entry in contract {
+        assert!(readme.contains(&format!("| `{entry}` |")), "README.md does not list `{entry}`");
+    }
+}
+
+#[test]
+fn ptx_names_no_folder() {
+    for kernel in kernels() {
+        for line in kernel.ptx.lines() {
+            assert!(!line.replace("//", "").contains(['/', '\\']), "{line}");
+        }
+        assert!(!kernel.ptx.contains(".loc") && !kernel.ptx.contains(".file"), "line info");
+    }
+}
+
+// The drifts, seeded. Which check stops which is the table in the README.
+
+/// What remains to stop a change of `contract` after which somebody refreshed the header.
+fn stale_after(contract: &[KernelSpec]) -> bool {
+    let mut sources = sources();
+    sources.insert("contract.cuh".to_owned(), header(contract));
+    kernels().iter().all(|kernel| !is_built_from(kernel, &sources))
+}
+
+#[test]
+fn added_field_is_caught() {
+    let mut fields = GEMM.fields.to_vec();
+    for (name, offset) in [("more", 48), ("most", 52)] {
+        fields.push(Field { name, offset, ..fields[7] });
+    }
+    let changed = [KernelSpec { fields: fields.leak(), size: 56, ..GEMM }];
+    assert_ne!(header(&changed), header(KERNELS), "the header");
+    assert!(stale_after(&changed), "the fingerprint");
+    let expected = Parameter { size: 56, alignment: 8 };
+    let got = Parameter { size: 48, alignment: 8 };
+    assert_eq!(
+        Ptx::parse(kernels()[0].ptx).unwrap().keeps(&changed),
+        Err(Drift::Argument { entry: "ternary_gemm", expected, got })
+    );
+}
+
+#[test]
+fn swapped_pointers_are_caught() {
+    let mut fields = GEMM.fields.to_vec();
+    let (codes, values) = (fields[0], fields[1]);
+    fields[0] = Field { offset: codes.offset, ..values };
+    fields[1] = Field { offset: values.offset, ..codes };
+    let changed = [KernelSpec { fields: fields.leak(), ..GEMM }];
+    // The PTX shows only bytes, and those are the same; so it takes the header or, once that
+    // has been refreshed, the fingerprint.
+    assert_eq!(Ptx::parse(kernels()[0].ptx).unwrap().keeps(&changed), Ok(()));
+    assert_ne!(header(&changed), header(KERNELS), "the header");
+    assert!(stale_after(&changed), "the fingerprint");
+}
+
+#[test]
+fn other_launch_bound_is_caught() {
+    let changed = [KernelSpec { threads: 128, ..GEMM }];
+    assert!(stale_after(&changed), "the fingerprint");
+    let ptx = kernels()[0].ptx;
+    let drift = |got| Drift::Threads { entry: "ternary_gemm", expected: [256, 1, 1], got };
+
+    let smaller = ptx.replace(".maxntid 256", ".maxntid 128");
+    assert_eq!(Ptx::parse(&smaller).unwrap().keeps(KERNELS), Err(drift(Some([128, 1, 1]))));
+    let none = ptx.replace(".maxntid 256, 1, 1", "");
+    assert_eq!(Ptx::parse(&none).unwrap().keeps(KERNELS), Err(drift(None)));
+}
+
+#[test]
+fn other_source_is_caught() {
+    for name in sources().keys() {
+        let mut sources = sources();
+        sources.get_mut(name).unwrap().push('\n');
+        assert!(kernels().iter().all(|kernel| !is_built_from(kernel, &sources)), "{name}");
+    }
+    let mut renamed = sources();
+    let text = renamed.remove("ternary_gemm.cu").unwrap();
+    renamed.insert("ternary_gemv.cu".to_owned(), text);
+    assert!(kernels().iter().all(|kernel| !is_built_from(kernel, &renamed)), "a file's name");
+}
+
+#[test]
+fn other_entries_are_caught() {
+    let ptx = kernels()[0].ptx;
+    let renamed = ptx.replace(".entry ternary_gemm", ".entry ternary_gemv");
+    let missing = Err(Drift::Missing { entry: "ternary_gemm" });
+    assert_eq!(Ptx::parse(&renamed).unwrap().keeps(KERNELS), missing);
+
+    let more = format!("{ptx}\n.visible .entry other() {{ ret; }}");
+    let unknown = Err(Drift::Unknown { entry: "other" });
+    assert_eq!(Ptx::parse(&more).unwrap().keeps(KERNELS), unknown);
+
+    let several = ptx.replace("ternary_gemm_param_0[48]", "a[48], .param .u32 b");
+    let parameters = Err(Drift::Parameters { entry: "ternary_gemm", got: 2 });
+    assert_eq!(Ptx::parse(&several).unwrap().keeps(KERNELS), parameters);
+}
+
+#[test]
+fn linked_function_is_caught() {
+    let ptx = format!("{}\n.extern .func helper (.param .b64 a);", kernels()[0].ptx);
+    let external = Err(Drift::External { symbol: "helper" });
+    assert_eq!(Ptx::parse(&ptx).unwrap().keeps(KERNELS), external);
+}
