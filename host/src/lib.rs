@@ -1,1 +1,2 @@
 //! tercet-host
+pub mod text;

@@ -1,0 +1,360 @@
+//! A `tokenizer.json`, checked, and the two ways of encoding text with it.
+
+use core::ops::Range;
+use std::collections::HashMap;
+
+use serde_json::Value;
+
+use super::{Rendered, TextStream, TokenId};
+
+/// Every id is below this number; the largest published vocabularies are a hundred times smaller.
+const ID_LIMIT: u64 = 1 << 24;
+
+/// Patterns by which published tokenizers split text: GPT-2, Llama 3, Qwen 2, Falcon.
+///
+/// The regex engine gives up on a pattern that backtracks too much and then splits in another
+/// place without a word, so a pattern that nobody has met deserves a warning.
+const KNOWN_PATTERNS: [&str; 5] = [
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    r"[0-9][0-9][0-9]",
+    r" {2,}",
+];
+
+/// Why a tokenizer cannot be built or cannot encode a text.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenizerError {
+    /// The bytes are not JSON.
+    #[error("`tokenizer.json` is not valid JSON")]
+    Json(#[source] serde_json::Error),
+    /// The JSON describes no tokenizer that can be built.
+    #[error("`tokenizer.json` does not describe a tokenizer")]
+    Build(#[source] Box<dyn core::error::Error + Send + Sync>),
+    /// A token has a number that no vocabulary reaches.
+    #[error("token `{token}` has id {id}, the limit is {ID_LIMIT}")]
+    Id {
+        /// The text of the token.
+        token: String,
+        /// Its number in the file.
+        id: u64,
+    },
+    /// There is not a single token.
+    #[error("`tokenizer.json` has an empty vocabulary")]
+    Empty,
+    /// The tokenizer failed on a text.
+    #[error("the tokenizer cannot encode the text")]
+    Encode(#[source] Box<dyn core::error::Error + Send + Sync>),
+    /// The model inside the tokenizer knows a control token only as a control token.
+    #[error("the tokenizer cannot write `{token}` as plain text")]
+    Control {
+        /// The text of the control token.
+        token: String,
+    },
+}
+
+impl TokenizerError {
+    /// What to do about it, in a sentence without a full stop.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Json(_) => "download `tokenizer.json` again; the file may be cut short",
+            Self::Build(_) => {
+                "use a `tokenizer.json` written by Hugging Face tokenizers 0.13 to 0.23"
+            }
+            Self::Id { .. } | Self::Empty => "the file is damaged; take it from the model's author",
+            Self::Encode(_) => "shorten the text or remove unusual characters",
+            Self::Control { .. } => "remove the control token's text from the message",
+        }
+    }
+}
+
+/// A tokenizer that keeps text and control tokens apart.
+///
+/// Truncation, padding and BPE dropout that a `tokenizer.json` may ask for are switched off: a
+/// prompt is never cut, filled or split at random. Special tokens are matched before
+/// normalization, as `transformers` does. Text that is encoded costs time in proportion to its
+/// length; 10 MB take seconds.
+#[derive(Debug)]
+pub struct Tokenizer {
+    /// Parses special tokens in the text.
+    parsing: tokenizers::Tokenizer,
+    /// Sees special tokens in the text as text.
+    literal: tokenizers::Tokenizer,
+    /// `literal` for text that does not begin the sequence, where that makes a difference.
+    continuing: Option<tokenizers::Tokenizer>,
+    /// Text of every special token.
+    specials: HashMap<TokenId, String>,
+    /// What the model gives for characters that it does not know; special, but made by text.
+    unknown: Option<TokenId>,
+    max_id: TokenId,
+    byte_level: bool,
+    unusual_patterns: Vec<String>,
+}
+
+impl Tokenizer {
+    /// Reads the bytes of a `tokenizer.json`.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are not JSON, describe no tokenizer, hold no token, or give a token an id
+    /// of 2^24 or more.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, TokenizerError> {
+        let mut file: Value = serde_json::from_slice(bytes).map_err(TokenizerError::Json)?;
+        check_ids(&file)?;
+        make_plain(&mut file);
+        let byte_level = is_byte_level(&file["decoder"]);
+        let unusual_patterns = unusual_patterns(&file["pre_tokenizer"]);
+        let parsing = build(&file)?;
+        let mut literal = parsing.clone();
+        literal.set_encode_special_tokens(true);
+        let continuing = if never_prepend(&mut file["pre_tokenizer"]) {
+            let mut continuing = build(&file)?;
+            continuing.set_encode_special_tokens(true);
+            Some(continuing)
+        } else {
+            None
+        };
+
+        let max_id = parsing.get_vocab(true).into_values().max().ok_or(TokenizerError::Empty)?;
+        if u64::from(max_id) >= ID_LIMIT {
+            let token = parsing.id_to_token(max_id).unwrap_or_default();
+            return Err(TokenizerError::Id { token, id: max_id.into() });
+        }
+        let specials = parsing
+            .get_added_tokens_decoder()
+            .into_iter()
+            .filter(|(_, token)| token.special && !token.content.is_empty())
+            .map(|(id, token)| (id, token.content))
+            .collect();
+        let model = &file["model"];
+        let unknown = match (&model["unk_token"], &model["unk_id"]) {
+            (Value::String(token), _) => parsing.token_to_id(token),
+            (_, Value::Number(id)) => id.as_u64().and_then(|id| TokenId::try_from(id).ok()),
+            _ => None,
+        };
+        Ok(Self {
+            parsing,
+            literal,
+            continuing,
+            specials,
+            unknown,
+            max_id,
+            byte_level,
+            unusual_patterns,
+        })
+    }
+
+    /// The largest id in the vocabulary; a model needs at least one more row than this.
+    pub fn max_id(&self) -> TokenId {
+        self.max_id
+    }
+
+    /// Patterns of the pre-tokenizer that no published tokenizer is known to use.
+    ///
+    /// Worth a warning: see the error of the regex engine that tokenizers 0.23 does not report.
+    pub fn unusual_patterns(&self) -> &[String] {
+        &self.unusual_patterns
+    }
+
+    /// The texts of all special tokens, in no order: what must not be parsed in user text.
+    pub fn special_texts(&self) -> impl Iterator<Item = &str> {
+        self.specials.values().map(String::as_str)
+    }
+
+    /// Encodes a plain prompt.
+    ///
+    /// The post-processor runs, so a model that wants a token at the beginning gets it, once.
+    /// The text of a special token stays text.
+    ///
+    /// # Errors
+    ///
+    /// When the tokenizer fails, or knows the text of a special token only as that token.
+    pub fn encode_text(&self, text: &str) -> Result<Vec<TokenId>, TokenizerError> {
+        let encoding = self.literal.encode_fast(text, false).map_err(TokenizerError::Encode)?;
+        self.refuse_specials(encoding.get_ids())?;
+        let encoding =
+            self.literal.post_process(encoding, None, true).map_err(TokenizerError::Encode)?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Encodes a rendered chat template.
+    ///
+    /// The post-processor does not run: the template itself prints what begins a sequence.
+    /// Special tokens that the template printed are parsed, those inside of messages are text;
+    /// their neighbourhood gets the ids that it would get as plain text.
+    ///
+    /// # Errors
+    ///
+    /// When the tokenizer fails, or knows the text of a special token only as that token.
+    pub fn encode_rendered(&self, rendered: &Rendered) -> Result<Vec<TokenId>, TokenizerError> {
+        let text = rendered.text();
+        if rendered.protected().is_empty() {
+            let encoding = self.parsing.encode_fast(text, false).map_err(TokenizerError::Encode)?;
+            return Ok(encoding.get_ids().to_vec());
+        }
+        let mut ids = Vec::new();
+        let mut start = 0;
+        for (place, id) in self.control_tokens(rendered)? {
+            self.encode_literal(text, start..place.start, &mut ids)?;
+            ids.push(id);
+            start = place.end;
+        }
+        self.encode_literal(text, start..text.len(), &mut ids)?;
+        Ok(ids)
+    }
+
+    /// Finds the special tokens that the template printed: the tokenizer itself looks for them in
+    /// a copy of the text in which every protected byte is an `x`.
+    fn control_tokens(
+        &self,
+        rendered: &Rendered,
+    ) -> Result<Vec<(Range<usize>, TokenId)>, TokenizerError> {
+        let text = rendered.text();
+        let mut shadow = String::with_capacity(text.len());
+        for range in rendered.protected() {
+            shadow.push_str(&text[shadow.len()..range.start]);
+            shadow.extend(range.clone().map(|_| 'x'));
+        }
+        shadow.push_str(&text[shadow.len()..]);
+        let encoding =
+            self.parsing.encode(shadow.as_str(), false).map_err(TokenizerError::Encode)?;
+        let found = encoding.get_ids().iter().zip(encoding.get_offsets());
+        Ok(found
+            .filter_map(|(&id, &(start, end))| {
+                let special = self.specials.get(&id)?;
+                let printed = shadow.get(start..end)?;
+                (printed.trim() == special.trim()).then_some((start..end, id))
+            })
+            .collect())
+    }
+
+    fn encode_literal(
+        &self,
+        text: &str,
+        range: Range<usize>,
+        ids: &mut Vec<TokenId>,
+    ) -> Result<(), TokenizerError> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        let tokenizer = match &self.continuing {
+            Some(continuing) if range.start > 0 => continuing,
+            _ => &self.literal,
+        };
+        let encoding =
+            tokenizer.encode_fast(&text[range], false).map_err(TokenizerError::Encode)?;
+        self.refuse_specials(encoding.get_ids())?;
+        ids.extend_from_slice(encoding.get_ids());
+        Ok(())
+    }
+
+    fn refuse_specials(&self, ids: &[TokenId]) -> Result<(), TokenizerError> {
+        let special =
+            ids.iter().filter(|&&id| Some(id) != self.unknown).find_map(|id| self.specials.get(id));
+        match special {
+            Some(token) => Err(TokenizerError::Control { token: token.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// The token as it stands in the vocabulary: for a byte-level tokenizer one letter a byte.
+    pub fn token_text(&self, id: TokenId) -> Option<String> {
+        self.parsing.id_to_token(id)
+    }
+
+    /// The id of a token as it stands in the vocabulary.
+    pub fn token_id(&self, token: &str) -> Option<TokenId> {
+        self.parsing.token_to_id(token)
+    }
+
+    /// Whether `id` is a control token, which is never shown as text.
+    pub fn is_special(&self, id: TokenId) -> bool {
+        self.specials.contains_key(&id)
+    }
+
+    /// The text of a whole sequence, without special tokens; unknown ids give nothing.
+    pub fn decode(&self, ids: &[TokenId]) -> String {
+        self.parsing.decode(ids, true).unwrap_or_default()
+    }
+
+    /// Begins to turn ids into text one by one.
+    pub fn stream(&self) -> TextStream<'_> {
+        TextStream::new(self, self.byte_level)
+    }
+}
+
+fn build(file: &Value) -> Result<tokenizers::Tokenizer, TokenizerError> {
+    let bytes = serde_json::to_vec(file).map_err(TokenizerError::Json)?;
+    tokenizers::Tokenizer::from_bytes(bytes).map_err(TokenizerError::Build)
+}
+
+/// Looks at every id in the file before anything is built from it.
+fn check_ids(file: &Value) -> Result<(), TokenizerError> {
+    let check = |token: &str, id: &Value| match id.as_u64() {
+        Some(id) if id >= ID_LIMIT => Err(TokenizerError::Id { token: token.to_owned(), id }),
+        _ => Ok(()),
+    };
+    for token in file["added_tokens"].as_array().into_iter().flatten() {
+        check(token["content"].as_str().unwrap_or_default(), &token["id"])?;
+    }
+    for (token, id) in file["model"]["vocab"].as_object().into_iter().flatten() {
+        check(token, id)?;
+    }
+    check("unk_id", &file["model"]["unk_id"])
+}
+
+/// Switches off what would cut, fill or split a text at random, and normalization of specials.
+fn make_plain(file: &mut Value) {
+    let Some(fields) = file.as_object_mut() else { return };
+    for name in ["truncation", "padding"] {
+        fields.insert(name.to_owned(), Value::Null);
+    }
+    if let Some(dropout) = file.pointer_mut("/model/dropout") {
+        *dropout = Value::Null;
+    }
+    let added = file.get_mut("added_tokens").and_then(Value::as_array_mut);
+    for token in added.into_iter().flatten().filter_map(Value::as_object_mut) {
+        if token.get("special") == Some(&Value::Bool(true)) {
+            token.insert("normalized".to_owned(), Value::Bool(false));
+        }
+    }
+}
+
+/// Tells pre-tokenizers that mark only the beginning of the text that this is not the beginning.
+/// Returns whether there was one.
+fn never_prepend(pre_tokenizer: &mut Value) -> bool {
+    let Some(fields) = pre_tokenizer.as_object_mut() else { return false };
+    let mut changed = false;
+    for inner in fields.get_mut("pretokenizers").and_then(Value::as_array_mut).into_iter().flatten()
+    {
+        changed |= never_prepend(inner);
+    }
+    if fields.get("prepend_scheme").is_some_and(|scheme| scheme == "first") {
+        fields.insert("prepend_scheme".to_owned(), "never".into());
+        changed = true;
+    }
+    changed
+}
+
+fn is_byte_level(decoder: &Value) -> bool {
+    match decoder["type"].as_str() {
+        Some("ByteLevel") => true,
+        Some("Sequence") => {
+            let inner = decoder["decoders"].as_array();
+            inner.is_some_and(|inner| inner.len() == 1 && is_byte_level(&inner[0]))
+        }
+        _ => false,
+    }
+}
+
+fn unusual_patterns(pre_tokenizer: &Value) -> Vec<String> {
+    let inner = pre_tokenizer["pretokenizers"].as_array();
+    let mut found: Vec<String> = inner.into_iter().flatten().flat_map(unusual_patterns).collect();
+    if let Some(pattern) = pre_tokenizer["pattern"]["Regex"].as_str()
+        && !KNOWN_PATTERNS.contains(&pattern)
+    {
+        found.push(pattern.to_owned());
+    }
+    found
+}
