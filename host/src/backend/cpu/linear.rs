@@ -1,0 +1,276 @@
+//! Ternary linears over quantised rows: exact sums from `core`, two roundings after them.
+
+use rayon::prelude::*;
+use tercet_core::simd::Simd;
+
+use super::activations::Activations;
+use super::threads::Threads;
+use crate::config::Activation;
+use crate::math;
+use crate::ternary::Rows128Matrix;
+
+/// Rows of a step that one task of a prefill multiplies together.
+const TILE_ROWS: usize = 32;
+/// Features of a tile; the sums of `TILE_ROWS` rows of two matrices stay in the first cache.
+const TILE_FEATURES: usize = 64;
+/// Most matrices that share an epilogue (gate and up).
+const MATRICES_MAX: usize = 2;
+
+/// Turns exact sums into floats and combines them.
+///
+/// Called as `finish(value, out)`, where `value(matrix, i)` is the real value of feature
+/// `first + i` and `out[i]` its place in the output row.
+pub(super) trait Finish: Sync {
+    /// Called per stretch of features of one row.
+    fn finish(&self, sums: &Sums<'_>, out: &mut [f32]);
+}
+
+/// Sums of a stretch of features of one row, `1..=MATRICES_MAX` matrices.
+pub(super) struct Sums<'a> {
+    /// Per matrix: sums `(features, batch)` of this stretch.
+    sums: [&'a [i32]; MATRICES_MAX],
+    /// Rows in `sums`.
+    batch: usize,
+    /// Which of them.
+    row: usize,
+    /// Unit of the row.
+    unit: f32,
+    /// Unit of each matrix.
+    weight_units: [f32; MATRICES_MAX],
+}
+
+impl Sums<'_> {
+    /// `(Σ value·trit · row unit) · weight unit`: the sum is exact in a single (formats.md 2.1:
+    /// fewer than 2^24), so these are the only two roundings.
+    #[inline(always)]
+    pub(super) fn value(&self, matrix: usize, feature: usize) -> f32 {
+        #[allow(clippy::cast_precision_loss, reason = "exact: below 2^24 up to 132,000 columns")]
+        let sum = self.sums[matrix][feature * self.batch + self.row] as f32;
+        (sum * self.unit) * self.weight_units[matrix]
+    }
+}
+
+/// Scratch of a linear whose rows are too few to split by rows and too many for one pass.
+#[derive(Debug)]
+pub(super) struct LinearScratch {
+    /// Per matrix: exact sums, `(features, batch)`.
+    sums: [Vec<i32>; MATRICES_MAX],
+}
+
+impl LinearScratch {
+    pub(super) fn new(threads: &Threads, rows_max: usize, features_max: usize) -> Self {
+        let rows = rows_max.min(TILE_ROWS * threads.count());
+        Self { sums: core::array::from_fn(|_| vec![0; rows * features_max]) }
+    }
+}
+
+/// `out[b, first + r] = finish(matrices · acts)` for every row `b` of a step.
+///
+/// `out` is `(rows, out_stride)`; the features of the matrices stand at `offset..` of each row. All
+/// matrices have the same shape. The sums are exact, so the result does not depend on how the work
+/// is split:
+/// - one row: threads share the features;
+/// - a few rows: threads share the features, then the rows for the epilogue;
+/// - many rows: threads share the rows.
+#[derive(Debug)]
+pub(super) struct Linear<'a> {
+    pub(super) threads: &'a Threads,
+    pub(super) simd: Simd,
+    pub(super) acts: &'a Activations,
+    pub(super) out_stride: usize,
+    pub(super) offset: usize,
+}
+
+impl Linear<'_> {
+    pub(super) fn run(
+        &self,
+        matrices: &[&Rows128Matrix<'_>],
+        scratch: &mut LinearScratch,
+        out: &mut [f32],
+        finish: &impl Finish,
+    ) {
+        assert!((1..=MATRICES_MAX).contains(&matrices.len()), "one or two matrices");
+        let rows = self.acts.rows();
+        if rows == 1 {
+            self.one_row(matrices, scratch, out, finish);
+        } else if rows < TILE_ROWS * self.threads.count() {
+            self.few_rows(matrices, scratch, out, finish);
+        } else {
+            self.many_rows(matrices, out, finish);
+        }
+    }
+
+    fn sums<'s>(
+        &self,
+        matrices: &[&Rows128Matrix<'_>],
+        sums: [&'s [i32]; MATRICES_MAX],
+        batch: usize,
+    ) -> Sums<'s> {
+        let weight_units =
+            core::array::from_fn(|index| matrices.get(index).map_or(0.0, |matrix| matrix.unit));
+        Sums { sums, batch, row: 0, unit: 0.0, weight_units }
+    }
+
+    /// Exact sums of `features` of `matrix` for `batch` rows from `first`, into `(features, batch)`.
+    /// `batch` is at most a tile.
+    fn multiply(
+        &self,
+        matrix: &Rows128Matrix<'_>,
+        features: core::ops::Range<usize>,
+        first: usize,
+        batch: usize,
+        sums: &mut [i32],
+    ) {
+        let codes = matrix.view().row_range(features);
+        let values = self.acts.values(first, batch);
+        let units = &self.acts.units()[first..first + batch];
+        if batch == 1 {
+            self.simd.gemv(codes, values, units[0].sum, sums);
+            return;
+        }
+        let mut value_sums = [0; TILE_ROWS];
+        for (sum, unit) in value_sums.iter_mut().zip(units) {
+            *sum = unit.sum;
+        }
+        self.simd.gemm(codes, values, self.acts.stride(), &value_sums[..batch], sums);
+    }
+
+    fn one_row(
+        &self,
+        matrices: &[&Rows128Matrix<'_>],
+        scratch: &mut LinearScratch,
+        out: &mut [f32],
+        finish: &impl Finish,
+    ) {
+        let features = matrices[0].rows;
+        let out = &mut out[self.offset..self.offset + features];
+        let chunk = self.threads.chunk_of(features, 16);
+        let [first, second] = &mut scratch.sums;
+        let unit = self.acts.units()[0].unit;
+        let work = |index: usize, (out, [first, second]): (&mut [f32], [&mut [i32]; 2])| {
+            let range = index * chunk..index * chunk + out.len();
+            self.multiply(matrices[0], range.clone(), 0, 1, first);
+            if let Some(matrix) = matrices.get(1) {
+                self.multiply(matrix, range, 0, 1, second);
+            }
+            let sums = self.sums(matrices, [first, second], 1);
+            finish.finish(&Sums { unit, ..sums }, out);
+        };
+        let sums = first[..features]
+            .par_chunks_mut(chunk)
+            .zip(second[..features].par_chunks_mut(chunk))
+            .map(|(first, second)| [first, second]);
+        self.threads.install(|| {
+            out.par_chunks_mut(chunk).zip(sums).enumerate().for_each(|(index, parts)| {
+                work(index, parts);
+            });
+        });
+    }
+
+    fn few_rows(
+        &self,
+        matrices: &[&Rows128Matrix<'_>],
+        scratch: &mut LinearScratch,
+        out: &mut [f32],
+        finish: &impl Finish,
+    ) {
+        let features = matrices[0].rows;
+        let rows = self.acts.rows();
+        for first in (0..rows).step_by(TILE_ROWS) {
+            let batch = TILE_ROWS.min(rows - first);
+            for (matrix, sums) in matrices.iter().zip(&mut scratch.sums) {
+                let chunk = self.threads.chunk_of(features, 16);
+                let sums = &mut sums[..features * batch];
+                self.threads.chunks(sums, chunk * batch, |index, sums| {
+                    let range = index * chunk..index * chunk + sums.len() / batch;
+                    self.multiply(matrix, range, first, batch, sums);
+                });
+            }
+            let sums = [&scratch.sums[0][..], &scratch.sums[1][..]];
+            let out = &mut out[first * self.out_stride..(first + batch) * self.out_stride];
+            self.threads.chunks(out, self.out_stride, |row, out| {
+                let unit = self.acts.units()[first + row].unit;
+                let sums = Sums { row, unit, ..self.sums(matrices, sums, batch) };
+                finish.finish(&sums, &mut out[self.offset..self.offset + features]);
+            });
+        }
+    }
+
+    fn many_rows(&self, matrices: &[&Rows128Matrix<'_>], out: &mut [f32], finish: &impl Finish) {
+        let features = matrices[0].rows;
+        self.threads.chunks(out, TILE_ROWS * self.out_stride, |tile, out| {
+            let first = tile * TILE_ROWS;
+            let batch = out.len() / self.out_stride;
+            let mut tile_sums = [[0; TILE_ROWS * TILE_FEATURES]; MATRICES_MAX];
+            for from in (0..features).step_by(TILE_FEATURES) {
+                let count = TILE_FEATURES.min(features - from);
+                for (matrix, sums) in matrices.iter().zip(&mut tile_sums) {
+                    let sums = &mut sums[..count * batch];
+                    self.multiply(matrix, from..from + count, first, batch, sums);
+                }
+                let sums = [&tile_sums[0][..], &tile_sums[1][..]];
+                for (row, out) in out.chunks_mut(self.out_stride).enumerate() {
+                    let unit = self.acts.units()[first + row].unit;
+                    let sums = Sums { row, unit, ..self.sums(matrices, sums, batch) };
+                    let place = self.offset + from;
+                    finish.finish(&sums, &mut out[place..place + count]);
+                }
+            }
+        });
+    }
+}
+
+/// Writes the value.
+#[derive(Debug)]
+pub(super) struct Store;
+
+impl Finish for Store {
+    #[inline(always)]
+    fn finish(&self, sums: &Sums<'_>, out: &mut [f32]) {
+        for (feature, out) in out.iter_mut().enumerate() {
+            *out = sums.value(0, feature);
+        }
+    }
+}
+
+/// Adds the value to what is there.
+#[derive(Debug)]
+pub(super) struct Add;
+
+impl Finish for Add {
+    #[inline(always)]
+    fn finish(&self, sums: &Sums<'_>, out: &mut [f32]) {
+        for (feature, out) in out.iter_mut().enumerate() {
+            *out += sums.value(0, feature);
+        }
+    }
+}
+
+/// `activation(gate) · up`.
+#[derive(Debug)]
+pub(super) struct GateUp {
+    pub(super) simd: Simd,
+    pub(super) activation: Activation,
+}
+
+impl Finish for GateUp {
+    fn finish(&self, sums: &Sums<'_>, out: &mut [f32]) {
+        self.simd.vectorize(
+            #[inline(always)]
+            || match self.activation {
+                Activation::Relu2 => {
+                    for (feature, out) in out.iter_mut().enumerate() {
+                        let gate = sums.value(0, feature).max(0.0);
+                        *out = (gate * gate) * sums.value(1, feature);
+                    }
+                }
+                Activation::Silu => {
+                    for (feature, out) in out.iter_mut().enumerate() {
+                        let gate = sums.value(0, feature);
+                        *out = gate / (1.0 + math::exp(-gate)) * sums.value(1, feature);
+                    }
+                }
+            },
+        );
+    }
+}

@@ -1,0 +1,55 @@
+//! A fixed pool of threads that share out chunks of a buffer.
+
+use rayon::prelude::*;
+
+use crate::backend::DeviceError;
+
+/// The pool. Chunks go to whichever thread is free: no result depends on which.
+#[derive(Debug)]
+pub(super) struct Threads {
+    pool: rayon::ThreadPool,
+}
+
+impl Threads {
+    pub(super) fn new(threads: usize) -> Result<Self, DeviceError> {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|index| format!("tercet-cpu-{index}"))
+            .build()
+            .map_err(|error| DeviceError::Threads { threads, reason: error.to_string() })?;
+        Ok(Self { pool })
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.pool.current_num_threads()
+    }
+
+    /// Runs `work` on a thread of the pool; at once when this is one.
+    pub(super) fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        self.pool.install(work)
+    }
+
+    /// Calls `work(index, chunk)` for each chunk of `chunk` elements.
+    pub(super) fn chunks<T: Send>(
+        &self,
+        items: &mut [T],
+        chunk: usize,
+        work: impl Fn(usize, &mut [T]) + Sync + Send,
+    ) {
+        self.install(|| {
+            if items.len() <= chunk {
+                return work(0, items);
+            }
+            items.par_chunks_mut(chunk).enumerate().for_each(|(index, items)| work(index, items));
+        });
+    }
+
+    /// Elements of a chunk such that every thread gets about four of `count` elements, in multiples
+    /// of `multiple`: small enough to even out a slow neighbour, large enough to be worth a handover.
+    pub(super) fn chunk_of(&self, count: usize, multiple: usize) -> usize {
+        if self.count() == 1 {
+            return count.max(1);
+        }
+        count.div_ceil(4 * self.count()).next_multiple_of(multiple)
+    }
+}

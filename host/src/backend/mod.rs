@@ -1,0 +1,210 @@
+//! What a device must do: [`Backend`] takes a model, [`Ops`] runs the steps of a forward pass.
+//!
+//! Operations are cut where fused kernels are cut, so that one [`forward`](crate::forward) serves
+//! every device. Their meaning is what [`cpu`] computes.
+
+pub mod cpu;
+
+use crate::model::{Model, ModelError};
+use crate::sampler::Sampler;
+
+/// Token id, below the model's vocabulary.
+pub type TokenId = u32;
+
+/// Why a device could not do its part.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeviceError {
+    /// The device cannot hold what the limits ask for.
+    #[error("{what} needs {needed} bytes more than there are")]
+    OutOfMemory {
+        /// What was to be allocated.
+        what: &'static str,
+        /// Its size in bytes.
+        needed: u64,
+    },
+    /// The weights turned out to be damaged while they were loaded.
+    #[error(transparent)]
+    Weights(#[from] ModelError),
+    /// The thread pool could not be made.
+    #[error("cannot start {threads} threads: {reason}")]
+    Threads {
+        /// Threads asked for.
+        threads: usize,
+        /// The system's reason.
+        reason: String,
+    },
+    /// A forward pass gave a logit that is no finite number.
+    #[error("the model computed {got} for token {token}: its weights are damaged")]
+    NotFinite {
+        /// The logit.
+        got: f32,
+        /// Which one.
+        token: usize,
+    },
+    /// Two devices in lock step disagree.
+    #[error("{site}: element {index} is {got}, expected {expected}")]
+    Divergence {
+        /// Operation and layer.
+        site: String,
+        /// Position in the buffer.
+        index: usize,
+        /// Value of the reference.
+        expected: f32,
+        /// Value of the candidate.
+        got: f32,
+    },
+}
+
+impl DeviceError {
+    /// What the user can do.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::OutOfMemory { .. } => {
+                "choose a shorter context (--ctx), a smaller cache (--kv f16), or free memory"
+            }
+            Self::Weights(error) => error.hint(),
+            Self::Threads { .. } => "ask for fewer threads (--threads)",
+            Self::NotFinite { .. } => "download or convert the model again",
+            Self::Divergence { .. } => "report this, with the model and the machine",
+        }
+    }
+}
+
+/// Number type of the key/value cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KvType {
+    /// Single precision.
+    F32,
+    /// Half precision: half the memory.
+    #[default]
+    F16,
+}
+
+/// What a session may use; everything is allocated once, from these numbers.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Independent sequences.
+    pub slots: usize,
+    /// Positions of each sequence.
+    pub positions_max: usize,
+    /// Rows of one step: the prefill chunk, or the batch.
+    pub rows_max: usize,
+    /// Rows of one step that may ask for logits.
+    pub logits_max: usize,
+    /// Number type of the cache.
+    pub kv: KvType,
+}
+
+/// One row of a step: a token of a sequence. A step is a list of rows, so prefill (many rows of one
+/// slot), decode (one row) and a batch (one row of each slot) are the same thing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row {
+    /// Which sequence.
+    pub slot: usize,
+    /// Place in the sequence; all earlier places of the slot are in the cache or earlier in the
+    /// same step.
+    pub position: usize,
+    /// The token that stands there.
+    pub token: TokenId,
+    /// Whether logits are wanted for this row.
+    pub logits: bool,
+}
+
+/// A device that runs models.
+pub trait Backend {
+    /// The model where the device wants it.
+    type Weights<'c>;
+    /// Working state of one session.
+    type Ops<'w>: Ops
+    where
+        Self: 'w;
+
+    /// Brings a model to the device. `progress` hears bytes done and bytes in all.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError`] when the device cannot hold the model or the weights are damaged.
+    fn upload<'c>(
+        &self,
+        model: &Model<'c>,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self::Weights<'c>, DeviceError>;
+
+    /// Allocates the state of a session. The last allocation before the session's end.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::OutOfMemory`] with the size that did not fit.
+    fn ops<'w>(
+        &'w self,
+        weights: &'w Self::Weights<'_>,
+        limits: Limits,
+    ) -> Result<Self::Ops<'w>, DeviceError>;
+}
+
+/// The operations of a decoder, on buffers that the device keeps between them.
+///
+/// Callers hold to the order of [`forward`](crate::forward::forward). Preconditions are asserted:
+/// at least 1 and at most `rows_max` rows, tokens below the vocabulary, positions and slots within
+/// the limits.
+pub trait Ops {
+    /// Takes the rows of a step: `hidden[b] = embedding[token[b]]`.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError`]; so do all others.
+    fn embed(&mut self, rows: &[Row]) -> Result<(), DeviceError>;
+
+    /// `q, k, v = linear(quantize(norm(hidden)))`.
+    #[allow(missing_docs, clippy::missing_errors_doc, reason = "see `embed`")]
+    fn qkv(&mut self, layer: usize) -> Result<(), DeviceError>;
+
+    /// `q, k` turned by their positions; `k, v` stored; `mixed = softmax(q kᵀ / √head_dim) v`.
+    #[allow(clippy::missing_errors_doc, reason = "see `embed`")]
+    fn attend(&mut self, layer: usize) -> Result<(), DeviceError>;
+
+    /// `hidden += linear(quantize(sub_norm(mixed)))`.
+    #[allow(clippy::missing_errors_doc, reason = "see `embed`")]
+    fn attention_out(&mut self, layer: usize) -> Result<(), DeviceError>;
+
+    /// `gated = activation(gate) · up`, both `linear(quantize(norm(hidden)))`.
+    #[allow(clippy::missing_errors_doc, reason = "see `embed`")]
+    fn gate_up(&mut self, layer: usize) -> Result<(), DeviceError>;
+
+    /// `hidden += linear(quantize(sub_norm(gated)))`.
+    #[allow(clippy::missing_errors_doc, reason = "see `embed`")]
+    fn down(&mut self, layer: usize) -> Result<(), DeviceError>;
+
+    /// `logits = head · norm(hidden)` for the rows that ask, in their order.
+    #[allow(clippy::missing_errors_doc, reason = "see `embed`")]
+    fn logits(&mut self) -> Result<(), DeviceError>;
+
+    /// The token that `sampler` takes from the `asked`-th row of logits.
+    #[allow(clippy::missing_errors_doc, reason = "see `embed`")]
+    fn choose(&mut self, asked: usize, sampler: &mut Sampler) -> Result<TokenId, DeviceError>;
+
+    /// Copies a buffer to the host: what tests, evaluation and lock step look at.
+    #[allow(clippy::missing_errors_doc, reason = "see `embed`")]
+    fn read(&mut self, buffer: Buffer) -> Result<Vec<f32>, DeviceError>;
+
+    /// Overwrites a buffer, so that lock step can judge each operation on equal inputs.
+    #[allow(clippy::missing_errors_doc, reason = "see `embed`")]
+    fn write(&mut self, buffer: Buffer, values: &[f32]) -> Result<(), DeviceError>;
+}
+
+/// The buffers between operations; `rows` are those of the step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Buffer {
+    /// Residual stream, `(rows, hidden)`.
+    Hidden,
+    /// Queries, keys and values side by side, `(rows, query + 2 * kv)`.
+    Qkv,
+    /// What attention mixed, `(rows, query)`.
+    Mixed,
+    /// Gated products, `(rows, ffn)`.
+    Gated,
+    /// Logits of the rows that asked, `(asked, vocab)`.
+    Logits,
+}

@@ -1,0 +1,175 @@
+//! [`TernaryMatrix`]: one ternary linear as a checkpoint stores it, and its way to `rows128`.
+
+use std::borrow::Cow;
+
+use tercet_core::packed::{PackedTernary, Quarters, Rows128, pack, repack};
+
+use crate::floats::FloatType;
+use crate::model::ModelError;
+
+/// Smallest mean absolute weight that is divided by; transformers' `WeightQuant` clamps there.
+const MEAN_MIN: f32 = 1e-5;
+
+/// A ternary matrix `(rows, cols)`, borrowed from the checkpoint.
+#[derive(Debug, Clone)]
+pub struct TernaryMatrix<'c> {
+    /// Name of the tensor, for messages.
+    pub name: String,
+    /// Output features.
+    pub rows: usize,
+    /// Input features.
+    pub cols: usize,
+    /// The weights.
+    pub codes: Codes<'c>,
+}
+
+/// The three ways in which checkpoints hold ternary weights.
+#[derive(Debug, Clone)]
+pub enum Codes<'c> {
+    /// Two-bit codes in our own layout (`.tercet`); used as they are.
+    Rows128 {
+        /// Bytes of the layout.
+        bytes: &'c [u8],
+        /// Real size of a trit.
+        unit: f32,
+    },
+    /// Two-bit codes as Hugging Face packs them.
+    Quarters {
+        /// Bytes of the layout.
+        bytes: &'c [u8],
+        /// Real size of a trit.
+        unit: f32,
+    },
+    /// Master weights `(rows, cols)`, quantised when loaded.
+    Master {
+        /// Little-endian floats.
+        bytes: &'c [u8],
+        /// Their type.
+        float: FloatType,
+    },
+}
+
+/// A ternary matrix in layout `rows128`, borrowed where the checkpoint already holds that.
+#[derive(Debug, Clone)]
+pub struct Rows128Matrix<'c> {
+    /// Output features.
+    pub rows: usize,
+    /// Input features.
+    pub cols: usize,
+    /// Bytes of the layout.
+    pub bytes: Cow<'c, [u8]>,
+    /// Real size of a trit.
+    pub unit: f32,
+}
+
+impl Rows128Matrix<'_> {
+    /// The codes as a typed view.
+    ///
+    /// # Panics
+    ///
+    /// Never: the length was checked when the matrix was made.
+    #[must_use]
+    pub fn view(&self) -> PackedTernary<'_, Rows128> {
+        PackedTernary::new(&self.bytes, self.rows, self.cols).expect("checked by rows128()")
+    }
+}
+
+impl<'c> TernaryMatrix<'c> {
+    /// Bytes of the stored weights.
+    #[must_use]
+    pub fn stored_bytes(&self) -> usize {
+        match &self.codes {
+            Codes::Rows128 { bytes, .. }
+            | Codes::Quarters { bytes, .. }
+            | Codes::Master { bytes, .. } => bytes.len(),
+        }
+    }
+
+    /// The matrix in layout `rows128`: borrowed, repacked or quantised.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Code`] for a code that is no trit and [`ModelError::Number`] for a master
+    /// weight that is not finite.
+    pub fn rows128(&self) -> Result<Rows128Matrix<'c>, ModelError> {
+        let code_error = |source| ModelError::Code { tensor: self.name.clone(), source };
+        let &Self { rows, cols, .. } = self;
+        let mut packed = Vec::new();
+        let (bytes, unit) = match self.codes {
+            Codes::Rows128 { bytes, unit } => {
+                let view = PackedTernary::<Rows128>::new(bytes, rows, cols).map_err(code_error)?;
+                view.check_codes().map_err(code_error)?;
+                (Cow::Borrowed(bytes), unit)
+            }
+            Codes::Quarters { bytes, unit } => {
+                let view = PackedTernary::<Quarters>::new(bytes, rows, cols).map_err(code_error)?;
+                packed.resize(rows * Rows128::row_bytes(cols), 0);
+                repack::<Quarters, Rows128>(view, &mut packed).map_err(code_error)?;
+                (Cow::Owned(packed), unit)
+            }
+            Codes::Master { bytes, float } => {
+                packed.resize(rows * Rows128::row_bytes(cols), 0);
+                let unit = self.quantize_master(bytes, float, &mut packed)?;
+                (Cow::Owned(packed), unit)
+            }
+        };
+        Ok(Rows128Matrix { rows, cols, bytes, unit })
+    }
+
+    /// Quantises master weights by their mean magnitude and returns the unit.
+    ///
+    /// `trit = clamp(round(w · s), −1, 1)` half to even, `s = 1 / max(mean |w|, 1e-5)`, unit `1 / s`
+    /// (transformers 5.23.0 `integrations/bitnet.py`, `WeightQuant`). The mean is summed in `f64`.
+    ///
+    /// Weights that already are ternary, that is zero or one magnitude `c`, keep their signs and
+    /// take `c` as unit: their mean would be `c` times the density.
+    fn quantize_master(
+        &self,
+        bytes: &[u8],
+        float: FloatType,
+        packed: &mut [u8],
+    ) -> Result<f32, ModelError> {
+        let mut row = vec![0.0; self.cols];
+        let row_bytes = self.cols * float.bytes();
+        let mut sum = 0.0;
+        let mut magnitude = 0.0_f32;
+        let mut ternary = true;
+        for bytes in bytes.chunks_exact(row_bytes) {
+            float.decode(bytes, &mut row);
+            for &weight in &row {
+                let size = weight.abs();
+                sum += f64::from(size);
+                if size != 0.0 {
+                    ternary &= magnitude == 0.0 || size == magnitude;
+                    magnitude = size;
+                }
+            }
+        }
+        if !sum.is_finite() {
+            #[allow(clippy::cast_possible_truncation, reason = "only shown")]
+            let got = sum as f32;
+            let (tensor, wanted) = (self.name.clone(), "finite numbers");
+            return Err(ModelError::Number { tensor, got, wanted });
+        }
+        let ternary = ternary && magnitude >= MEAN_MIN;
+
+        #[allow(clippy::cast_precision_loss, reason = "fewer than 2^40 weights")]
+        let mean = sum / (self.rows * self.cols) as f64;
+        #[allow(clippy::cast_possible_truncation, reason = "the unit is a single")]
+        let factor = if ternary { 1.0 / magnitude } else { 1.0 / (mean as f32).max(MEAN_MIN) };
+        let mut decoded = usize::MAX;
+        let trit = |r: usize, c: usize| {
+            if r != decoded {
+                float.decode(&bytes[r * row_bytes..(r + 1) * row_bytes], &mut row);
+                decoded = r;
+            }
+            let rounded = (row[c] * factor).round_ties_even();
+            #[allow(clippy::cast_possible_truncation, reason = "between -1 and 1")]
+            let trit = rounded.clamp(-1.0, 1.0) as i8;
+            trit
+        };
+        pack::<Rows128>(self.rows, self.cols, trit, packed)
+            .map_err(|source| ModelError::Code { tensor: self.name.clone(), source })?;
+        Ok(if ternary { magnitude } else { 1.0 / factor })
+    }
+}

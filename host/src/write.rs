@@ -1,0 +1,192 @@
+//! [`SafetensorsWriter`]: a safetensors file written as it comes, whole or not at all.
+//!
+//! The usual serialiser holds everything in memory, sorts, and aligns to 8 bytes. This one streams,
+//! keeps the order, starts every tensor at a multiple of the caller's choice (the format forbids
+//! holes, so fillers are tensors too), and puts the file under its name only when it is complete.
+
+use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use safetensors::Dtype;
+use serde_json::{Map, Value, json};
+use tempfile::NamedTempFile;
+
+use crate::checkpoint::TERCET_PAD_PREFIX;
+use crate::error::Error;
+
+/// Prefix of the metadata keys that hold the BLAKE3 digest of a tensor.
+pub(crate) const DIGEST_PREFIX: &str = "tercet.blake3.";
+
+/// A tensor to be written.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) name: String,
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: Vec<usize>,
+}
+
+impl Entry {
+    fn bytes(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.dtype.bitsize() / 8
+    }
+}
+
+/// How the file is laid out.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Style {
+    /// Data and every tensor start at a multiple of this many bytes of the file.
+    pub(crate) align: usize,
+    /// Whether the metadata gets a digest of every tensor.
+    pub(crate) digests: bool,
+}
+
+/// Writes the tensors of a list in order.
+#[derive(Debug)]
+pub(crate) struct SafetensorsWriter {
+    path: PathBuf,
+    file: BufWriter<NamedTempFile>,
+    /// Every entry with the number of bytes that fill the space before the next.
+    entries: Vec<(Entry, usize)>,
+    metadata: Map<String, Value>,
+    style: Style,
+    header_bytes: usize,
+    next: usize,
+}
+
+impl SafetensorsWriter {
+    /// Starts a file beside `path`.
+    pub(crate) fn create(
+        path: &Path,
+        entries: Vec<Entry>,
+        metadata: Map<String, Value>,
+        style: Style,
+    ) -> Result<Self, Error> {
+        let error = |source| Error::Write { path: path.to_owned(), source };
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let file = tempfile::Builder::new()
+            .prefix(".tercet-")
+            .suffix(".part")
+            .tempfile_in(folder)
+            .map_err(error)?;
+        let entries = entries
+            .into_iter()
+            .map(|entry| {
+                let fill = entry.bytes().next_multiple_of(style.align) - entry.bytes();
+                (entry, fill)
+            })
+            .collect();
+        let file = BufWriter::with_capacity(1 << 20, file);
+        let path = path.to_owned();
+        let mut writer = Self { path, file, entries, metadata, style, header_bytes: 0, next: 0 };
+        if style.digests {
+            // Room for the digests, which are known last.
+            let blank = Value::from(blake3::Hash::from_bytes([0; 32]).to_hex().as_str());
+            for (entry, _) in &writer.entries {
+                writer.metadata.insert(format!("{DIGEST_PREFIX}{}", entry.name), blank.clone());
+            }
+        }
+        let header = writer.header();
+        writer.header_bytes = (8 + header.len()).next_multiple_of(style.align) - 8;
+        writer.write_header().map_err(|source| writer.error(source))?;
+        Ok(writer)
+    }
+
+    fn error(&self, source: std::io::Error) -> Error {
+        Error::Write { path: self.path.clone(), source }
+    }
+
+    fn header(&self) -> Vec<u8> {
+        let mut header = Map::new();
+        if !self.metadata.is_empty() {
+            header.insert("__metadata__".into(), Value::Object(self.metadata.clone()));
+        }
+        let mut offset = 0;
+        let mut add = |name: String, dtype: Dtype, shape: &[usize], bytes: usize| {
+            let offsets = [offset, offset + bytes];
+            offset += bytes;
+            let entry = json!({ "dtype": dtype, "shape": shape, "data_offsets": offsets });
+            header.insert(name, entry);
+        };
+        for (number, (entry, fill)) in self.entries.iter().enumerate() {
+            add(entry.name.clone(), entry.dtype, &entry.shape, entry.bytes());
+            if *fill > 0 {
+                add(format!("{TERCET_PAD_PREFIX}{number}"), Dtype::U8, &[*fill], *fill);
+            }
+        }
+        Value::Object(header).to_string().into_bytes()
+    }
+
+    fn write_header(&mut self) -> std::io::Result<()> {
+        let mut header = self.header();
+        header.resize(self.header_bytes.max(header.len()), b' ');
+        self.file.write_all(&(header.len() as u64).to_le_bytes())?;
+        self.file.write_all(&header)
+    }
+
+    /// Writes the next tensor of the list, in pieces that `produce` hands over.
+    ///
+    /// # Panics
+    ///
+    /// When the pieces do not add up to the entry: a bug of the caller.
+    pub(crate) fn tensor(
+        &mut self,
+        produce: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<(), Error>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let (entry, fill) = self.entries[self.next].clone();
+        let mut digest = blake3::Hasher::new();
+        let mut written = 0;
+        produce(&mut |bytes| {
+            written += bytes.len();
+            if self.style.digests {
+                digest.update(bytes);
+            }
+            self.file
+                .write_all(bytes)
+                .map_err(|source| Error::Write { path: self.path.clone(), source })
+        })?;
+        assert_eq!(written, entry.bytes(), "bytes of `{}`", entry.name);
+        self.file.write_all(&vec![0; fill]).map_err(|source| self.error(source))?;
+        if self.style.digests {
+            let digest = Value::from(digest.finalize().to_hex().as_str());
+            self.metadata.insert(format!("{DIGEST_PREFIX}{}", entry.name), digest);
+        }
+        self.next += 1;
+        Ok(())
+    }
+
+    /// Completes the header, makes the bytes durable and puts the file under its name.
+    ///
+    /// # Panics
+    ///
+    /// When tensors of the list are missing: a bug of the caller.
+    pub(crate) fn finish(mut self) -> Result<(), Error> {
+        assert_eq!(self.next, self.entries.len(), "tensors written");
+        let path = self.path.clone();
+        let error = |source| Error::Write { path: path.clone(), source };
+        if self.style.digests {
+            self.file.seek(SeekFrom::Start(0)).map_err(error)?;
+            self.write_header().map_err(error)?;
+        }
+        let file = self.file.into_inner().map_err(|failed| error(failed.into_error()))?;
+        share(&file).map_err(error)?;
+        file.as_file().sync_all().map_err(error)?;
+        file.persist(&path).map_err(|failed| error(failed.error))?;
+        Ok(())
+    }
+}
+
+/// A temporary file is the user's alone; what replaces it is as readable as any new file (`umask`
+/// cannot be asked without changing it, so the common 022 is taken).
+#[cfg(unix)]
+fn share(file: &NamedTempFile) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))
+}
+
+#[cfg(not(unix))]
+fn share(_file: &NamedTempFile) -> std::io::Result<()> {
+    Ok(())
+}
