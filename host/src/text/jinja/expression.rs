@@ -334,6 +334,7 @@ impl Reader {
                 Ok(Piece::tight(python::literal(&text)))
             }
             Token::Integer(number) => Ok(Piece::tight(number.to_string())),
+            Token::Float(number) if number.is_infinite() => Ok(Piece::tight("1e999".to_owned())),
             Token::Float(number) => Ok(Piece::tight(format!("{number:?}"))),
             Token::Operator("(") => self.deeper(|reader| {
                 let piece = reader.tuple(true, None, true)?;
@@ -372,11 +373,11 @@ impl Reader {
                     break;
                 }
             }
-            let key = self.expression()?.into_operand();
+            items.push(self.expression()?.into_operand());
             self.expect_operator(":")?;
-            items.push(format!("{key}: {}", self.expression()?.into_operand()));
+            items.push(self.expression()?.into_operand());
         }
-        Ok(Piece::tight(format!("{{{}}}", items.join(", "))))
+        Ok(call("map", &items.join(", ")))
     }
 
     fn postfix(&mut self, mut piece: Piece) -> Parsed {

@@ -1,11 +1,11 @@
 //! Jinja2's filters.
 
-use minijinja::value::{Rest, Tuple, ValueKind};
+use minijinja::value::{Rest, Tuple, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, State, Value};
 
 use super::compare::{self, Number, number};
 use super::python::{self, Safe, error};
-use super::sequence::{bind, integer, items, length, required, text};
+use super::sequence::{self, bind, integer, items, length, required, text};
 use super::{json, methods, operators};
 
 type Filter = fn(&mut State, &[Value]) -> Result<Value, Error>;
@@ -134,8 +134,8 @@ pub(super) fn is_known_test(name: &str) -> bool {
 /// Makes the filters known to the program.
 pub(super) fn install(environment: &mut Environment<'_>) {
     for (name, filter) in FILTERS {
-        environment.add_filter(name, move |state: &mut State, arguments: Rest<Value>| {
-            filter(state, &arguments)
+        environment.add_filter(name, move |state: &mut State, arguments: Rest<ValueOrKwargs>| {
+            filter(state, &arguments.into_values())
         });
     }
 }
@@ -244,26 +244,31 @@ fn to_float(arguments: &[Value]) -> Result<Value, Error> {
     Ok(found.map_or_else(|| default.unwrap_or_else(|| Value::from(0.0)), Value::from))
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the range is checked before")]
 fn to_int(arguments: &[Value]) -> Result<Value, Error> {
     let [value, default] = bind("int", arguments, ["value", "default"])?;
     let value = required(value, "int", "value")?;
-    let truncate = |number: f64| (number.abs() < 1e18).then(|| number.trunc() as i128);
     let found = match (value.as_str(), number(&value)) {
         (Some(text), _) => match plain_number(text)? {
-            Some(text) => match text.parse::<i128>() {
-                Ok(number) => Some(number),
-                Err(_) => text.parse().ok().and_then(truncate),
+            Some(text) => match (text.parse::<i128>(), text.parse::<f64>()) {
+                (Ok(number), _) => Some(number),
+                (Err(_), Ok(number)) => Some(truncate(number)?),
+                _ => None,
             },
             None => None,
         },
         (None, Some(Number::Integer(number))) => Some(number),
-        (None, Some(Number::Float(number))) => Some(
-            truncate(number).ok_or_else(|| error("`int` of so large a number is not supported"))?,
-        ),
+        (None, Some(Number::Float(number))) => Some(truncate(number)?),
         (None, None) => None,
     };
     Ok(found.map_or_else(|| default.unwrap_or_else(|| Value::from(0)), operators::from_integer))
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the range is checked before")]
+fn truncate(number: f64) -> Result<i128, Error> {
+    if number.abs() < 1e18 {
+        return Ok(number.trunc() as i128);
+    }
+    Err(error("`int` of so large a number is not supported"))
 }
 
 /// Text that Python and Rust read as the same number; `None` when both see none.
@@ -273,7 +278,9 @@ fn plain_number(text: &str) -> Result<Option<&str>, Error> {
     if text.chars().all(is_plain) {
         return Ok(Some(text));
     }
-    if text.contains('_') || !text.is_ascii() || text.to_ascii_lowercase().contains(['n', 'x']) {
+    let name = text.trim_start_matches(['+', '-']).to_ascii_lowercase();
+    if text.contains('_') || !text.is_ascii() || matches!(name.as_str(), "nan" | "inf" | "infinity")
+    {
         return Err(error("a number in unusual writing is not supported"));
     }
     Ok(None)
@@ -361,11 +368,11 @@ fn sort_keyed(mut keyed: Vec<(Value, Value)>, reverse: bool) -> Result<Vec<Value
 
 /// An attribute by its name; `a.b` goes deeper, a number is an index.
 fn lookup(item: &Value, name: &Value) -> Result<Value, Error> {
-    let Some(name) = name.as_str() else { return super::sequence::item(item, name) };
+    let Some(name) = name.as_str() else { return sequence::item(item, name) };
     let mut found = item.clone();
     for part in name.split('.') {
         let key = part.parse::<u64>().map_or_else(|_| Value::from(part), Value::from);
-        found = super::sequence::item(&found, &key)?;
+        found = sequence::item(&found, &key)?;
     }
     Ok(found)
 }

@@ -5,7 +5,7 @@ use minijinja::{Error, State, Value};
 
 use super::compare::{ascii_only, equal, is_case};
 use super::python::{self, error, is_space};
-use super::sequence::{bind, integer, items, required, text};
+use super::sequence::{bind, integer, items, map_item, required, text};
 use super::{operators, percent};
 
 const STRING: [&str; 47] = [
@@ -75,9 +75,23 @@ const LIST: [&str; 11] = [
     "sort",
 ];
 
+const NUMBER: [&str; 11] = [
+    "as_integer_ratio",
+    "bit_count",
+    "bit_length",
+    "conjugate",
+    "denominator",
+    "hex",
+    "imag",
+    "is_integer",
+    "numerator",
+    "real",
+    "to_bytes",
+];
+
 /// Whether an attribute of this name may be a method of something.
 pub(super) fn is_method_name(name: &str) -> bool {
-    STRING.contains(&name) || MAP.contains(&name) || LIST.contains(&name)
+    [&STRING[..], &MAP, &LIST, &NUMBER].iter().any(|names| names.contains(&name))
 }
 
 /// Whether Python's type for `object` has a method of this name.
@@ -85,6 +99,7 @@ pub(super) fn has_method(object: &Value, name: &str) -> bool {
     match object.kind() {
         ValueKind::String => STRING.contains(&name),
         ValueKind::Seq => LIST.contains(&name),
+        ValueKind::Number | ValueKind::Bool => NUMBER.contains(&name),
         ValueKind::Map => python::is_dict(object) && MAP.contains(&name),
         _ => false,
     }
@@ -121,7 +136,7 @@ fn map(object: &Value, name: &str, arguments: &[Value]) -> Result<Option<Value>,
     Ok(Some(match name {
         "get" => {
             let [key, default] = bind(name, arguments, ["key", "default"])?;
-            let found = object.get_item(&required(key, name, "key")?)?;
+            let found = map_item(object, &required(key, name, "key")?)?;
             if found.is_undefined() { default.unwrap_or_else(|| Value::from(())) } else { found }
         }
         "keys" => {
@@ -244,8 +259,11 @@ fn string(object: &str, name: &str, arguments: &[Value]) -> Result<Option<Value>
         }
         "format" => Value::from(percent::str_format(object, arguments)?),
         _ => {
-            let [] = bind(name, arguments, [])?;
-            return plain(object, name);
+            let result = plain(object, name)?;
+            if result.is_some() {
+                let [] = bind(name, arguments, [])?;
+            }
+            return Ok(result);
         }
     }))
 }

@@ -138,11 +138,11 @@ fn write_quoted(text: &str, out: &mut String) {
     out.push(quote);
 }
 
-/// `str.isprintable` of one character that is not ASCII. Rust's `Debug` has the same rule (no
-/// controls, formats, surrogates, private or unassigned characters, separators); a letter before
-/// it keeps combining characters out of a rule of their own.
+/// `str.isprintable` of one character that is not ASCII. `str::escape_debug` has the same rule (no
+/// controls, formats, surrogates, private or unassigned characters, separators) and beyond it
+/// escapes a combining character at the beginning, where a letter stands here.
 fn is_printable(letter: char) -> bool {
-    letter > '\x7f' && format!("{:?}", format!("a{letter}")).chars().nth(2) == Some(letter)
+    letter > '\x7f' && format!("a{letter}").escape_debug().nth(1) == Some(letter)
 }
 
 /// The contents of a Jinja2 string literal (`str.encode("ascii", "backslashreplace")
