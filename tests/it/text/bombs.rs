@@ -1,11 +1,13 @@
 //! Templates that want to exhaust something end with an error, soon, and in another process.
 
+use core::time::Duration;
 use std::fs;
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Instant;
 
 use tercet_host::text::{ChatTemplate, Renderer, TemplateContext, TemplateError};
 
-use super::{child, message};
+use super::{STOPWATCH, child, message};
 
 fn bombs() -> Vec<(&'static str, String)> {
     let doubling = "{% set x = x + x %}".repeat(40);
@@ -30,14 +32,28 @@ fn bombs() -> Vec<(&'static str, String)> {
         ("namespace list", "{% set n = namespace(x=[1]) %}{% for i in range(99) %}{% set n.x = [n.x, n.x] %}{% endfor %}{{ n.x }}".to_owned()),
         ("tojson", "{% set n = namespace(x=['aaaa']) %}{% for i in range(60) %}{% set n.x = [n.x, n.x] %}{% endfor %}{{ n.x|tojson }}".to_owned()),
         ("split", "{{ ('a,' * 40000000).split(',')|length }}".to_owned()),
-        ("format", "{{ '%9999s' % 'a' ~ ('%9999s' * 9000) % (range(9000)|list) }}".to_owned()),
+        ("format", "{{ ('%9999s' * 9000) % ((1,) * 9000) }}".to_owned()),
         ("deep list", "{% set n = namespace(x=[]) %}{% for i in range(2500) %}{% set n.x = [n.x] %}{% endfor %}{{ n.x }}".to_owned()),
         ("itself", "{% set n = namespace() %}{% set n.x = n %}{{ [n.x, n]|tojson }}".to_owned()),
     ]
 }
 
+/// In a process of their own, so that its memory is theirs alone.
 #[test]
 fn bombs_end_soon_with_an_error() {
+    let _alone = STOPWATCH.lock();
+    let own = std::env::current_exe().unwrap();
+    let name = "text::bombs::bombs_in_this_process";
+    let ran = Command::new(own).args(["--exact", name, "--ignored", "--nocapture"]).output();
+    let ran = ran.unwrap();
+    let words = String::from_utf8_lossy(&ran.stdout).into_owned();
+    println!("{words}{}", String::from_utf8_lossy(&ran.stderr));
+    assert!(ran.status.success() && words.contains("1 passed"), "see above");
+}
+
+#[test]
+#[ignore = "started by the test above"]
+fn bombs_in_this_process() {
     let messages = [message("user", "hi")];
     let context = TemplateContext { messages: &messages, ..TemplateContext::default() };
     let child = child();
@@ -46,18 +62,25 @@ fn bombs_end_soon_with_an_error() {
     assert_eq!(harmless.render(&context, &child).unwrap().text(), "hi");
     for (name, source) in bombs() {
         let before = resident_bytes();
-        let begin = Instant::now();
-        let result = ChatTemplate::new(source).and_then(|bomb| bomb.render(&context, &child));
-        let elapsed = begin.elapsed();
+        // A busy machine may hold up one run, but not two.
+        let (mut seconds, error) = explode(&source, &context, &child);
+        if seconds > 2.5 {
+            seconds = seconds.min(explode(&source, &context, &child).0);
+        }
         let grown = resident_bytes().saturating_sub(before);
-        let error = match result {
-            Ok(rendered) => panic!("{name} rendered {} bytes", rendered.text().len()),
-            Err(error) => error,
-        };
-        println!("{name}: {:.2} s, +{} KiB: {error}", elapsed.as_secs_f64(), grown >> 10);
-        assert!(elapsed < Duration::from_millis(2500), "{name} took {elapsed:?}");
+        println!("{name}: {seconds:.2} s, +{} KiB: {error}", grown >> 10);
+        assert!(seconds < 2.5, "{name} took {seconds} s");
         assert!(grown < 10 << 20, "{name} cost {grown} bytes of the parent");
         assert!(!error.hint().is_empty());
+    }
+}
+
+fn explode(source: &str, context: &TemplateContext<'_>, child: &Renderer) -> (f64, TemplateError) {
+    let begin = Instant::now();
+    let result = ChatTemplate::new(source.to_owned()).and_then(|bomb| bomb.render(context, child));
+    match result {
+        Ok(rendered) => panic!("{} bytes from {source:.80}", rendered.text().len()),
+        Err(error) => (begin.elapsed().as_secs_f64(), error),
     }
 }
 

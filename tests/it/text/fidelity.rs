@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
+use proptest::prelude::*;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tercet_host::text::{ChatTemplate, Message, Renderer, TemplateContext, TemplateError};
@@ -119,4 +120,97 @@ fn conversations_equal_jinja2() {
     }
     println!("{} equal texts, {} equal errors", counts[0], counts[1]);
     assert!(counts[0] > 150);
+}
+
+#[test]
+fn an_error_names_the_line_of_the_template() {
+    let cases = [
+        ("a\n{# b\nc #}\n{{ 'x' +\n 1 }}", "(line 4)"),
+        ("\n\n{%- if true -%}\n\n{{ nothing.at.all }}{% endif %}", "(line 5)"),
+        ("{{ 1 }}\n{% frobnicate %}", "line 2 of"),
+        ("{% if true %}\n\n", "line 1 of"),
+    ];
+    for (source, wanted) in cases {
+        let render = |source: &str| {
+            let template = ChatTemplate::new(source.to_owned())?;
+            template.render(&TemplateContext::default(), &Renderer::InProcess)
+        };
+        let error = render(source).unwrap_err().to_string();
+        assert!(error.contains(wanted), "{source:?}: {error}");
+    }
+}
+
+/// Pieces of which templates are made, for templates that nobody would write.
+const PIECES: [&str; 56] = [
+    "{{ ",
+    " }}",
+    "{% ",
+    " %}",
+    "{%- ",
+    " -%}",
+    "{# ",
+    " #}",
+    "if ",
+    "endif",
+    "for x in ",
+    "endfor",
+    "else",
+    "set ",
+    "macro f(a)",
+    "endmacro",
+    "f(",
+    ")",
+    "x",
+    "messages",
+    ".role",
+    "[0]",
+    "['a']",
+    "|",
+    "length",
+    "join",
+    "tojson",
+    "trim",
+    "map",
+    " is ",
+    "defined",
+    "not ",
+    "in ",
+    "and ",
+    " ~ ",
+    " + ",
+    " * ",
+    " % ",
+    "-",
+    "'%s'",
+    "'\\x4",
+    "\"",
+    "1",
+    "2.5",
+    "1e999",
+    "(",
+    "[",
+    "]",
+    "{",
+    "}",
+    ":",
+    ",",
+    "loop",
+    "break",
+    "generation",
+    "raw",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(30_000))]
+
+    #[test]
+    fn no_template_makes_us_panic(pieces in prop::collection::vec(prop::sample::select(&PIECES[..]), 0..14)) {
+        let messages = [super::message("user", "hi")];
+        let context = TemplateContext { messages: &messages, ..TemplateContext::default() };
+        for source in [pieces.concat(), format!("{{{{ {} }}}}", pieces.concat())] {
+            if let Ok(template) = ChatTemplate::new(source) {
+                let _ = template.render(&context, &Renderer::InProcess);
+            }
+        }
+    }
 }

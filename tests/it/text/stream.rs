@@ -34,7 +34,9 @@ fn pieces_together_are_the_whole_text() {
             // The replacement character of the seventh text is one of its own.
             if !text.contains('\u{fffd}') {
                 assert!(!whole.contains('\u{fffd}'), "{name}: {text:?} came as {pieces:?}");
-                assert_eq!(whole, text, "{name}");
+                // A sentencepiece tokenizer takes a space at the beginning for its own.
+                let kept = if name.contains("meta") { text.trim_start_matches(' ') } else { text };
+                assert_eq!(whole, kept, "{name}");
             }
         }
     }
