@@ -2,6 +2,7 @@
 //! [`tercet_host`]; this crate reads options and writes text.
 
 pub mod args;
+pub mod program;
 
 pub mod builtin;
 pub mod engine;

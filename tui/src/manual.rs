@@ -27,8 +27,8 @@ pub fn completions(shell: Shell) -> Result<(), Failure> {
 pub fn man(command: Option<&str>) -> Result<(), Failure> {
     let mut program = Cli::command();
     program.build();
-    let page = match command {
-        None => program,
+    let (page, title) = match command {
+        None => (program, "tercet".to_owned()),
         Some(name) => {
             let found = program.find_subcommand(name).filter(|found| !found.is_hide_set());
             let Some(found) = found else {
@@ -37,10 +37,10 @@ pub fn man(command: Option<&str>) -> Result<(), Failure> {
                     hint: "`tercet --help` lists the commands",
                 });
             };
-            found.clone()
+            (found.clone(), format!("tercet-{name}"))
         }
     };
     let mut text = Vec::new();
-    clap_mangen::Man::new(page).render(&mut text).map_err(Failure::io)?;
+    clap_mangen::Man::new(page).title(title).render(&mut text).map_err(Failure::io)?;
     stdout().write_all(&text).map_err(Failure::io)
 }
