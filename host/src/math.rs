@@ -41,6 +41,34 @@ fn add_products(a: &[f32; DOT_STRETCH], b: &[f32; DOT_STRETCH], lanes: &mut [f32
     }
 }
 
+/// `lanes[i] += Σ_k factors[k] · row(k)[i]`, `k` in order.
+///
+/// Four at a time, for the same reason as in [`dot`]: the order of the sum is that of one at a time.
+#[inline(always)]
+pub(crate) fn add_scaled<'x>(
+    factors: &[f32],
+    row: impl Fn(usize) -> &'x [f32; DOT_LANES],
+    lanes: &mut [f32; DOT_LANES],
+) {
+    let (fours, rest) = factors.as_chunks::<4>();
+    for (index, [a, b, c, d]) in fours.iter().enumerate() {
+        let rows = [row(4 * index), row(4 * index + 1), row(4 * index + 2), row(4 * index + 3)];
+        for (lane, sum) in lanes.iter_mut().enumerate() {
+            *sum = *sum
+                + a * rows[0][lane]
+                + b * rows[1][lane]
+                + c * rows[2][lane]
+                + d * rows[3][lane];
+        }
+    }
+    for (index, factor) in rest.iter().enumerate() {
+        let row = row(4 * fours.len() + index);
+        for (sum, x) in lanes.iter_mut().zip(row) {
+            *sum += factor * x;
+        }
+    }
+}
+
 /// `Σ x[i]` of 32 numbers: the upper half onto the lower half until one is left, which is how
 /// vectors are folded.
 #[inline(always)]
