@@ -1,3 +1,5 @@
 //! Integration tests.
 
+#[cfg(target_os = "linux")]
+mod cli;
 mod text;
