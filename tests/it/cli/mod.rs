@@ -9,5 +9,14 @@ mod failures;
 mod pipes;
 mod truncation;
 
+mod convert;
+mod evaluate;
+mod inspect;
+
+mod chat;
+mod manual;
+mod readme;
+
 mod models;
+mod pty;
 mod support;
