@@ -1,6 +1,7 @@
 //! The chat on a real terminal: turns, keys, commands, and a model that means harm.
 
-use std::time::{Duration, Instant};
+use core::time::Duration;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 

@@ -1,8 +1,9 @@
 //! Pipes that close, disks that are full, signals, and little memory.
 
+use core::time::Duration;
 use std::fs::{self, File};
 use std::io::Read;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
 

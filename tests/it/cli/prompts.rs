@@ -1,6 +1,7 @@
 //! Where a prompt comes from: `-p`, standard input, both, neither.
 
-use std::time::{Duration, Instant};
+use core::time::Duration;
+use std::time::Instant;
 
 use super::support::{Ran, STORY, Tercet, tercet};
 

@@ -1,10 +1,10 @@
 //! A model file that shrinks while it is mapped: a sentence and exit code 74, not a signal.
 
+use core::time::Duration;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
 
 use super::models::copy;
 use super::support::{Ran, STORY, finish, tercet, text};
