@@ -1,4 +1,6 @@
 //! Integration tests.
 
+#[cfg(target_os = "linux")]
+mod cli;
 mod text;
 mod tidy;

@@ -113,7 +113,9 @@ impl Norm<'_> {
                 self.inverse_rms(x)
             },
         );
-        let peak = simd.peak(products).max(PEAK_MIN / inverse_rms);
+        // A row that is not finite has no peak above 0; its unit becomes NaN by the factor.
+        let least = (PEAK_MIN / inverse_rms).max(f32::MIN_POSITIVE);
+        let peak = simd.peak(products).max(least);
         let row = simd.quantize_row_at(products, peak, values);
         RowUnit { unit: row.unit * inverse_rms, sum: row.sum }
     }
