@@ -1,1 +1,47 @@
 //! Shared pieces of the tests.
+
+use std::path::{Path, PathBuf};
+
+/// Says that a test does without `feature`, and whether it may.
+///
+/// Returns `false` after printing a line. When the environment variable `TERCET_REQUIRE` names the
+/// feature (a list with commas), the test has to run where the feature is.
+///
+/// # Panics
+///
+/// When the feature is required.
+pub fn skipped(feature: &str) -> bool {
+    let required = std::env::var("TERCET_REQUIRE").unwrap_or_default();
+    assert!(
+        !required.split(',').any(|name| name.trim() == feature),
+        "`{feature}` is required by TERCET_REQUIRE and is not here"
+    );
+    println!("skipped: no `{feature}` here");
+    false
+}
+
+/// Whether a test that needs `feature` can run; see [`skipped`] for what happens when not.
+///
+/// Known features: `shared`, the folder of test data beside the checkout.
+///
+/// # Panics
+///
+/// When the feature is missing and required, or not known.
+pub fn require(feature: &str) -> bool {
+    let is_here = match feature {
+        "shared" => shared().is_some(),
+        _ => panic!("unknown feature `{feature}`"),
+    };
+    is_here || skipped(feature)
+}
+
+/// The folder `shared` beside the checkout: models and data that are too large for it.
+pub fn shared() -> Option<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared");
+    folder.is_dir().then_some(folder)
+}
+
+/// The folder with committed expectations.
+pub fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden")
+}

@@ -6,15 +6,12 @@ use serde_json::Map;
 use tercet_core::packed::{Layout, Rows128};
 
 use crate::checkpoint::{
-    Dtype, TERCET_FILE_PREFIX, TERCET_FORMAT_KEY, TERCET_FORMAT_VERSION, Tensor,
+    Dtype, TERCET_FILE_PREFIX, TERCET_FORMAT_KEY, TERCET_FORMAT_VERSION, TERCET_LAYOUT_KEY, Tensor,
 };
 use crate::error::Error;
 use crate::package::{Package, SIDE_FILES};
 use crate::ternary::TernaryMatrix;
 use crate::write::{DIGEST_PREFIX, Entry, SafetensorsWriter, Style};
-
-/// Metadata key that names the layout of the packed matrices.
-pub const TERCET_LAYOUT_KEY: &str = "tercet.layout";
 
 /// Every tensor of a `.tercet` file starts at a multiple of this many bytes.
 pub const TERCET_ALIGN: usize = 256;

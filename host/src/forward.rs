@@ -1,14 +1,21 @@
 //! The transformer, once for every device.
 
 use core::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 
 use crate::backend::{DeviceError, Ops, Row};
 
-/// Asks a running forward pass to stop; shared between threads.
-#[derive(Debug, Default)]
-pub struct Cancel(AtomicBool);
+/// Asks a running forward pass to stop. Clones ask the same one.
+#[derive(Debug, Clone, Default)]
+pub struct Cancel(Arc<AtomicBool>);
 
 impl Cancel {
+    /// The flag behind it, for signal handlers.
+    #[must_use]
+    pub fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0)
+    }
+
     /// Asks for the stop. Heard before the next layer.
     pub fn request(&self) {
         self.0.store(true, Ordering::Relaxed);

@@ -75,6 +75,7 @@ mod stop;
 
 pub mod convert;
 pub mod evaluate;
+pub mod inspect;
 mod write;
 
 pub mod error;

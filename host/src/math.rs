@@ -96,7 +96,7 @@ pub(crate) fn sum_of_squares(x: &[f32]) -> f32 {
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 · 2^23: adding it rounds to a whole number, half to even
-    const LN2_HIGH: f32 = 0.693_359_375; // few bits: its product with n is exact for |n| < 2^14
+    const LN2_HIGH: f32 = 355.0 / 512.0; // few bits: its product with n is exact for |n| < 2^14
     const LN2_LOW: f32 = -2.121_944_4e-4;
     let clamped = x.clamp(-87.336_54, 88.722_83);
     let rounded = clamped * core::f32::consts::LOG2_E + ROUND;

@@ -1,1 +1,20 @@
-//! tercet
+//! The program `tercet`: chat, and every headless mode. Thin: what can be computed is computed by
+//! [`tercet_host`]; this crate reads options and writes text.
+
+pub mod args;
+pub mod program;
+
+pub mod builtin;
+pub mod engine;
+pub mod signals;
+
+pub mod answer;
+pub mod chat;
+pub mod convert;
+pub mod evaluate;
+pub mod inspect;
+pub mod manual;
+pub mod run;
+
+pub mod clean;
+pub mod failure;

@@ -1,2 +1,5 @@
-//! tercet
-fn main() {}
+//! The program `tercet`.
+
+fn main() -> std::process::ExitCode {
+    tercet::program::main()
+}

@@ -18,12 +18,15 @@ pub use header::HeaderError;
 use mapped::Bytes;
 pub use safetensors::Dtype;
 use safetensors::tensor::Metadata;
+use tercet_core::{Layout, Rows128};
 pub use truncation::install_truncation_guard;
 
 /// Metadata key that makes a safetensors file a `.tercet` file; its value is the format's version.
 pub const TERCET_FORMAT_KEY: &str = "tercet.format";
 /// The version of the `.tercet` format this program reads and writes.
 pub const TERCET_FORMAT_VERSION: &str = "1";
+/// Metadata key that names the layout of the packed matrices of a `.tercet` file.
+pub const TERCET_LAYOUT_KEY: &str = "tercet.layout";
 /// Prefix of the tensors of a `.tercet` file that hold side files (`config.json` and so on).
 pub const TERCET_FILE_PREFIX: &str = "tercet.file.";
 /// Prefix of the tensors of a `.tercet` file that only fill the space to the next multiple of 256.
@@ -92,6 +95,14 @@ pub enum CheckpointError {
         /// Version in the file.
         got: String,
     },
+    /// A `.tercet` file in a layout that this version does not read.
+    #[error("`{}` is packed in layout `{got}`, which this version does not read", path.display())]
+    Layout {
+        /// The file.
+        path: PathBuf,
+        /// Name of the layout.
+        got: String,
+    },
     /// The header of a weights file is damaged.
     #[error("`{}` is damaged: {source}", path.display())]
     Header {
@@ -141,7 +152,9 @@ impl CheckpointError {
             }
             Self::Format { .. } => "use the safetensors folder of the same model",
             Self::Lone { .. } => "give the folder that also holds config.json",
-            Self::Version { .. } => "convert the model again with this version of tercet",
+            Self::Version { .. } | Self::Layout { .. } => {
+                "convert the model again with this version of tercet"
+            }
             Self::Header { .. } | Self::Index { .. } | Self::Duplicate { .. } => {
                 "the file is incomplete or altered: download or convert it again"
             }
@@ -193,14 +206,7 @@ impl Checkpoint {
             return Self::from_files(name, Some(path.to_owned()), &files);
         }
         refuse_other_formats(path)?;
-        let checkpoint = Self::from_files(name, None, &[path.to_owned()])?;
-        match checkpoint.metadata(TERCET_FORMAT_KEY) {
-            Some(TERCET_FORMAT_VERSION) => Ok(checkpoint),
-            Some(got) => {
-                Err(CheckpointError::Version { path: path.to_owned(), got: got.to_owned() })
-            }
-            None => Err(CheckpointError::Lone { path: path.to_owned() }),
-        }
+        Self::from_files(name, None, &[path.to_owned()])?.checked_tercet(path)
     }
 
     /// Opens a `.tercet` file that is part of the program.
@@ -211,7 +217,24 @@ impl Checkpoint {
     pub fn builtin(name: &str, bytes: &'static [u8]) -> Result<Self, CheckpointError> {
         let mut checkpoint = Self::empty(name.to_owned(), None);
         checkpoint.add_shard(Path::new(name), Bytes::Builtin(bytes))?;
-        Ok(checkpoint)
+        checkpoint.checked_tercet(Path::new(name))
+    }
+
+    /// Whether the metadata is that of a `.tercet` file we read.
+    fn checked_tercet(self, path: &Path) -> Result<Self, CheckpointError> {
+        let path = path.to_owned();
+        match self.metadata(TERCET_FORMAT_KEY) {
+            Some(TERCET_FORMAT_VERSION) => {}
+            Some(got) => return Err(CheckpointError::Version { path, got: got.to_owned() }),
+            None => return Err(CheckpointError::Lone { path }),
+        }
+        match self.metadata(TERCET_LAYOUT_KEY) {
+            Some(layout) if layout == Rows128::NAME => Ok(self),
+            other => {
+                let got = other.unwrap_or("unnamed").to_owned();
+                Err(CheckpointError::Layout { path, got })
+            }
+        }
     }
 
     fn from_files(

@@ -21,6 +21,7 @@ mod protect;
 mod stream;
 mod template;
 mod tokenizer;
+mod vetting;
 
 pub use chat::{ChatFormat, TextError};
 pub use jail::render_child_main;

@@ -186,6 +186,8 @@ mod tests {
     fn escaped_and_lonely_brackets_are_taken_out() {
         let (brackets, _) = marked("<s>");
         let (text, ranges) = brackets.unwrap("\u{fdd1}x\u{fdd0}y\\ufdd0<s>\\ufdd1z\u{fdd1}");
-        assert_eq!((text.as_str(), ranges), ("xy<s>z", vec![2..5]));
+        assert_eq!(text, "xy<s>z");
+        assert_eq!(ranges.len(), 1);
+        assert_eq!(ranges[0], 2..5);
     }
 }

@@ -163,7 +163,8 @@ pub struct ChatTemplate {
 
 impl ChatTemplate {
     /// Reads a template: Jinja2 as `transformers` sets it up (`trim_blocks`, `lstrip_blocks`,
-    /// loop controls, `{% generation %}`, `tojson`, `raise_exception`, `strftime_now`).
+    /// loop controls, `{% generation %}`, `tojson`, `raise_exception`, `strftime_now`; the last one
+    /// tells the time in UTC, where `transformers` tells the local time).
     ///
     /// # Errors
     ///

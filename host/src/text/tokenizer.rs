@@ -1,26 +1,14 @@
 //! A `tokenizer.json`, checked, and the two ways of encoding text with it.
 
 use core::ops::Range;
+use core::panic::AssertUnwindSafe;
 use std::collections::HashMap;
+use std::panic::catch_unwind;
 
 use serde_json::Value;
 
+use super::vetting::{self, ID_LIMIT};
 use super::{Rendered, TextStream, TokenId};
-
-/// Every id is below this number; the largest published vocabularies are a hundred times smaller.
-const ID_LIMIT: u64 = 1 << 24;
-
-/// Patterns by which published tokenizers split text: GPT-2, Llama 3, Qwen 2, Falcon.
-///
-/// The regex engine gives up on a pattern that backtracks too much and then splits in another
-/// place without a word, so a pattern that nobody has met deserves a warning.
-const KNOWN_PATTERNS: [&str; 5] = [
-    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-    r"[0-9][0-9][0-9]",
-    r" {2,}",
-];
 
 /// Why a tokenizer cannot be built or cannot encode a text.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +34,9 @@ pub enum TokenizerError {
     /// The tokenizer failed on a text.
     #[error("the tokenizer cannot encode the text")]
     Encode(#[source] Box<dyn core::error::Error + Send + Sync>),
+    /// The file makes the tokenizer library fail in a way that it does not report.
+    #[error("`tokenizer.json` contradicts itself")]
+    Contradiction,
     /// The model inside the tokenizer knows a control token only as a control token.
     #[error("the tokenizer cannot write `{token}` as plain text")]
     Control {
@@ -62,7 +53,9 @@ impl TokenizerError {
             Self::Build(_) => {
                 "use a `tokenizer.json` written by Hugging Face tokenizers 0.13 to 0.23"
             }
-            Self::Id { .. } | Self::Empty => "the file is damaged; take it from the model's author",
+            Self::Id { .. } | Self::Empty | Self::Contradiction => {
+                "the file is damaged; take it from the model's author"
+            }
             Self::Encode(_) => "shorten the text or remove unusual characters",
             Self::Control { .. } => "remove the control token's text from the message",
         }
@@ -101,14 +94,14 @@ impl Tokenizer {
     /// of 2^24 or more.
     pub fn from_json(bytes: &[u8]) -> Result<Self, TokenizerError> {
         let mut file: Value = serde_json::from_slice(bytes).map_err(TokenizerError::Json)?;
-        check_ids(&file)?;
-        make_plain(&mut file);
-        let byte_level = is_byte_level(&file["decoder"]);
-        let unusual_patterns = unusual_patterns(&file["pre_tokenizer"]);
+        vetting::check(&file)?;
+        vetting::make_plain(&mut file);
+        let byte_level = vetting::is_byte_level(&file["decoder"]);
+        let unusual_patterns = vetting::unusual_patterns(&file["pre_tokenizer"]);
         let parsing = build(&file)?;
         let mut literal = parsing.clone();
         literal.set_encode_special_tokens(true);
-        let continuing = if never_prepend(&mut file["pre_tokenizer"]) {
+        let continuing = if vetting::never_prepend(&mut file["pre_tokenizer"]) {
             let mut continuing = build(&file)?;
             continuing.set_encode_special_tokens(true);
             Some(continuing)
@@ -171,10 +164,9 @@ impl Tokenizer {
     ///
     /// When the tokenizer fails, or knows the text of a special token only as that token.
     pub fn encode_text(&self, text: &str) -> Result<Vec<TokenId>, TokenizerError> {
-        let encoding = self.literal.encode_fast(text, false).map_err(TokenizerError::Encode)?;
+        let encoding = encoded(|| self.literal.encode_fast(text, false))?;
         self.refuse_specials(encoding.get_ids())?;
-        let encoding =
-            self.literal.post_process(encoding, None, true).map_err(TokenizerError::Encode)?;
+        let encoding = encoded(|| self.literal.post_process(encoding, None, true))?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -190,7 +182,7 @@ impl Tokenizer {
     pub fn encode_rendered(&self, rendered: &Rendered) -> Result<Vec<TokenId>, TokenizerError> {
         let text = rendered.text();
         if rendered.protected().is_empty() {
-            let encoding = self.parsing.encode_fast(text, false).map_err(TokenizerError::Encode)?;
+            let encoding = encoded(|| self.parsing.encode_fast(text, false))?;
             return Ok(encoding.get_ids().to_vec());
         }
         let mut ids = Vec::new();
@@ -217,8 +209,7 @@ impl Tokenizer {
             shadow.extend(range.clone().map(|_| 'x'));
         }
         shadow.push_str(&text[shadow.len()..]);
-        let encoding =
-            self.parsing.encode(shadow.as_str(), false).map_err(TokenizerError::Encode)?;
+        let encoding = encoded(|| self.parsing.encode(shadow.as_str(), false))?;
         let found = encoding.get_ids().iter().zip(encoding.get_offsets());
         Ok(found
             .filter_map(|(&id, &(start, end))| {
@@ -242,8 +233,7 @@ impl Tokenizer {
             Some(continuing) if range.start > 0 => continuing,
             _ => &self.literal,
         };
-        let encoding =
-            tokenizer.encode_fast(&text[range], false).map_err(TokenizerError::Encode)?;
+        let encoding = encoded(|| tokenizer.encode_fast(&text[range], false))?;
         self.refuse_specials(encoding.get_ids())?;
         ids.extend_from_slice(encoding.get_ids());
         Ok(())
@@ -275,7 +265,7 @@ impl Tokenizer {
 
     /// The text of a whole sequence, without special tokens; unknown ids give nothing.
     pub fn decode(&self, ids: &[TokenId]) -> String {
-        self.parsing.decode(ids, true).unwrap_or_default()
+        encoded(|| self.parsing.decode(ids, true)).unwrap_or_default()
     }
 
     /// Begins to turn ids into text one by one.
@@ -286,75 +276,16 @@ impl Tokenizer {
 
 fn build(file: &Value) -> Result<tokenizers::Tokenizer, TokenizerError> {
     let bytes = serde_json::to_vec(file).map_err(TokenizerError::Json)?;
-    tokenizers::Tokenizer::from_bytes(bytes).map_err(TokenizerError::Build)
+    guarded(|| tokenizers::Tokenizer::from_bytes(bytes))?.map_err(TokenizerError::Build)
 }
 
-/// Looks at every id in the file before anything is built from it.
-fn check_ids(file: &Value) -> Result<(), TokenizerError> {
-    let check = |token: &str, id: &Value| match id.as_u64() {
-        Some(id) if id >= ID_LIMIT => Err(TokenizerError::Id { token: token.to_owned(), id }),
-        _ => Ok(()),
-    };
-    for token in file["added_tokens"].as_array().into_iter().flatten() {
-        check(token["content"].as_str().unwrap_or_default(), &token["id"])?;
-    }
-    for (token, id) in file["model"]["vocab"].as_object().into_iter().flatten() {
-        check(token, id)?;
-    }
-    check("unk_id", &file["model"]["unk_id"])
+/// Runs the library on a file from a stranger: it indexes maps by what the file says.
+///
+/// The known cases are refused by [`check`](super::vetting::check) before; this is for the others.
+fn guarded<T>(run: impl FnOnce() -> T) -> Result<T, TokenizerError> {
+    catch_unwind(AssertUnwindSafe(run)).map_err(|_| TokenizerError::Contradiction)
 }
 
-/// Switches off what would cut, fill or split a text at random, and normalization of specials.
-fn make_plain(file: &mut Value) {
-    let Some(fields) = file.as_object_mut() else { return };
-    for name in ["truncation", "padding"] {
-        fields.insert(name.to_owned(), Value::Null);
-    }
-    if let Some(dropout) = file.pointer_mut("/model/dropout") {
-        *dropout = Value::Null;
-    }
-    let added = file.get_mut("added_tokens").and_then(Value::as_array_mut);
-    for token in added.into_iter().flatten().filter_map(Value::as_object_mut) {
-        if token.get("special") == Some(&Value::Bool(true)) {
-            token.insert("normalized".to_owned(), Value::Bool(false));
-        }
-    }
-}
-
-/// Tells pre-tokenizers that mark only the beginning of the text that this is not the beginning.
-/// Returns whether there was one.
-fn never_prepend(pre_tokenizer: &mut Value) -> bool {
-    let Some(fields) = pre_tokenizer.as_object_mut() else { return false };
-    let mut changed = false;
-    for inner in fields.get_mut("pretokenizers").and_then(Value::as_array_mut).into_iter().flatten()
-    {
-        changed |= never_prepend(inner);
-    }
-    if fields.get("prepend_scheme").is_some_and(|scheme| scheme == "first") {
-        fields.insert("prepend_scheme".to_owned(), "never".into());
-        changed = true;
-    }
-    changed
-}
-
-fn is_byte_level(decoder: &Value) -> bool {
-    match decoder["type"].as_str() {
-        Some("ByteLevel") => true,
-        Some("Sequence") => {
-            let inner = decoder["decoders"].as_array();
-            inner.is_some_and(|inner| inner.len() == 1 && is_byte_level(&inner[0]))
-        }
-        _ => false,
-    }
-}
-
-fn unusual_patterns(pre_tokenizer: &Value) -> Vec<String> {
-    let inner = pre_tokenizer["pretokenizers"].as_array();
-    let mut found: Vec<String> = inner.into_iter().flatten().flat_map(unusual_patterns).collect();
-    if let Some(pattern) = pre_tokenizer["pattern"]["Regex"].as_str()
-        && !KNOWN_PATTERNS.contains(&pattern)
-    {
-        found.push(pattern.to_owned());
-    }
-    found
+fn encoded<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, TokenizerError> {
+    guarded(run)?.map_err(TokenizerError::Encode)
 }

@@ -103,7 +103,7 @@ pub(super) fn floats(
 ) -> Result<Vec<f32>, DeviceError> {
     let count = rows.checked_mul(width);
     let mut buffer = Vec::new();
-    if !count.is_some_and(|count| buffer.try_reserve_exact(count).is_ok()) {
+    if count.is_none_or(|count| buffer.try_reserve_exact(count).is_err()) {
         let needed = count.map_or(u64::MAX, |count| count as u64).saturating_mul(4);
         return Err(DeviceError::OutOfMemory { what, needed });
     }

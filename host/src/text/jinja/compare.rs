@@ -161,7 +161,9 @@ pub(super) fn number(value: &Value) -> Option<Number> {
 }
 
 /// Names of the tests that [`test`] knows.
-pub(super) const TESTS: [&str; 34] = [
+pub(super) const TESTS: [&str; 36] = [
+    "sameas",
+    ">=",
     "boolean",
     "callable",
     "defined",
@@ -239,6 +241,14 @@ pub(super) fn test(value: &Value, name: &str, arguments: &[Value]) -> Result<boo
         ("le" | "<=", [other]) => holds(value, "<=", other)?,
         ("gt" | "greaterthan" | ">", [other]) => holds(value, ">", other)?,
         ("ge" | ">=", [other]) => holds(value, ">=", other)?,
+        ("sameas", [other]) => match (kind, other.kind()) {
+            (ValueKind::None, ValueKind::None) => true,
+            (ValueKind::Bool, ValueKind::Bool) => value.is_true() == other.is_true(),
+            (ValueKind::None | ValueKind::Bool, _) | (_, ValueKind::None | ValueKind::Bool) => {
+                false
+            }
+            _ => return Err(error("`sameas` is supported for none and booleans only")),
+        },
         ("in", [container]) => contains(container, value)?,
         _ => return Err(error(format!("the test `{name}` does not take these arguments"))),
     };

@@ -1,17 +1,17 @@
 //! Jinja2's filters.
 
-use minijinja::value::{Rest, Tuple, ValueKind};
+use minijinja::value::{Rest, Tuple, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, State, Value};
 
 use super::compare::{self, Number, number};
 use super::python::{self, Safe, error};
 use super::sequence::{bind, integer, items, length, required, text};
-use super::{json, methods, operators};
+use super::{json, methods, operators, selection, strings};
 
-type Filter = fn(&mut State, &[Value]) -> Result<Value, Error>;
+pub(super) type Filter = fn(&mut State, &[Value]) -> Result<Value, Error>;
 
 /// Every filter that a template may use; the first argument is what it is applied to.
-const FILTERS: [(&str, Filter); 34] = [
+pub(super) const FILTERS: [(&str, Filter); 34] = [
     ("abs", |_, arguments| {
         let [value] = bind("abs", arguments, ["value"])?;
         match number(&required(value, "abs", "value")?) {
@@ -20,7 +20,7 @@ const FILTERS: [(&str, Filter); 34] = [
             None => Err(error("`abs` needs a number")),
         }
     }),
-    ("capitalize", |_, arguments| map_text(arguments, "capitalize", methods::capitalize)),
+    ("capitalize", |_, arguments| map_text(arguments, "capitalize", strings::capitalize)),
     ("count", |_, arguments| count(arguments)),
     ("d", |_, arguments| default(arguments)),
     ("default", |_, arguments| default(arguments)),
@@ -29,9 +29,9 @@ const FILTERS: [(&str, Filter); 34] = [
         let value = required(value, "dictsort", "value")?;
         let mut keyed = Vec::new();
         for pair in methods::pairs(&value)? {
-            keyed.push((sort_key(&pair.get_item_by_index(0)?, false), pair));
+            keyed.push((selection::sort_key(&pair.get_item_by_index(0)?, false), pair));
         }
-        sort_keyed(keyed, false).map(Value::from)
+        selection::sort_keyed(keyed, false).map(Value::from)
     }),
     ("first", |_, arguments| {
         let [value] = bind("first", arguments, ["value"])?;
@@ -72,11 +72,11 @@ const FILTERS: [(&str, Filter); 34] = [
         items(&required(value, "list", "value")?).map(Value::from)
     }),
     ("lower", |_, arguments| map_text(arguments, "lower", |text| Ok(text.to_lowercase()))),
-    ("map", map),
-    ("max", |_, arguments| extreme(arguments, "max")),
-    ("min", |_, arguments| extreme(arguments, "min")),
-    ("reject", |_, arguments| select(arguments, false, false)),
-    ("rejectattr", |_, arguments| select(arguments, true, false)),
+    ("map", selection::map),
+    ("max", |_, arguments| selection::extreme(arguments, "max")),
+    ("min", |_, arguments| selection::extreme(arguments, "min")),
+    ("reject", |_, arguments| selection::select(arguments, false, false)),
+    ("rejectattr", |_, arguments| selection::select(arguments, true, false)),
     ("replace", |_, arguments| {
         let [value, old, new, count] = bind("replace", arguments, ["s", "old", "new", "count"])?;
         let value = python::str(&required(value, "replace", "s")?)?;
@@ -107,16 +107,16 @@ const FILTERS: [(&str, Filter); 34] = [
         let text = python::str(&required(value, "safe", "value")?)?;
         Ok(Value::from_object(Safe(text)))
     }),
-    ("select", |_, arguments| select(arguments, false, true)),
-    ("selectattr", |_, arguments| select(arguments, true, true)),
-    ("sort", |_, arguments| sort(arguments)),
+    ("select", |_, arguments| selection::select(arguments, false, true)),
+    ("selectattr", |_, arguments| selection::select(arguments, true, true)),
+    ("sort", |_, arguments| selection::sort(arguments)),
     ("string", |_, arguments| map_text(arguments, "string", |text| Ok(text.to_owned()))),
     ("title", |_, arguments| map_text(arguments, "title", title)),
     ("tojson", |_, arguments| json::tojson(arguments)),
     ("trim", |_, arguments| {
         let [value, chars] = bind("trim", arguments, ["value", "chars"])?;
         let value = python::str(&required(value, "trim", "value")?)?;
-        methods::strip(&value, "strip", chars).map(Value::from)
+        strings::strip(&value, "strip", chars).map(Value::from)
     }),
     ("upper", |_, arguments| map_text(arguments, "upper", |text| Ok(text.to_uppercase()))),
 ];
@@ -134,14 +134,14 @@ pub(super) fn is_known_test(name: &str) -> bool {
 /// Makes the filters known to the program.
 pub(super) fn install(environment: &mut Environment<'_>) {
     for (name, filter) in FILTERS {
-        environment.add_filter(name, move |state: &mut State, arguments: Rest<Value>| {
-            filter(state, &arguments)
+        environment.add_filter(name, move |state: &mut State, arguments: Rest<ValueOrKwargs>| {
+            filter(state, &arguments.into_values())
         });
     }
 }
 
 /// What can be iterated over once, and has no length: a generator.
-fn generator(items: Vec<Value>) -> Value {
+pub(super) fn generator(items: Vec<Value>) -> Value {
     Value::make_one_shot_iterator(items.into_iter())
 }
 
@@ -178,10 +178,11 @@ fn join(arguments: &[Value]) -> Result<Value, Error> {
             out.push_str(&separator);
         }
         let item = match attribute.as_ref().filter(|name| !name.is_none()) {
-            Some(name) => lookup(&item, name)?,
+            Some(name) => selection::lookup(&item, name)?,
             None => item,
         };
         python::write_str(&item, &mut out)?;
+        python::check_length(&out)?;
     }
     Ok(Value::from(out))
 }
@@ -192,7 +193,7 @@ fn title(text: &str) -> Result<String, Error> {
     let mut begins = true;
     for letter in text.chars() {
         if begins {
-            out.push(methods::title_case(letter)?);
+            out.push(strings::title_case(letter)?);
         } else {
             out.extend(letter.to_lowercase());
         }
@@ -244,26 +245,31 @@ fn to_float(arguments: &[Value]) -> Result<Value, Error> {
     Ok(found.map_or_else(|| default.unwrap_or_else(|| Value::from(0.0)), Value::from))
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the range is checked before")]
 fn to_int(arguments: &[Value]) -> Result<Value, Error> {
     let [value, default] = bind("int", arguments, ["value", "default"])?;
     let value = required(value, "int", "value")?;
-    let truncate = |number: f64| (number.abs() < 1e18).then(|| number.trunc() as i128);
     let found = match (value.as_str(), number(&value)) {
         (Some(text), _) => match plain_number(text)? {
-            Some(text) => match text.parse::<i128>() {
-                Ok(number) => Some(number),
-                Err(_) => text.parse().ok().and_then(truncate),
+            Some(text) => match (text.parse::<i128>(), text.parse::<f64>()) {
+                (Ok(number), _) => Some(number),
+                (Err(_), Ok(number)) => Some(truncate(number)?),
+                _ => None,
             },
             None => None,
         },
         (None, Some(Number::Integer(number))) => Some(number),
-        (None, Some(Number::Float(number))) => Some(
-            truncate(number).ok_or_else(|| error("`int` of so large a number is not supported"))?,
-        ),
+        (None, Some(Number::Float(number))) => Some(truncate(number)?),
         (None, None) => None,
     };
     Ok(found.map_or_else(|| default.unwrap_or_else(|| Value::from(0)), operators::from_integer))
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the range is checked before")]
+fn truncate(number: f64) -> Result<i128, Error> {
+    if number.abs() < 1e18 {
+        return Ok(number.trunc() as i128);
+    }
+    Err(error("`int` of so large a number is not supported"))
 }
 
 /// Text that Python and Rust read as the same number; `None` when both see none.
@@ -273,7 +279,9 @@ fn plain_number(text: &str) -> Result<Option<&str>, Error> {
     if text.chars().all(is_plain) {
         return Ok(Some(text));
     }
-    if text.contains('_') || !text.is_ascii() || text.to_ascii_lowercase().contains(['n', 'x']) {
+    let name = text.trim_start_matches(['+', '-']).to_ascii_lowercase();
+    if text.contains('_') || !text.is_ascii() || matches!(name.as_str(), "nan" | "inf" | "infinity")
+    {
         return Err(error("a number in unusual writing is not supported"));
     }
     Ok(None)
@@ -293,142 +301,4 @@ fn round(arguments: &[Value]) -> Result<Value, Error> {
         }
         _ => Err(error("this use of `round` is not supported")),
     }
-}
-
-fn extreme(arguments: &[Value], filter: &str) -> Result<Value, Error> {
-    let [value] = bind(filter, arguments, ["value"])?;
-    let mut best: Option<(Value, Value)> = None;
-    for item in items(&required(value, filter, "value")?)? {
-        let key = sort_key(&item, false);
-        let wins = match &best {
-            None => true,
-            Some((best, _)) => {
-                let order = compare::order(&key, best, 0)?;
-                order.is_some_and(
-                    |order| if filter == "max" { order.is_gt() } else { order.is_lt() },
-                )
-            }
-        };
-        if wins {
-            best = Some((key, item));
-        }
-    }
-    Ok(best.map(|(_, item)| item).unwrap_or_default())
-}
-
-/// What Jinja2 compares: text without its case.
-fn sort_key(value: &Value, case_sensitive: bool) -> Value {
-    match value.as_str() {
-        Some(text) if !case_sensitive => Value::from(text.to_lowercase()),
-        _ => value.clone(),
-    }
-}
-
-fn sort(arguments: &[Value]) -> Result<Value, Error> {
-    let [value, reverse, case_sensitive, attribute] =
-        bind("sort", arguments, ["value", "reverse", "case_sensitive", "attribute"])?;
-    let is_true = |value: Option<Value>| value.is_some_and(|value| value.is_true());
-    let case_sensitive = is_true(case_sensitive);
-    let mut keyed = Vec::new();
-    for item in items(&required(value, "sort", "value")?)? {
-        let key = match attribute.as_ref().filter(|name| !name.is_none()) {
-            Some(name) => lookup(&item, name)?,
-            None => item.clone(),
-        };
-        keyed.push((sort_key(&key, case_sensitive), item));
-    }
-    sort_keyed(keyed, is_true(reverse)).map(Value::from)
-}
-
-/// A stable sort; with `reverse`, equal items keep their order as in Python.
-fn sort_keyed(mut keyed: Vec<(Value, Value)>, reverse: bool) -> Result<Vec<Value>, Error> {
-    let mut failure = None;
-    keyed.sort_by(|(left, _), (right, _)| {
-        let (left, right) = if reverse { (right, left) } else { (left, right) };
-        match compare::order(left, right, 0) {
-            Ok(order) => order.unwrap_or(core::cmp::Ordering::Equal),
-            Err(error) => {
-                failure = Some(error);
-                core::cmp::Ordering::Equal
-            }
-        }
-    });
-    match failure {
-        Some(error) => Err(error),
-        None => Ok(keyed.into_iter().map(|(_, item)| item).collect()),
-    }
-}
-
-/// An attribute by its name; `a.b` goes deeper, a number is an index.
-fn lookup(item: &Value, name: &Value) -> Result<Value, Error> {
-    let Some(name) = name.as_str() else { return super::sequence::item(item, name) };
-    let mut found = item.clone();
-    for part in name.split('.') {
-        let key = part.parse::<u64>().map_or_else(|_| Value::from(part), Value::from);
-        found = super::sequence::item(&found, &key)?;
-    }
-    Ok(found)
-}
-
-fn map(state: &mut State, arguments: &[Value]) -> Result<Value, Error> {
-    let Some((value, rest)) = arguments.split_first() else {
-        return Err(error("`map` needs a value"));
-    };
-    let mapped: Result<Vec<Value>, Error> = match rest {
-        [named] if named.is_kwargs() => {
-            let [attribute, default] = bind("map", rest, ["attribute", "default"])?;
-            let name = required(attribute, "map", "attribute")?;
-            let find = |item: &Value| {
-                let found = lookup(item, &name)?;
-                let missing = found.is_undefined();
-                Ok(default.clone().filter(|_| missing).unwrap_or(found))
-            };
-            items(value)?.iter().map(find).collect()
-        }
-        [name, more @ ..] => {
-            let name = text(name, "the name of a filter")?;
-            let known = FILTERS.iter().find(|(known, _)| *known == name);
-            let Some((_, filter)) = known else {
-                return Err(error(format!("the filter `{name}` is not supported")));
-            };
-            let mut apply = |item: Value| {
-                let mut arguments = vec![item];
-                arguments.extend_from_slice(more);
-                filter(state, &arguments)
-            };
-            items(value)?.into_iter().map(&mut apply).collect()
-        }
-        [] => Err(error("`map` needs a filter or an attribute")),
-    };
-    mapped.map(generator)
-}
-
-fn select(arguments: &[Value], by_attribute: bool, wanted: bool) -> Result<Value, Error> {
-    let Some((value, mut rest)) = arguments.split_first() else {
-        return Err(error("`select` needs a value"));
-    };
-    if rest.iter().any(Value::is_kwargs) {
-        return Err(error("named arguments of a test are not supported"));
-    }
-    let mut attribute = None;
-    if by_attribute {
-        let (name, after) = rest.split_first().ok_or_else(|| error("no attribute is named"))?;
-        attribute = Some(name);
-        rest = after;
-    }
-    let mut selected = Vec::new();
-    for item in items(value)? {
-        let tested = match attribute {
-            Some(name) => lookup(&item, name)?,
-            None => item.clone(),
-        };
-        let holds = match rest {
-            [name, more @ ..] => compare::test(&tested, &text(name, "a test")?, more)?,
-            [] => tested.is_true(),
-        };
-        if holds == wanted {
-            selected.push(item);
-        }
-    }
-    Ok(generator(selected))
 }

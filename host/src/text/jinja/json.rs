@@ -57,12 +57,13 @@ impl Style {
         if depth == DEPTH_LIMIT {
             return Err(error("a value is nested too deeply for JSON"));
         }
+        python::check_length(out)?;
         match value.kind() {
             ValueKind::String => self.write_text(value.as_str().unwrap_or_default(), out),
             ValueKind::None | ValueKind::Bool | ValueKind::Number => out.push_str(&scalar(value)?),
             ValueKind::Seq => {
-                let items = items(value)?;
-                self.write_all(["[", "]"], depth, &items, out, |item, out| {
+                let items = value.try_iter()?.checked();
+                self.write_all(["[", "]"], depth, items, out, |item, out| {
                     self.write(item, depth + 1, out)
                 })?;
             }
@@ -71,7 +72,8 @@ impl Style {
                 if self.sort_keys {
                     sort(&mut keys)?;
                 }
-                self.write_all(["{", "}"], depth, &keys, out, |key, out| {
+                let keys = keys.into_iter().map(Ok);
+                self.write_all(["{", "}"], depth, keys, out, |key, out| {
                     match key.as_str() {
                         Some(text) => self.write_text(text, out),
                         None => self.write_text(&scalar(key)?, out),
@@ -89,19 +91,21 @@ impl Style {
         &self,
         [open, close]: [&str; 2],
         depth: u32,
-        items: &[Value],
+        items: impl Iterator<Item = Result<Value, Error>>,
         out: &mut String,
         write: impl Fn(&Value, &mut String) -> Result<(), Error>,
     ) -> Result<(), Error> {
         out.push_str(open);
-        for (index, item) in items.iter().enumerate() {
-            if index > 0 {
+        let mut is_empty = true;
+        for item in items {
+            if !is_empty {
                 out.push_str(&self.item_separator);
             }
+            is_empty = false;
             self.new_line(depth + 1, out);
-            write(item, out)?;
+            write(&item?, out)?;
         }
-        if !items.is_empty() {
+        if !is_empty {
             self.new_line(depth, out);
         }
         out.push_str(close);

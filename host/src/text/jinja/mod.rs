@@ -15,10 +15,14 @@ mod lexer;
 mod methods;
 mod operators;
 mod percent;
+mod postfix;
 mod python;
+mod reader;
 mod request;
+mod selection;
 mod sequence;
 mod statement;
+mod strings;
 
 pub(super) use lexer::SyntaxError;
 pub(super) use request::{RenderError, Request};

@@ -1,6 +1,6 @@
 //! Arithmetic, attributes and the other functions that a translated program calls.
 
-use minijinja::value::{Rest, Tuple, ValueKind};
+use minijinja::value::{Rest, Tuple, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, State, Value};
 
 use super::compare::{self, Number, number};
@@ -15,7 +15,9 @@ pub(super) fn install(environment: &mut Environment<'_>) {
     let mut add = |name: &str, function: fn(&mut State, &[Value]) -> Result<Value, Error>| {
         environment.add_function(
             format!("{PREFIX}{name}"),
-            move |state: &mut State, arguments: Rest<Value>| function(state, &arguments),
+            move |state: &mut State, arguments: Rest<ValueOrKwargs>| {
+                function(state, &arguments.into_values())
+            },
         );
     };
     add("calculate", |_, arguments| calculate(arguments));
@@ -42,6 +44,7 @@ pub(super) fn install(environment: &mut Environment<'_>) {
         [object, key] => sequence::item(object, key),
         _ => Err(error("a subscript needs an object and a key")),
     });
+    add("map", |_, arguments| sequence::map(arguments));
     add("slice", |_, arguments| match arguments {
         [object, bounds @ ..] => sequence::slice(object, bounds),
         _ => Err(error("a slice needs an object")),

@@ -93,7 +93,7 @@ impl Spec {
                 let precision = self.precision.unwrap_or(usize::MAX);
                 ("", text.chars().take(precision).collect())
             }
-            'd' | 'i' | 'u' => {
+            'd' | 'i' | 'u' | 'x' | 'X' | 'o' => {
                 if self.precision.is_some() {
                     return Err(error("a format of integers with a precision is not supported"));
                 }
@@ -106,7 +106,14 @@ impl Spec {
                         return Err(error(format!("`%d` needs a number, not {}", value.kind())));
                     }
                 };
-                (self.sign(number < 0), number.unsigned_abs().to_string())
+                let size = number.unsigned_abs();
+                let digits = match self.conversion {
+                    'x' => format!("{size:x}"),
+                    'X' => format!("{size:X}"),
+                    'o' => format!("{size:o}"),
+                    _ => size.to_string(),
+                };
+                (self.sign(number < 0), digits)
             }
             'f' | 'F' => {
                 let Some(number) = number(value).map(Number::to_float) else {

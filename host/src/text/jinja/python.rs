@@ -6,6 +6,17 @@ use minijinja::{Error, ErrorKind, Value};
 /// Deepest nesting of a value that is printed, compared or written as JSON.
 pub(super) const DEPTH_LIMIT: u32 = 100;
 
+/// Longest text that one value may become, in bytes: a prompt of 10 MB has room.
+const TEXT_LIMIT: usize = 16 << 20;
+
+/// Refuses to go on with a text that has become too long.
+pub(super) fn check_length(text: &str) -> Result<(), Error> {
+    if text.len() > TEXT_LIMIT {
+        return Err(error(format!("a text is longer than {TEXT_LIMIT} bytes")));
+    }
+    Ok(())
+}
+
 /// An operation that has no result, in our words.
 pub(super) fn error(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidOperation, message.into())
@@ -51,6 +62,7 @@ pub(super) fn write_repr(value: &Value, out: &mut String, depth: u32) -> Result<
     if depth == DEPTH_LIMIT {
         return Err(error("a value is nested too deeply to be printed"));
     }
+    check_length(out)?;
     match value.kind() {
         ValueKind::Undefined => out.push_str("Undefined"),
         ValueKind::None => out.push_str("None"),
@@ -138,11 +150,11 @@ fn write_quoted(text: &str, out: &mut String) {
     out.push(quote);
 }
 
-/// `str.isprintable` of one character that is not ASCII. Rust's `Debug` has the same rule (no
-/// controls, formats, surrogates, private or unassigned characters, separators); a letter before
-/// it keeps combining characters out of a rule of their own.
+/// `str.isprintable` of one character that is not ASCII. `str::escape_debug` has the same rule (no
+/// controls, formats, surrogates, private or unassigned characters, separators) and beyond it
+/// escapes a combining character at the beginning, where a letter stands here.
 fn is_printable(letter: char) -> bool {
-    letter > '\x7f' && format!("{:?}", format!("a{letter}")).chars().nth(2) == Some(letter)
+    letter > '\x7f' && format!("a{letter}").escape_debug().nth(1) == Some(letter)
 }
 
 /// The contents of a Jinja2 string literal (`str.encode("ascii", "backslashreplace")

@@ -3,7 +3,7 @@
 use std::io;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Rest, Serde};
+use minijinja::value::{Rest, Serde, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, Value};
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
@@ -140,18 +140,22 @@ impl Request {
                 python::error(format!("the date format `%{directive}` is not supported"))
             })
         });
-        environment.add_function("range", |arguments: Rest<Value>| range(&arguments));
-        environment.add_function("dict", |arguments: Rest<Value>| match arguments.as_slice() {
-            [] => Ok(Value::from_pairs(core::iter::empty::<(Value, Value)>())),
-            [named] if named.is_kwargs() => {
-                let keys: Vec<Value> = named.try_iter()?.collect();
-                let pairs = keys.into_iter().map(|key| {
-                    let value = named.get_item(&key)?;
-                    Ok((key, value))
-                });
-                Ok(Value::from_pairs(pairs.collect::<Result<Vec<_>, Error>>()?))
+        environment.add_function("range", |arguments: Rest<ValueOrKwargs>| {
+            range(&arguments.into_values())
+        });
+        environment.add_function("dict", |arguments: Rest<ValueOrKwargs>| {
+            match arguments.into_values().as_slice() {
+                [] => Ok(Value::from_pairs(core::iter::empty::<(Value, Value)>())),
+                [named] if named.is_kwargs() => {
+                    let keys: Vec<Value> = named.try_iter()?.collect();
+                    let pairs = keys.into_iter().map(|key| {
+                        let value = named.get_item(&key)?;
+                        Ok((key, value))
+                    });
+                    Ok(Value::from_pairs(pairs.collect::<Result<Vec<_>, Error>>()?))
+                }
+                _ => Err(python::error("`dict` takes named arguments only")),
             }
-            _ => Err(python::error("`dict` takes named arguments only")),
         });
         environment.add_function("namespace", minijinja::functions::namespace);
     }

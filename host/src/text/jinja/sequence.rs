@@ -3,7 +3,7 @@
 use minijinja::value::{Tuple, ValueKind};
 use minijinja::{Error, ErrorKind, Value};
 
-use super::compare::{Number, number};
+use super::compare::{Number, equal, number};
 use super::methods;
 use super::python::error;
 
@@ -110,12 +110,56 @@ pub(super) fn item(object: &Value, key: &Value) -> Result<Value, Error> {
             _ => missing(object, key),
         },
         ValueKind::Map if super::python::is_dict(object) => {
-            let found = object.get_item(key)?;
+            let found = map_item(object, key)?;
             if found.is_undefined() { missing(object, key) } else { Ok(found) }
         }
         ValueKind::Iterable => Err(error("an iterator has no items by index")),
         _ => object.get_item(key),
     }
+}
+
+/// What a dictionary has for a key; numbers that are equal are one key.
+pub(super) fn map_item(object: &Value, key: &Value) -> Result<Value, Error> {
+    if key.as_str().is_some() {
+        return object.get_item(key);
+    }
+    check_key(key)?;
+    for found in object.try_iter()?.checked() {
+        let found = found?;
+        if equal(&found, key)? {
+            return object.get_item(&found);
+        }
+    }
+    Ok(Value::UNDEFINED)
+}
+
+fn check_key(key: &Value) -> Result<(), Error> {
+    let has_list = key.is_tuple() && items(key)?.iter().any(|item| check_key(item).is_err());
+    let is_list = key.kind() == ValueKind::Seq && !key.is_tuple();
+    if has_list || is_list || key.kind() == ValueKind::Map {
+        return Err(error(format!("{} cannot be a key", key.kind())));
+    }
+    Ok(())
+}
+
+/// A dictionary from keys and values in turn: the first of equal keys, the last of their values.
+pub(super) fn map(arguments: &[Value]) -> Result<Value, Error> {
+    let mut pairs: Vec<(Value, Value)> = Vec::new();
+    for pair in arguments.chunks_exact(2) {
+        let [key, value] = pair else { continue };
+        check_key(key)?;
+        let mut known = None;
+        for (index, (other, _)) in pairs.iter().enumerate() {
+            if equal(other, key)? {
+                known = Some(index);
+            }
+        }
+        match known.and_then(|index| pairs.get_mut(index)) {
+            Some((_, old)) => *old = value.clone(),
+            None => pairs.push((key.clone(), value.clone())),
+        }
+    }
+    Ok(Value::from_pairs(pairs))
 }
 
 /// Jinja2 looks for an attribute where there is no item: a method, for what has one.

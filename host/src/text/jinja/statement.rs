@@ -1,7 +1,7 @@
 //! Statements: Jinja2's tags, written for minijinja.
 
-use super::expression::Reader;
 use super::lexer::{self, SyntaxError, Token};
+use super::reader::Reader;
 use super::{BLOCK, VARIABLE};
 
 /// Deepest nesting of tags.

@@ -1,0 +1,203 @@
+//! What a model is, in numbers; and whether every byte of it makes sense.
+
+use serde::Serialize;
+use tercet_core::Rows128;
+
+use crate::backend::{KvType, Limits};
+use crate::config::Activation;
+use crate::convert::{DigestReport, check_digests};
+use crate::floats::FloatType;
+use crate::kv::KvLayout;
+use crate::model::{Layer, Model, ModelError};
+use crate::package::Package;
+use crate::ternary::Codes;
+
+/// A model described; sizes in bytes unless their name says otherwise.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "the names are those of the model's config")]
+pub struct Description {
+    pub model: String,
+    pub architecture: String,
+    /// `tercet` or `hugging face folder`.
+    pub format: &'static str,
+    /// How the ternary weights are stored.
+    pub weights: String,
+    pub hidden: usize,
+    pub ffn: usize,
+    pub layers: usize,
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    pub vocab: usize,
+    pub positions_max: usize,
+    pub activation: &'static str,
+    pub sub_norms: bool,
+    pub tied_head: bool,
+    /// Number type of the embedding and the head.
+    pub head: &'static str,
+    pub parameters: u64,
+    pub ternary_parameters: u64,
+    /// Bits of a ternary weight by information: log2 3.
+    pub bits_per_weight_nominal: f64,
+    /// Bits of a ternary weight in the file, units included.
+    pub bits_per_weight_stored: f64,
+    /// Bits of a ternary weight in memory, padding included.
+    pub bits_per_weight_in_memory: f64,
+    pub file_bytes: u64,
+    pub memory: Memory,
+    pub tokenizer_tokens: Option<usize>,
+    /// SHA-256 of the chat template.
+    pub chat_template: Option<String>,
+    pub stop_tokens: Vec<u32>,
+}
+
+/// Memory that a session takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Memory {
+    /// Packed matrices, embedding, head and norms.
+    pub weights_bytes: u64,
+    /// Keys and values of one token, half precision.
+    pub kv_bytes_per_token: u64,
+    /// Positions of the estimate.
+    pub context: usize,
+    /// Keys and values of the whole context, half precision.
+    pub kv_bytes: u64,
+}
+
+/// Describes a model for a context of `context` positions. Reads headers and side files only.
+///
+/// # Errors
+///
+/// As [`Package::bind`].
+pub fn describe(package: &Package, context: usize) -> Result<Description, ModelError> {
+    let model = package.bind()?;
+    let config = &model.config;
+    let (ternary, parameters) = model.parameters();
+    let matrices = || model.layers.iter().flat_map(Layer::matrices);
+    let stored: u64 = matrices().map(|matrix| matrix.stored_bytes() as u64 + 4).sum();
+    let packed: u64 =
+        matrices().map(|matrix| (matrix.rows * Rows128::row_bytes(matrix.cols)) as u64).sum();
+    let tables =
+        model.embedding.bytes.len() + if model.tied() { 0 } else { model.head.bytes.len() };
+    let kv = |positions_max| {
+        let limits =
+            Limits { slots: 1, positions_max, rows_max: 1, logits_max: 1, kv: KvType::F16 };
+        4 * KvLayout::new(config, &limits).elements().unwrap_or(usize::MAX) as u64
+    };
+    let norms = 4 * (parameters - ternary - table_weights(&model));
+    #[allow(clippy::cast_precision_loss, reason = "shown with two digits")]
+    let bits = |bytes: u64| 8.0 * bytes as f64 / ternary as f64;
+    Ok(Description {
+        model: package.checkpoint.name().to_owned(),
+        architecture: config.architecture.clone(),
+        format: if package.checkpoint.is_tercet() { "tercet" } else { "hugging face folder" },
+        weights: storage(&model),
+        hidden: config.hidden,
+        ffn: config.ffn,
+        layers: config.layers,
+        heads: config.heads,
+        kv_heads: config.kv_heads,
+        head_dim: config.head_dim,
+        vocab: config.vocab,
+        positions_max: config.positions_max,
+        activation: match config.activation {
+            Activation::Silu => "silu",
+            Activation::Relu2 => "relu2",
+        },
+        sub_norms: model.layers.iter().any(|layer| layer.attention_sub_norm.is_some()),
+        tied_head: model.tied(),
+        head: model.head.float.name(),
+        parameters,
+        ternary_parameters: ternary,
+        bits_per_weight_nominal: 3_f64.log2(),
+        bits_per_weight_stored: bits(stored),
+        bits_per_weight_in_memory: bits(packed),
+        file_bytes: package.checkpoint.file_bytes(),
+        memory: Memory {
+            weights_bytes: packed + tables as u64 + norms,
+            kv_bytes_per_token: 2 * 2 * (config.layers * config.kv_width()) as u64,
+            context,
+            kv_bytes: kv(context),
+        },
+        tokenizer_tokens: package
+            .tokenizer
+            .as_ref()
+            .map(|tokenizer| tokenizer.max_id() as usize + 1),
+        chat_template: package.chat.as_ref().map(|chat| chat.template().hash_hex()),
+        stop_tokens: package.stop_tokens.clone(),
+    })
+}
+
+fn table_weights(model: &Model<'_>) -> u64 {
+    let table = (model.embedding.rows * model.embedding.cols) as u64;
+    if model.tied() { table } else { 2 * table }
+}
+
+fn storage(model: &Model<'_>) -> String {
+    match model.layers.first().map(|layer| &layer.down.codes) {
+        Some(Codes::Rows128 { .. }) => "2-bit codes, layout rows128".into(),
+        Some(Codes::Quarters { .. }) => "2-bit codes, layout quarters (Hugging Face)".into(),
+        Some(Codes::Master { float, .. }) => {
+            format!("{} master weights, quantised when loaded", float.name())
+        }
+        None => "none".into(),
+    }
+}
+
+/// What [`check`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// One sentence per problem; empty when all is well.
+    pub problems: Vec<String>,
+    /// Recorded digests, compared.
+    pub digests: DigestReport,
+}
+
+/// Reads every weight: codes that are no trits, numbers that are not finite, digests that do not
+/// match. `progress` hears tensors done and in all.
+///
+/// # Errors
+///
+/// As [`Package::bind`]: a model whose tensors cannot be bound cannot be checked.
+pub fn check(package: &Package, progress: &mut dyn FnMut(u64, u64)) -> Result<Check, ModelError> {
+    let model = package.bind()?;
+    let mut problems = Vec::new();
+    let matrices: Vec<_> = model.layers.iter().flat_map(Layer::matrices).collect();
+    let total = (matrices.len() + model.plain_tensors.len()) as u64;
+    let mut done = 0;
+    for matrix in matrices {
+        if let Err(error) = matrix.rows128() {
+            problems.push(error.to_string());
+        }
+        done += 1;
+        progress(done, total);
+    }
+    for name in &model.plain_tensors {
+        if let Some(tensor) = package.checkpoint.tensor(name)
+            && let Some(float) = FloatType::of(tensor.dtype)
+            && let Some(place) = first_not_finite(float, tensor.bytes)
+        {
+            problems.push(format!("tensor `{name}` is not finite at element {place}"));
+        }
+        done += 1;
+        progress(done, total);
+    }
+    let digests = check_digests(package);
+    let differs = |name: &String| format!("tensor `{name}` does not have its recorded digest");
+    problems.extend(digests.differing.iter().map(differs));
+    Ok(Check { problems, digests })
+}
+
+/// Index of the first element that is NaN or infinite.
+fn first_not_finite(float: FloatType, bytes: &[u8]) -> Option<usize> {
+    const STRETCH: usize = 4096;
+    let mut decoded = [0.0; STRETCH];
+    for (stretch, bytes) in bytes.chunks(STRETCH * float.bytes()).enumerate() {
+        let decoded = &mut decoded[..bytes.len() / float.bytes()];
+        float.decode(bytes, decoded);
+        if let Some(place) = decoded.iter().position(|x| !x.is_finite()) {
+            return Some(stretch * STRETCH + place);
+        }
+    }
+    None
+}

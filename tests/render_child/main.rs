@@ -1,0 +1,8 @@
+//! Renders a template in a process of its own, as `tercet` does under a hidden name.
+
+use std::io;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tercet_host::text::render_child_main(io::stdin().lock(), io::stdout().lock())
+}

@@ -1,0 +1,186 @@
+//! From the command line's options to a session that answers.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tercet_host::backend::cpu::{CpuBackend, CpuOps, Simd};
+use tercet_host::backend::{Backend, KvType, Limits};
+use tercet_host::package::{Package, Source};
+use tercet_host::sampler::Sampling;
+use tercet_host::session::Session;
+use tercet_host::text::Renderer;
+
+use crate::args::{Device, DeviceArgs, Kv, ModelArg, SamplingArgs};
+use crate::builtin;
+use crate::failure::Failure;
+
+/// Longest context that is taken unasked: the cache of a model trained for 32,768 positions would
+/// surprise.
+const DEFAULT_CONTEXT: usize = 4096;
+
+/// Rows of a prefill step per thread: enough that every thread multiplies a whole tile.
+const PREFILL_ROWS_PER_THREAD: usize = 32;
+
+/// Where the model named on the command line is.
+#[must_use]
+pub fn source(model: &ModelArg) -> Source {
+    match &model.model {
+        Some(path) => Source::Path(path.clone()),
+        None => builtin::source(),
+    }
+}
+
+/// Opens a model.
+///
+/// # Errors
+///
+/// As [`Package::open`].
+pub fn open(model: &ModelArg) -> Result<Package, Failure> {
+    Ok(Package::open(&source(model))?)
+}
+
+/// The context of a session: what was asked for, held against what the model can do.
+///
+/// # Errors
+///
+/// [`Failure::Usage`] for more positions than the model was trained for.
+pub fn context(package: &Package, asked: Option<u32>) -> Result<usize, Failure> {
+    let max = package.config.positions_max;
+    match asked {
+        None => Ok(max.min(DEFAULT_CONTEXT)),
+        Some(asked) if asked as usize <= max => Ok(asked as usize),
+        Some(asked) => Err(Failure::Usage {
+            what: format!("--ctx {asked} is more than the {max} positions the model was made for"),
+            hint: "beyond them its answers are noise; give a smaller --ctx",
+        }),
+    }
+}
+
+/// How a session is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// One row of logits at a time.
+    Answer,
+    /// Logits of every token.
+    Evaluate,
+}
+
+/// Uploads the model, makes a session and hands it to `work`, on a thread of the pool.
+///
+/// # Errors
+///
+/// [`Failure`] of any stage, and of `work`.
+pub fn with_session<R: Send>(
+    package: &Package,
+    args: &DeviceArgs,
+    context: usize,
+    purpose: Use,
+    work: impl FnOnce(&mut Session<CpuOps<'_>>) -> Result<R, Failure> + Send,
+) -> Result<R, Failure> {
+    let backend = cpu(args)?;
+    let model = package.bind()?;
+    let progress = Progress::new("loading", args.quiet);
+    let weights = backend.upload(&model, &mut |done, total| progress.show(done, total))?;
+    progress.done();
+    let rows_max = (PREFILL_ROWS_PER_THREAD * backend.threads()).max(64).min(context);
+    let limits = Limits {
+        slots: 1,
+        positions_max: context,
+        rows_max,
+        logits_max: if purpose == Use::Evaluate { rows_max } else { 1 },
+        kv: match args.kv {
+            Kv::F32 => KvType::F32,
+            Kv::F16 => KvType::F16,
+        },
+    };
+    let ops = backend.ops(&weights, limits)?;
+    let mut session = Session::new(ops, &package.config, limits);
+    backend.run(|| work(&mut session))
+}
+
+/// The CPU backend that the options ask for.
+fn cpu(args: &DeviceArgs) -> Result<CpuBackend, Failure> {
+    if let Device::Cuda(number) = args.device {
+        return Err(Failure::Unavailable {
+            what: format!("--device cuda:{number}: this version of tercet has no CUDA backend"),
+            hint: "leave --device out, or say --device cpu",
+        });
+    }
+    let simd = match &args.simd {
+        None => Simd::detect(),
+        Some(name) => Simd::by_name(name).map_err(|error| Failure::Usage {
+            what: format!("--simd {name}: {error}"),
+            hint: "leave --simd out to use the best level this CPU has",
+        })?,
+    };
+    let threads = args.threads.map_or_else(CpuBackend::default_threads, usize::from);
+    Ok(CpuBackend::new(threads, simd)?)
+}
+
+/// The model's sampling with what the command line changes.
+#[must_use]
+pub fn sampling(package: &Package, args: &SamplingArgs) -> Sampling {
+    let base = if args.greedy { Sampling::GREEDY } else { package.sampling };
+    Sampling {
+        repetition_penalty: args.repetition_penalty.unwrap_or(base.repetition_penalty),
+        temperature: args.temp.unwrap_or(base.temperature),
+        top_k: args.top_k.unwrap_or(base.top_k),
+        // 0 keeps one token, as the smallest share does.
+        top_p: args.top_p.unwrap_or(base.top_p).max(f32::MIN_POSITIVE),
+        min_p: args.min_p.unwrap_or(base.min_p),
+    }
+}
+
+/// The seed asked for, or one that nobody can guess.
+#[must_use]
+pub fn seed(args: &SamplingArgs) -> u64 {
+    // Shown to the user and typed again: 32 bits are enough.
+    args.seed.unwrap_or_else(|| RandomState::new().build_hasher().finish() >> 32)
+}
+
+/// Where chat templates of unknown models run: this program, in a process of its own.
+#[must_use]
+pub fn renderer() -> Renderer {
+    match std::env::current_exe() {
+        Ok(program) => Renderer::Child { program, args: vec!["__render".into()] },
+        // Without a path to ourselves: fuel still bounds the time.
+        Err(_) => Renderer::InProcess,
+    }
+}
+
+/// A bar on stderr, on a terminal, for what takes longer than a moment.
+#[derive(Debug)]
+pub struct Progress(ProgressBar);
+
+impl Progress {
+    /// A bar called `what`.
+    #[must_use]
+    pub fn new(what: &'static str, quiet: bool) -> Self {
+        let hidden = quiet || !std::io::stderr().is_terminal();
+        let target =
+            if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let bar = ProgressBar::with_draw_target(None, target).with_message(what);
+        if let Ok(style) =
+            ProgressStyle::with_template("{msg} {bar:30} {percent:>3} % {elapsed} (left: {eta})")
+        {
+            bar.set_style(style);
+        }
+        Self(bar)
+    }
+
+    /// Shows `done` of `total`.
+    pub fn show(&self, done: u64, total: u64) {
+        // Most models are there at once: no flash of a bar.
+        if self.0.elapsed() > Duration::from_millis(300) {
+            self.0.set_length(total);
+            self.0.set_position(done);
+        }
+    }
+
+    /// Removes the bar.
+    pub fn done(&self) {
+        self.0.finish_and_clear();
+    }
+}

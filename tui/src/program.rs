@@ -1,0 +1,46 @@
+//! From the command line to an exit code.
+
+use std::io::{stdin, stdout};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Cli, Command};
+use crate::clean::OneLine;
+use crate::failure::{Failure, note};
+use crate::signals::Signals;
+use crate::{chat, convert, evaluate, inspect, manual, run};
+
+/// The whole program. In the library, so that tests run what users run.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // Before any thread or file of ours exists: the child that renders templates limits itself.
+    if let Some(Command::Render) = cli.command {
+        return tercet_host::text::render_child_main(stdin(), stdout());
+    }
+    tercet_host::checkpoint::install_truncation_guard();
+    let done = Signals::install().map_err(Failure::io).and_then(|signals| obey(&cli, &signals));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) if failure.is_broken_pipe() => ExitCode::SUCCESS,
+        Err(failure) => {
+            let (what, hint) = failure.message();
+            note(format_args!("tercet: error: {}\n  hint: {hint}", OneLine(&what)));
+            ExitCode::from(failure.exit_code() as u8)
+        }
+    }
+}
+
+fn obey(cli: &Cli, signals: &Signals) -> Result<(), Failure> {
+    match &cli.command {
+        None => chat::chat(&cli.chat, signals),
+        Some(Command::Run(args)) => run::run(args, signals),
+        Some(Command::Inspect(args)) => inspect::inspect(args),
+        Some(Command::Convert(args)) => convert::convert(args),
+        Some(Command::Eval(command)) => evaluate::evaluate(command),
+        Some(Command::Completions { shell }) => manual::completions(*shell),
+        Some(Command::Man { command }) => manual::man(command.as_deref()),
+        Some(Command::Render) => Ok(()),
+    }
+}
