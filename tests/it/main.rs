@@ -1,4 +1,5 @@
 //! Integration tests.
 
+mod decode;
 mod ops;
 mod text;
