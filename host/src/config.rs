@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
-/// Widest vector, in elements: keeps every exact sum inside `i32` with room to spare.
-const WIDTH_MAX: u64 = 1 << 20;
+/// Widest vector, in elements: 2^17 · 127 < 2^24, so every exact sum is also exact as a single.
+const WIDTH_MAX: u64 = 1 << 17;
 /// Most layers.
 const LAYERS_MAX: u64 = 1024;
 /// Most attention heads.
@@ -181,7 +181,7 @@ impl ModelConfig {
             let what = format!("{heads} attention heads cannot share {kv_heads} key/value heads");
             return Err(ConfigError::Contradiction { what });
         }
-        if !object.contains_key("head_dim") && !hidden.is_multiple_of(heads) {
+        if keys.present("head_dim").is_none() && !hidden.is_multiple_of(heads) {
             let what = format!("hidden_size {hidden} cannot be split into {heads} heads");
             return Err(ConfigError::Contradiction { what });
         }

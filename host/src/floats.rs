@@ -52,7 +52,7 @@ impl FloatType {
     /// # Panics
     ///
     /// When `bytes` is not `out.len()` elements long.
-    #[inline]
+    #[inline(always)]
     pub fn decode(self, bytes: &[u8], out: &mut [f32]) {
         assert_eq!(bytes.len(), out.len() * self.bytes(), "bytes and elements disagree");
         match self {

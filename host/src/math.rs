@@ -5,17 +5,17 @@
 //! into one rounding, so widening the registers changes the speed and nothing else.
 
 /// Lanes of a dot product: element `i` is summed into lane `i % 32`.
-const DOT_LANES: usize = 32;
+pub(crate) const DOT_LANES: usize = 32;
 /// Elements that are taken at a time, so that the lanes stay in registers.
-const DOT_STRETCH: usize = 4 * DOT_LANES;
+pub(crate) const DOT_STRETCH: usize = 4 * DOT_LANES;
 
 /// `Σ a[i] · b[i]`: padded with zeros to a multiple of 128, summed in 32 running lanes, then [`sum`]
-/// of the lanes.
+/// of the lanes. The definition that the head is tested against.
 ///
 /// # Panics
 ///
 /// When the lengths differ.
-#[inline(always)]
+#[cfg(test)]
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len(), "a dot product of different lengths");
     let mut lanes = [0.0_f32; DOT_LANES];
@@ -33,11 +33,44 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     sum(&lanes)
 }
 
+/// Adds the products of one stretch to the lanes, in order.
 #[inline(always)]
-fn add_products(a: &[f32; DOT_STRETCH], b: &[f32; DOT_STRETCH], lanes: &mut [f32; DOT_LANES]) {
+pub(crate) fn add_products(
+    a: &[f32; DOT_STRETCH],
+    b: &[f32; DOT_STRETCH],
+    lanes: &mut [f32; DOT_LANES],
+) {
     for (lane, sum) in lanes.iter_mut().enumerate() {
         let product = |time: usize| a[lane + time * DOT_LANES] * b[lane + time * DOT_LANES];
         *sum = (((*sum + product(0)) + product(1)) + product(2)) + product(3);
+    }
+}
+
+/// `lanes[i] += Σ_k factors[k] · row(k)[i]`, `k` in order.
+///
+/// Four at a time, for the same reason as in [`dot`]: the order of the sum is that of one at a time.
+#[inline(always)]
+pub(crate) fn add_scaled<'x>(
+    factors: &[f32],
+    row: impl Fn(usize) -> &'x [f32; DOT_LANES],
+    lanes: &mut [f32; DOT_LANES],
+) {
+    let (fours, rest) = factors.as_chunks::<4>();
+    for (index, [a, b, c, d]) in fours.iter().enumerate() {
+        let rows = [row(4 * index), row(4 * index + 1), row(4 * index + 2), row(4 * index + 3)];
+        for (lane, sum) in lanes.iter_mut().enumerate() {
+            *sum = *sum
+                + a * rows[0][lane]
+                + b * rows[1][lane]
+                + c * rows[2][lane]
+                + d * rows[3][lane];
+        }
+    }
+    for (index, factor) in rest.iter().enumerate() {
+        let row = row(4 * fours.len() + index);
+        for (sum, x) in lanes.iter_mut().zip(row) {
+            *sum += factor * x;
+        }
     }
 }
 

@@ -163,10 +163,9 @@ impl<'c> TernaryMatrix<'c> {
                 float.decode(&bytes[r * row_bytes..(r + 1) * row_bytes], &mut row);
                 decoded = r;
             }
-            let rounded = (row[c] * factor).round_ties_even();
-            #[allow(clippy::cast_possible_truncation, reason = "between -1 and 1")]
-            let trit = rounded.clamp(-1.0, 1.0) as i8;
-            trit
+            // Half to even, then clamped to -1..=1: a half rounds to zero, everything beyond to one.
+            let x = row[c] * factor;
+            i8::from(x > 0.5) - i8::from(x < -0.5)
         };
         pack::<Rows128>(self.rows, self.cols, trit, packed)
             .map_err(|source| ModelError::Code { tensor: self.name.clone(), source })?;

@@ -1,8 +1,9 @@
 //! From the command line's options to a session that answers.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
+use core::hash::{BuildHasher, Hasher};
+use core::time::Duration;
+use std::hash::RandomState;
 use std::io::IsTerminal;
-use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tercet_host::backend::cpu::{CpuBackend, CpuOps, Simd};

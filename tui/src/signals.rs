@@ -1,8 +1,8 @@
 //! Ctrl-C: stops an answer, or ends the program when there is none to stop.
 
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use signal_hook::consts::SIGINT;
 use tercet_host::error::ExitCode;

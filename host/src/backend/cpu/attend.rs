@@ -137,11 +137,8 @@ fn attend_group<T: KvNumber>(
             let mixed = &mut mixed[head * head_dim..(head + 1) * head_dim];
 
             let mut weights = [0.0_f32; BLOCK];
-            for (query, key) in query.iter().zip(keys.as_chunks::<BLOCK>().0) {
-                for (weight, key) in weights.iter_mut().zip(key) {
-                    *weight += query * key;
-                }
-            }
+            let keys = keys.as_chunks::<BLOCK>().0;
+            math::add_scaled(query, |element| &keys[element], &mut weights);
             for weight in &mut weights {
                 *weight *= factor;
             }
@@ -165,24 +162,21 @@ fn attend_group<T: KvNumber>(
     }
 }
 
-/// Elements of a head that stay in registers while the positions go by.
-const STRETCH: usize = 32;
-
 /// `mixed = mixed · fade + Σ_t weights[t] · values[t]`, position after position.
 #[inline(always)]
 fn add_values(weights: &[f32], values: &[f32], fade: f32, mixed: &mut [f32]) {
     let head_dim = mixed.len();
-    let (stretches, rest) = mixed.as_chunks_mut::<STRETCH>();
-    let whole = stretches.len() * STRETCH;
+    let (stretches, rest) = mixed.as_chunks_mut::<BLOCK>();
+    let whole = stretches.len() * BLOCK;
     for (index, out) in stretches.iter_mut().enumerate() {
-        let mut sums = out.map(|out| out * fade);
-        for (weight, value) in weights.iter().zip(values.chunks_exact(head_dim)) {
-            let value = &value[index * STRETCH..][..STRETCH];
-            for lane in 0..STRETCH {
-                sums[lane] += weight * value[lane];
-            }
+        for out in out.iter_mut() {
+            *out *= fade;
         }
-        *out = sums;
+        let value = |position: usize| {
+            let value = values[position * head_dim + index * BLOCK..].first_chunk();
+            value.expect("a stretch lies inside its head")
+        };
+        math::add_scaled(weights, value, out);
     }
     for out in rest.iter_mut() {
         *out *= fade;

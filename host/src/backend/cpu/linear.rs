@@ -18,10 +18,9 @@ const MATRICES_MAX: usize = 2;
 
 /// Turns exact sums into floats and combines them.
 ///
-/// Called as `finish(value, out)`, where `value(matrix, i)` is the real value of feature
-/// `first + i` and `out[i]` its place in the output row.
 pub(super) trait Finish: Sync {
-    /// Called per stretch of features of one row.
+    /// Called per stretch of features of one row: `sums.value(matrix, i)` is the real value of its
+    /// `i`-th feature, `out[i]` its place in the output row.
     fn finish(&self, sums: &Sums<'_>, out: &mut [f32]);
 }
 
@@ -40,11 +39,11 @@ pub(super) struct Sums<'a> {
 }
 
 impl Sums<'_> {
-    /// `(Σ value·trit · row unit) · weight unit`: the sum is exact in a single (formats.md 2.1:
-    /// fewer than 2^24), so these are the only two roundings.
+    /// `(Σ value·trit · row unit) · weight unit`: the sum is exact as a single, so these are the only
+    /// two roundings.
     #[inline(always)]
     pub(super) fn value(&self, matrix: usize, feature: usize) -> f32 {
-        #[allow(clippy::cast_precision_loss, reason = "exact: below 2^24 up to 132,000 columns")]
+        #[allow(clippy::cast_precision_loss, reason = "exact: config.rs keeps rows narrow enough")]
         let sum = self.sums[matrix][feature * self.batch + self.row] as f32;
         (sum * self.unit) * self.weight_units[matrix]
     }
@@ -58,8 +57,8 @@ pub(super) struct LinearScratch {
 }
 
 impl LinearScratch {
-    pub(super) fn new(threads: &Threads, rows_max: usize, features_max: usize) -> Self {
-        let rows = rows_max.min(TILE_ROWS * threads.count());
+    pub(super) fn new(rows_max: usize, features_max: usize) -> Self {
+        let rows = rows_max.min(TILE_ROWS);
         Self { sums: core::array::from_fn(|_| vec![0; rows * features_max]) }
     }
 }

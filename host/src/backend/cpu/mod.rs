@@ -1,7 +1,7 @@
 //! The CPU: the meaning of every operation, and a fast way to run it.
 //!
 //! Integers come from [`tercet_core`] and are exact. Floats have one order of operations
-//! ([`crate::math`]), so a row's result is the same bits for every SIMD level, number of threads,
+//! (`math.rs`), so a row's result is the same bits for every SIMD level, number of threads,
 //! prefill chunk and batch.
 
 mod activations;

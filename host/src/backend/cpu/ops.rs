@@ -70,7 +70,7 @@ impl<'w> CpuOps<'w> {
             gated: floats("the feed-forward block", rows_max, config.ffn)?,
             head: Head::new(limits.logits_max, config)?,
             acts: Activations::new(rows_max, widest),
-            scratch: LinearScratch::new(&backend.threads, rows_max, widest),
+            scratch: LinearScratch::new(rows_max, widest),
             rope: Rope::new(config.head_dim, config.rope_theta, rows_max),
             cache,
         })
