@@ -2,4 +2,5 @@
 
 mod decode;
 mod ops;
+mod oracle;
 mod text;
