@@ -1,5 +1,6 @@
 //! Integration tests.
 
+mod checkpoint;
 mod decode;
 mod ops;
 mod oracle;
