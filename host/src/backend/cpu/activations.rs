@@ -113,9 +113,8 @@ impl Norm<'_> {
                 self.inverse_rms(x)
             },
         );
-        // A row that is not finite has no peak above 0; its unit becomes NaN by the factor.
-        let least = (PEAK_MIN / inverse_rms).max(f32::MIN_POSITIVE);
-        let peak = simd.peak(products).max(least);
+        // The last bound never counts, except in a row of NaN, whose unit comes out as NaN.
+        let peak = simd.peak(products).max(PEAK_MIN / inverse_rms).max(f32::MIN_POSITIVE);
         let row = simd.quantize_row_at(products, peak, values);
         RowUnit { unit: row.unit * inverse_rms, sum: row.sum }
     }
