@@ -203,7 +203,8 @@ impl ModelConfig {
             None if architecture == "BitNetForCausalLM" => Activation::Relu2,
             None => Activation::Silu,
             Some(other) => {
-                return Err(ConfigError::Feature { feature: format!("the activation `{other}`") });
+                let feature = format!("the activation `{}`", readable(other));
+                return Err(ConfigError::Feature { feature });
             }
         };
 

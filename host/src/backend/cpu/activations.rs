@@ -113,7 +113,8 @@ impl Norm<'_> {
                 self.inverse_rms(x)
             },
         );
-        let peak = simd.peak(products).max(PEAK_MIN / inverse_rms);
+        // The last bound never counts, except in a row of NaN, whose unit comes out as NaN.
+        let peak = simd.peak(products).max(PEAK_MIN / inverse_rms).max(f32::MIN_POSITIVE);
         let row = simd.quantize_row_at(products, peak, values);
         RowUnit { unit: row.unit * inverse_rms, sum: row.sum }
     }
