@@ -254,7 +254,9 @@ fn lines_and_files_are_short() {
     let mut findings = Vec::new();
     for file in files().iter().filter(|file| file.is_rust()) {
         let what = format!("more than {COLUMNS_MAX} columns");
-        findings.extend(file.lines(&file.text, &what, |line| line.chars().count() > COLUMNS_MAX));
+        // rustfmt leaves string literals whole, and so do we.
+        let long = |line: &str| line.chars().count() > COLUMNS_MAX && !line.contains('"');
+        findings.extend(file.lines(&file.text, &what, long));
         let lines = file.text.lines().count();
         if lines > LINES_MAX {
             findings.push(file.finding(lines, &format!("more than {LINES_MAX} lines")));

@@ -4,6 +4,8 @@
 //! gone. [`install`] replaces the default death by one with a message and exit code 74, but only
 //! for addresses inside our own mappings; any other SIGBUS keeps its meaning.
 
+#![allow(unsafe_code, reason = "a signal handler")]
+
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Most files watched at a time; files beyond that still work, without the clear exit.
@@ -93,8 +95,8 @@ extern "C" fn on_bus_error(_signal: i32, info: *mut libc::siginfo_t, _context: *
         // SAFETY: `_exit` is allowed in signal handlers and runs no destructors.
         unsafe { libc::_exit(EXIT_IO) };
     }
-    // With the default restored, returning repeats the fault and ends the process as if we had never
-    // been here.
+    // With the default restored, returning repeats the fault and ends the process as if we had
+    // never been here.
     // SAFETY: `signal` is allowed in signal handlers.
     unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
 }

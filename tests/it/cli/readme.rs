@@ -146,8 +146,8 @@ fn every_command_line_of_the_readme_parses() {
     assert!(parsed > 0, "a README shows how to start");
 }
 
-/// Options named in passing, `--like-this`, after `tercet` or alone: they exist, unless the sentence
-/// goes on to say that they are not there, and then they do not.
+/// Options named in passing, `--like-this`, after `tercet` or alone: they exist, unless the
+/// sentence goes on to say that they are not there, and then they do not.
 #[test]
 fn every_option_that_the_readme_names_exists() {
     let Some(pieces) = readme() else { return };
