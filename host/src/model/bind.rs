@@ -118,9 +118,13 @@ impl<'c> Bind<'c, '_> {
         let attention = |role: &str| {
             self.linear(&name(&format!("self_attn.{role}_proj")), hidden, hidden, attention_bias)
         };
+        let mut key = attention("k")?;
+        // Without rotary positions a key's bias adds the same number to every score of a query,
+        // and softmax takes it out again. Left out, it does not cost the cached keys precision.
+        key.bias = None;
         Ok(Layer {
             attention_norm: self.norm(&name("self_attn_layer_norm"), hidden)?,
-            qkv: [attention("q")?, attention("k")?, attention("v")?],
+            qkv: [attention("q")?, key, attention("v")?],
             attention_sub_norm: None,
             attention_out: attention("out")?,
             ffn_norm: self.norm(&name("final_layer_norm"), hidden)?,
