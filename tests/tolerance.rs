@@ -100,6 +100,29 @@ pub const ORACLE_GAP: Tolerance = Tolerance {
     reason: "two logits may each move by 0.6, which is more than was ever seen between references",
 };
 
+/// Logits of a float model against Hugging Face, keys and values as singles: largest difference.
+pub const CONTROL_MAX: Tolerance = Tolerance {
+    name: "CONTROL_MAX",
+    number: 2e-3,
+    reason: "nothing is rounded to a code here; another order of summation was seen to move a \
+             logit by 5e-5",
+};
+
+/// The same with keys and values as halves.
+pub const CONTROL_HALF_MAX: Tolerance = Tolerance {
+    name: "CONTROL_HALF_MAX",
+    number: 1e-2,
+    reason: "a half has 11 bits: every cached number is off by up to 5e-4 of itself, and the \
+             logits of these models reach 20",
+};
+
+/// Distance of the two largest logits from which a float model must name the same token.
+pub const CONTROL_GAP: Tolerance = Tolerance {
+    name: "CONTROL_GAP",
+    number: 2e-2,
+    reason: "twice what two logits may move by with halves in the cache",
+};
+
 /// Perplexity against Hugging Face's, as a part of it.
 pub const PERPLEXITY: Tolerance = Tolerance {
     name: "PERPLEXITY",

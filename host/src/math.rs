@@ -10,7 +10,7 @@ pub(crate) const DOT_LANES: usize = 32;
 pub(crate) const DOT_STRETCH: usize = 4 * DOT_LANES;
 
 /// `Σ a[i] · b[i]`: padded with zeros to a multiple of 128, summed in 32 running lanes, then
-/// [`sum`] of the lanes. The definition that the head is tested against.
+/// [`fold`] of the lanes. The definition that the head is tested against.
 ///
 /// # Panics
 ///
@@ -30,7 +30,7 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
         b[..b_rest.len()].copy_from_slice(b_rest);
         add_products(&a, &b, &mut lanes);
     }
-    sum(&lanes)
+    fold(&lanes)
 }
 
 /// Adds the products of one stretch to the lanes, in order.
@@ -78,31 +78,51 @@ pub(crate) fn add_scaled<'x>(
 /// `Σ x[i]` of 32 numbers: the upper half onto the lower half until one is left, which is how
 /// vectors are folded.
 #[inline(always)]
-pub(crate) fn sum(x: &[f32; 32]) -> f32 {
+pub(crate) fn fold(x: &[f32; 32]) -> f32 {
     let x: [f32; 16] = core::array::from_fn(|i| x[i] + x[i + 16]);
     let x: [f32; 8] = core::array::from_fn(|i| x[i] + x[i + 8]);
     let x: [f32; 4] = core::array::from_fn(|i| x[i] + x[i + 4]);
     (x[0] + x[2]) + (x[1] + x[3])
 }
 
-/// Leaves of one subtree of [`sum_of_squares`].
+/// Leaves of one subtree of [`sum`].
 const SUBTREE: usize = 64;
 
-/// `Σ x[i]²` as a binary tree over the index, padded with zeros to a power of two: every node is
-/// the sum of its two neighbours.
+/// `Σ x[i]²` in the order of [`sum`].
+#[inline(always)]
+pub(crate) fn sum_of_squares(x: &[f32]) -> f32 {
+    tree(
+        x,
+        #[inline(always)]
+        |x| x * x,
+    )
+}
+
+/// `Σ x[i]` as a binary tree over the index, padded with zeros to a power of two: every node is the
+/// sum of its two neighbours.
 ///
 /// This is Tercet's canonical order on every device: any aligned power-of-two stretch of the row
 /// has a partial sum of its own, so a kernel may let each block of rows contribute its part.
 #[inline(always)]
-pub(crate) fn sum_of_squares(x: &[f32]) -> f32 {
+pub(crate) fn sum(x: &[f32]) -> f32 {
+    tree(
+        x,
+        #[inline(always)]
+        |x| x,
+    )
+}
+
+/// The tree of [`sum`] over `leaf(x[i])`.
+#[inline(always)]
+fn tree(x: &[f32], leaf: impl Fn(f32) -> f32) -> f32 {
     // Sums of complete subtrees, largest first, like the digits of a binary counter.
     // 64 levels hold more elements than there is memory.
     let mut stack = [0.0_f32; usize::BITS as usize];
     let mut depth = 0;
     for (count, chunk) in x.chunks(SUBTREE).enumerate() {
         let mut leaves = [0.0_f32; SUBTREE];
-        for (leaf, x) in leaves.iter_mut().zip(chunk) {
-            *leaf = x * x;
+        for (place, x) in leaves.iter_mut().zip(chunk) {
+            *place = leaf(*x);
         }
         let mut width = SUBTREE / 2;
         while width > 0 {

@@ -138,13 +138,10 @@ fn numbers_out_of_their_range() {
 
 #[test]
 fn architectures_of_others() {
-    for name in ["OPTForCausalLM", "GPT2LMHeadModel", "", "bitnetforcausallm"] {
+    for name in ["MistralForCausalLM", "GPT2LMHeadModel", "", "bitnetforcausallm"] {
         let error = refused(&json!({ "architectures": [name] }));
         assert!(matches!(error, ConfigError::Architecture { .. }), "{error:?}");
     }
-    let plain = json!({ "architectures": ["LlamaForCausalLM"], "quantization_config": null });
-    let error = refused(&plain);
-    assert!(matches!(error, ConfigError::Architecture { .. }), "{error:?}");
     for none in [json!(null), json!([]), json!("BitNetForCausalLM"), json!([7])] {
         let error = refused(&json!({ "architectures": none }));
         assert!(matches!(error, ConfigError::Missing { key: "architectures" }), "{error:?}");
@@ -162,6 +159,9 @@ fn features_that_would_change_the_result_unseen() {
         json!({ "rope_parameters": { "rope_type": "yarn", "rope_theta": 1e4 } }),
         json!({ "quantization_config": { "quant_method": "gptq" } }),
         json!({ "quantization_config": { "quant_method": "bitnet", "use_rms_norm": true } }),
+        json!({ "quantization_config": {
+            "quant_method": "bitnet", "modules_to_not_convert": ["lm_head", "k_proj"],
+        } }),
     ] {
         let error = refused(&replaced);
         assert!(matches!(error, ConfigError::Feature { .. }), "{replaced}: {error:?}");
@@ -230,4 +230,33 @@ fn what_a_config_may_leave_out() {
     });
     folder.put_json("config.json", &config(&sparse));
     load(folder.path()).expect("the defaults of the format");
+}
+
+/// A valid OPT config with some keys replaced.
+fn opt(replaced: &Value) -> Result<ModelConfig, ConfigError> {
+    let mut config = json!({
+        "architectures": ["OPTForCausalLM"], "hidden_size": 64, "ffn_dim": 96,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 263,
+        "word_embed_proj_dim": 64, "do_layer_norm_before": true,
+    });
+    for (key, value) in replaced.as_object().expect("an object") {
+        config[key] = value.clone();
+    }
+    ModelConfig::parse(config.to_string().as_bytes())
+}
+
+#[test]
+fn an_opt_that_is_put_together_otherwise() {
+    assert!(opt(&json!({})).is_ok());
+    for replaced in [
+        json!({ "do_layer_norm_before": false }),
+        json!({ "word_embed_proj_dim": 32 }),
+        json!({ "_remove_final_layer_norm": true }),
+        json!({ "layer_norm_elementwise_affine": false }),
+        json!({ "activation_function": "gelu" }),
+        json!({ "quantization_config": { "quant_method": "gptq" } }),
+    ] {
+        let error = opt(&replaced).expect_err("another graph");
+        assert!(matches!(error, ConfigError::Feature { .. }), "{replaced}: {error:?}");
+    }
 }

@@ -9,7 +9,7 @@ use tercet_tests::cpu::{Cpu, assert_same_bits, logits};
 use tercet_tests::folder::Folder;
 use tercet_tests::{golden, require};
 
-use super::record::Record;
+use super::record::{BITNET, Record};
 use super::shared_model;
 
 fn file() -> PathBuf {
@@ -24,8 +24,8 @@ fn package() -> Package {
 fn says_what_the_reference_says() {
     let package = package();
     let record = Record::read(&golden().join("oracle/stories-bitnet-25m.safetensors"));
-    record.check_logits(&package, "logits", "built-in");
-    record.check_greedy(&package, "built-in");
+    record.check_logits(&package, "logits", BITNET, "built-in");
+    record.check_greedy(&package, BITNET, "built-in");
 }
 
 #[test]

@@ -74,3 +74,19 @@ fn articles_are_as_likely_to_the_packed_model() {
         check("stories-bitnet-25m-packed", &wiki_text(), 137.4969);
     }
 }
+
+#[test]
+fn stories_are_as_likely_to_the_float_models() {
+    if require("shared") {
+        check("stories-llama-12m", &tiny_stories(), 12.2726);
+        check("stories-opt-12m", &tiny_stories(), 11.2791);
+    }
+}
+
+#[test]
+fn articles_are_as_likely_to_the_float_models() {
+    if require("shared") {
+        check("stories-llama-12m", &wiki_text(), 137.7001);
+        check("stories-opt-12m", &wiki_text(), 96.2259);
+    }
+}

@@ -6,10 +6,55 @@ use safetensors::{Dtype, SafeTensors};
 use tercet_host::backend::KvType;
 use tercet_host::package::Package;
 use tercet_tests::cpu::{Cpu, limits, logits, rows, step, with_ops};
-use tercet_tests::tolerance::{ORACLE_GAP, ORACLE_MAX, ORACLE_MEAN, ORACLE_PROMPT_MEAN};
+use tercet_tests::tolerance::{
+    CONTROL_GAP, CONTROL_HALF_MAX, CONTROL_MAX, ORACLE_GAP, ORACLE_MAX, ORACLE_MEAN,
+    ORACLE_PROMPT_MEAN, Tolerance,
+};
 
 /// Prompts in every file.
 const PROMPTS: usize = 3;
+
+/// How close a model must come.
+#[derive(Clone, Copy)]
+pub(super) struct Bounds {
+    /// Numbers of the cache.
+    kv: KvType,
+    /// Mean difference over all prompts.
+    mean: Tolerance,
+    /// Mean difference over one prompt.
+    prompt_mean: Tolerance,
+    /// Largest difference.
+    max: Tolerance,
+    /// Distance of the two largest logits from which the likeliest token must be the same.
+    gap: Tolerance,
+}
+
+/// A BitNet: codes next to a half may flip.
+pub(super) const BITNET: Bounds = Bounds {
+    kv: KvType::F32,
+    mean: ORACLE_MEAN,
+    prompt_mean: ORACLE_PROMPT_MEAN,
+    max: ORACLE_MAX,
+    gap: ORACLE_GAP,
+};
+
+/// A float model: no mean is larger than the largest difference.
+pub(super) const CONTROL: Bounds = Bounds {
+    kv: KvType::F32,
+    mean: CONTROL_MAX,
+    prompt_mean: CONTROL_MAX,
+    max: CONTROL_MAX,
+    gap: CONTROL_GAP,
+};
+
+/// The same with halves in the cache.
+pub(super) const CONTROL_HALF: Bounds = Bounds {
+    kv: KvType::F16,
+    mean: CONTROL_HALF_MAX,
+    prompt_mean: CONTROL_HALF_MAX,
+    max: CONTROL_HALF_MAX,
+    gap: CONTROL_GAP,
+};
 
 /// The bytes of a record.
 pub(super) struct Record(Vec<u8>);
@@ -80,7 +125,7 @@ impl Record {
     }
 
     /// Compares the logits of every recorded row of every prompt.
-    pub(super) fn check_logits(&self, package: &Package, kind: &str, what: &str) {
+    pub(super) fn check_logits(&self, package: &Package, kind: &str, bounds: Bounds, what: &str) {
         let vocab = package.config.vocab;
         let mut all = Differences::default();
         let mut clear = 0;
@@ -88,7 +133,7 @@ impl Record {
             let tokens = self.ids(&format!("tokens_{prompt}"));
             let recorded =
                 self.numbers(&format!("{kind}_{prompt}"), Dtype::F32, f32::from_le_bytes);
-            let ours = logits(package, Cpu::fast(), &tokens, 64, KvType::F32);
+            let ours = logits(package, Cpu::fast(), &tokens, 64, bounds.kv);
             let rows = self.rows(prompt, tokens.len());
             assert_eq!(recorded.len(), rows.len() * vocab, "recorded rows");
             let mut one = Differences::default();
@@ -97,29 +142,29 @@ impl Record {
                 one.add(expected, got);
                 all.add(expected, got);
                 let (token, gap) = top(expected);
-                if gap > ORACLE_GAP.number {
+                if gap > bounds.gap.number {
                     clear += 1;
                     assert_eq!(top(got).0, token, "{what}: prompt {prompt}, row {row}, gap {gap}");
                 }
             }
             println!("{what}: prompt {prompt}: mean {:.4}, max {:.4}", one.mean(), one.max);
             let name = format!("{what}, prompt {prompt}: difference");
-            ORACLE_PROMPT_MEAN.check_at_most(one.mean(), &name);
-            ORACLE_MAX.check_at_most(one.max, &name);
+            bounds.prompt_mean.check_at_most(one.mean(), &name);
+            bounds.max.check_at_most(one.max, &name);
         }
         println!("{what}: all: mean {:.4}, max {:.4}, {clear} clear rows", all.mean(), all.max);
-        ORACLE_MEAN.check_at_most(all.mean(), &format!("{what}: mean difference"));
+        bounds.mean.check_at_most(all.mean(), &format!("{what}: mean difference"));
         assert!(clear >= 3, "rows whose likeliest token is beyond doubt: {clear}");
     }
 
     /// Continues every prompt with the likeliest token, as long as that is beyond doubt.
-    pub(super) fn check_greedy(&self, package: &Package, what: &str) {
+    pub(super) fn check_greedy(&self, package: &Package, bounds: Bounds, what: &str) {
         let layers = package.config.layers;
         let (mut clear, mut equal) = (0, 0);
         for prompt in 0..PROMPTS {
             let tokens = self.ids(&format!("tokens_{prompt}"));
             let recorded = self.ids(&format!("greedy_{prompt}"));
-            let limits = limits(tokens.len() + recorded.len(), tokens.len(), KvType::F32);
+            let limits = limits(tokens.len() + recorded.len(), tokens.len(), bounds.kv);
             with_ops(package, Cpu::fast(), limits, |mut ops| {
                 let mut logits = step(&mut ops, layers, &rows(0, 0, &tokens)).expect("no error");
                 for (position, expected) in (tokens.len()..).zip(recorded) {
@@ -127,13 +172,13 @@ impl Record {
                     let (token, gap) = top(last);
                     if token != expected {
                         assert!(
-                            gap < ORACLE_GAP.number,
+                            gap < bounds.gap.number,
                             "{what}: prompt {prompt}, position {position}"
                         );
                         break;
                     }
                     equal += 1;
-                    clear += usize::from(gap >= ORACLE_GAP.number);
+                    clear += usize::from(gap >= bounds.gap.number);
                     logits =
                         step(&mut ops, layers, &rows(0, position, &[token])).expect("no error");
                 }
