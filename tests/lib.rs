@@ -1,5 +1,7 @@
 //! Shared pieces of the tests.
 
+#![forbid(unsafe_code)]
+
 pub mod cpu;
 pub mod files;
 pub mod fixture;

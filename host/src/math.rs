@@ -1,16 +1,16 @@
 //! Float loops with one order of operations, so that every SIMD level gives the same bits.
 //!
 //! Each function is plain Rust with explicit lanes, to be inlined into
-//! [`Simd::vectorize`](tercet_core::simd::Simd::vectorize). Rust never contracts a product and a sum
-//! into one rounding, so widening the registers changes the speed and nothing else.
+//! [`Simd::vectorize`](tercet_core::simd::Simd::vectorize). Rust never contracts a product and a
+//! sum into one rounding, so widening the registers changes the speed and nothing else.
 
 /// Lanes of a dot product: element `i` is summed into lane `i % 32`.
 pub(crate) const DOT_LANES: usize = 32;
 /// Elements that are taken at a time, so that the lanes stay in registers.
 pub(crate) const DOT_STRETCH: usize = 4 * DOT_LANES;
 
-/// `Σ a[i] · b[i]`: padded with zeros to a multiple of 128, summed in 32 running lanes, then [`sum`]
-/// of the lanes. The definition that the head is tested against.
+/// `Σ a[i] · b[i]`: padded with zeros to a multiple of 128, summed in 32 running lanes, then
+/// [`sum`] of the lanes. The definition that the head is tested against.
 ///
 /// # Panics
 ///
@@ -48,7 +48,8 @@ pub(crate) fn add_products(
 
 /// `lanes[i] += Σ_k factors[k] · row(k)[i]`, `k` in order.
 ///
-/// Four at a time, for the same reason as in [`dot`]: the order of the sum is that of one at a time.
+/// Four at a time, for the same reason as in [`dot`]: the order of the sum is that of one at a
+/// time.
 #[inline(always)]
 pub(crate) fn add_scaled<'x>(
     factors: &[f32],

@@ -4,7 +4,8 @@
 //! keeps the order, starts every tensor at a multiple of the caller's choice (the format forbids
 //! holes, so fillers are tensors too), and puts the file under its name only when it is complete.
 
-use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::fs::File;
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
@@ -44,7 +45,8 @@ pub(crate) struct Style {
 #[derive(Debug)]
 pub(crate) struct SafetensorsWriter {
     path: PathBuf,
-    file: BufWriter<NamedTempFile>,
+    folder: PathBuf,
+    file: BufWriter<Unfinished>,
     /// Every entry with the number of bytes that fill the space before the next.
     entries: Vec<(Entry, usize)>,
     metadata: Map<String, Value>,
@@ -63,14 +65,10 @@ impl SafetensorsWriter {
     ) -> Result<Self, Error> {
         let error = |source| Error::Write { path: path.to_owned(), source };
         let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
+            Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+            _ => PathBuf::from("."),
         };
-        let file = tempfile::Builder::new()
-            .prefix(".tercet-")
-            .suffix(".part")
-            .tempfile_in(folder)
-            .map_err(error)?;
+        let file = Unfinished::create(&folder).map_err(error)?;
         let entries = entries
             .into_iter()
             .map(|entry| {
@@ -80,7 +78,8 @@ impl SafetensorsWriter {
             .collect();
         let file = BufWriter::with_capacity(1 << 20, file);
         let path = path.to_owned();
-        let mut writer = Self { path, file, entries, metadata, style, header_bytes: 0, next: 0 };
+        let (header_bytes, next) = (0, 0);
+        let mut writer = Self { path, folder, file, entries, metadata, style, header_bytes, next };
         if style.digests {
             // Room for the digests, which are known last.
             let blank = Value::from(blake3::Hash::from_bytes([0; 32]).to_hex().as_str());
@@ -94,7 +93,7 @@ impl SafetensorsWriter {
         Ok(writer)
     }
 
-    fn error(&self, source: std::io::Error) -> Error {
+    fn error(&self, source: io::Error) -> Error {
         Error::Write { path: self.path.clone(), source }
     }
 
@@ -119,7 +118,7 @@ impl SafetensorsWriter {
         Value::Object(header).to_string().into_bytes()
     }
 
-    fn write_header(&mut self) -> std::io::Result<()> {
+    fn write_header(&mut self) -> io::Result<()> {
         let mut header = self.header();
         header.resize(self.header_bytes.max(header.len()), b' ');
         self.file.write_all(&(header.len() as u64).to_le_bytes())?;
@@ -171,22 +170,116 @@ impl SafetensorsWriter {
             self.write_header().map_err(error)?;
         }
         let file = self.file.into_inner().map_err(|failed| error(failed.into_error()))?;
-        share(&file).map_err(error)?;
-        file.as_file().sync_all().map_err(error)?;
-        file.persist(&path).map_err(|failed| error(failed.error))?;
+        file.appear(&self.folder, &path).map_err(error)
+    }
+}
+
+/// A file that is being written.
+#[derive(Debug)]
+enum Unfinished {
+    /// Without a name: it is gone when the process is, however that ends.
+    #[cfg(target_os = "linux")]
+    Nameless(File),
+    /// Where the system has no such files: under a hidden name, which a killed process leaves.
+    Named(NamedTempFile),
+}
+
+impl Unfinished {
+    fn create(folder: &Path) -> io::Result<Self> {
+        #[cfg(target_os = "linux")]
+        if let Some(file) = nameless::create(folder) {
+            return Ok(Self::Nameless(file));
+        }
+        Ok(Self::Named(hidden().tempfile_in(folder)?))
+    }
+
+    /// Makes the bytes durable and puts them under the name `path`, in `folder`.
+    fn appear(self, folder: &Path, path: &Path) -> io::Result<()> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Nameless(file) => {
+                file.sync_all()?;
+                // A link cannot replace a file, a rename can.
+                let named = hidden().make_in(folder, |hidden| nameless::link(&file, hidden))?;
+                named.persist(path)?;
+            }
+            Self::Named(file) => {
+                share(&file)?;
+                file.as_file().sync_all()?;
+                file.persist(path)?;
+            }
+        }
         Ok(())
+    }
+
+    fn file(&mut self) -> &mut File {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Nameless(file) => file,
+            Self::Named(file) => file.as_file_mut(),
+        }
+    }
+}
+
+impl Write for Unfinished {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file().write(bytes)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.file().flush()
+    }
+}
+
+impl Seek for Unfinished {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file().seek(to)
+    }
+}
+
+/// Names of files that are not finished.
+fn hidden() -> tempfile::Builder<'static, 'static> {
+    let mut names = tempfile::Builder::new();
+    names.prefix(".tercet-").suffix(".part");
+    names
+}
+
+/// Files without a name, which can get one later.
+#[cfg(target_os = "linux")]
+mod nameless {
+    use std::fs::File;
+    use std::io;
+    use std::os::fd::AsRawFd;
+    use std::path::{Path, PathBuf};
+
+    use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, open};
+
+    /// `None` where the file system has none, or `/proc`, through which they get their name, is not
+    /// there. `0o666` less the user's mask, as for any new file.
+    pub(super) fn create(folder: &Path) -> Option<File> {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let file = File::from(open(folder, flags, Mode::from_raw_mode(0o666)).ok()?);
+        handle(&file).exists().then_some(file)
+    }
+
+    /// Gives `file` the name `path`, which must be free.
+    pub(super) fn link(file: &File, path: &Path) -> io::Result<()> {
+        Ok(linkat(CWD, handle(file), CWD, path, AtFlags::SYMLINK_FOLLOW)?)
+    }
+
+    fn handle(file: &File) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
     }
 }
 
 /// A temporary file is the user's alone; what replaces it is as readable as any new file (`umask`
 /// cannot be asked without changing it, so the common 022 is taken).
 #[cfg(unix)]
-fn share(file: &NamedTempFile) -> std::io::Result<()> {
+fn share(file: &NamedTempFile) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))
 }
 
 #[cfg(not(unix))]
-fn share(_file: &NamedTempFile) -> std::io::Result<()> {
+fn share(_file: &NamedTempFile) -> io::Result<()> {
     Ok(())
 }

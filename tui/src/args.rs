@@ -21,9 +21,9 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done, 2 wrong command line, 65 bad data (damaged model, prompt too long), 66 no input, \
-69 device or memory not there, 70 internal error, 73 cannot write the result, 74 read or write \
-failed, 78 model configuration wrong or not supported, 130 interrupted";
+Exit codes: 0 done, 2 wrong command line, 65 bad data (damaged model, prompt too long), \
+66 no input, 69 device or memory not there, 70 internal error, 73 cannot write the result, \
+74 read or write failed, 78 model configuration wrong or not supported, 130 interrupted";
 
 /// Commands.
 #[derive(Debug, Subcommand)]

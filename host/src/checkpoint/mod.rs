@@ -312,7 +312,8 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// [`CheckpointError::Open`] and [`CheckpointError::TooLong`]; a file that is not there is none.
+    /// [`CheckpointError::Open`] and [`CheckpointError::TooLong`]; a file that is not there is
+    /// none.
     pub fn file(&self, name: &str) -> Result<Option<Cow<'_, [u8]>>, CheckpointError> {
         let limit =
             if name == "tokenizer.json" { TOKENIZER_BYTES_MAX } else { SIDE_FILE_BYTES_MAX };

@@ -150,7 +150,10 @@ fn a_side_file_beyond_its_limit() {
         let file = std::fs::File::create(folder.join(name)).expect("a file");
         // Sparse: it takes no room.
         file.set_len(1 << 40).expect("a long file");
-        assert_refused!(folder.path(), Data, Error::Checkpoint(CheckpointError::TooLong { path, .. })
+        assert_refused!(
+            folder.path(),
+            Data,
+            Error::Checkpoint(CheckpointError::TooLong { path, .. })
             if path.ends_with(name));
     }
 }

@@ -87,8 +87,8 @@ impl Attend<'_> {
 /// head and all `t < positions`.
 ///
 /// `query` and `mixed` are `(heads of the group, head_dim)`, `keys` and `values` those of one head
-/// in [`KvLayout`](crate::kv::KvLayout). The softmax runs over blocks with a running maximum: whenever a
-/// block raises it, what was summed before is multiplied by `exp(old - new)`.
+/// in [`KvLayout`](crate::kv::KvLayout). The softmax runs over blocks with a running maximum:
+/// whenever a block raises it, what was summed before is multiplied by `exp(old - new)`.
 fn attend_head<T: KvNumber>(
     simd: Simd,
     query: &[f32],

@@ -39,8 +39,8 @@ pub(super) struct Sums<'a> {
 }
 
 impl Sums<'_> {
-    /// `(Σ value·trit · row unit) · weight unit`: the sum is exact as a single, so these are the only
-    /// two roundings.
+    /// `(Σ value·trit · row unit) · weight unit`: the sum is exact as a single, so these are the
+    /// only two roundings.
     #[inline(always)]
     pub(super) fn value(&self, matrix: usize, feature: usize) -> f32 {
         #[allow(clippy::cast_precision_loss, reason = "exact: config.rs keeps rows narrow enough")]
@@ -110,8 +110,8 @@ impl Linear<'_> {
         Sums { sums, batch, row: 0, unit: 0.0, weight_units }
     }
 
-    /// Exact sums of `features` of `matrix` for `batch` rows from `first`, into `(features, batch)`.
-    /// `batch` is at most a tile.
+    /// Exact sums of `features` of `matrix` for `batch` rows from `first`, into `(features,
+    /// batch)`. `batch` is at most a tile.
     fn multiply(
         &self,
         matrix: &Rows128Matrix<'_>,
