@@ -11,7 +11,7 @@ use crate::sampler::Sampler;
 /// equal inputs: what a disagreement within the tolerance would grow to in the layers after it does
 /// not matter. Being an [`Ops`] itself, it needs no copy of the transformer:
 ///
-/// ```ignore
+/// ```text
 /// let mut both = LockStep::new(cpu, gpu, |_| Tolerance::Exact);
 /// forward(&mut both, layers, &rows, &Cancel::default())?;
 /// ```

@@ -187,6 +187,9 @@ fn check_interrupted<'a>(fault: Fault<'a>, cancel: &'a Cancel) {
     let folder = model();
     let package = folder.package();
     let expected = from_scratch(&package, &request(&PROMPT, 4)).tokens;
+    // The next prompt goes on from the answer, so that nothing half done may be reused.
+    let next = [&PROMPT[..], &expected].concat();
+    let after = from_scratch(&package, &request(&next, 4)).tokens;
     let (countdown, layers) = (Cell::new(0), package.config.layers);
     // Two chunks of prefill and three steps; the fourth token is chosen and not computed.
     for attention in 1..=5 * layers {
@@ -207,10 +210,17 @@ fn check_interrupted<'a>(fault: Fault<'a>, cancel: &'a Cancel) {
                 (_, got) => panic!("attention {attention}: {got:?}"),
             }
             assert!(expected.starts_with(&heard.tokens), "attention {attention}");
+            // A step that was cancelled in its last layer has run to its end.
+            let whole_steps = match fault {
+                Fault::Cancel(_) => attention / layers,
+                Fault::Error => (attention - 1) / layers,
+            };
+            let cached = [2, 6, 9, 10, 11, 12][whole_steps];
+            assert_eq!(session.cached(), &next[..cached], "whole steps only, after {attention}");
             cancel.clear();
             countdown.set(0);
-            let got = generate(&mut session, &package, &request(&PROMPT, 4));
-            assert_eq!(got.tokens, expected, "after attention {attention}");
+            let got = generate(&mut session, &package, &request(&next, 4));
+            assert_eq!(got.tokens, after, "after attention {attention}");
         });
     }
 }
