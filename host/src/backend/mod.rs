@@ -9,8 +9,7 @@ pub mod lock_step;
 use crate::model::{Model, ModelError};
 use crate::sampler::Sampler;
 
-/// Token id, below the model's vocabulary.
-pub type TokenId = u32;
+pub use crate::text::TokenId;
 
 /// Why a device could not do its part.
 #[derive(Debug, thiserror::Error)]

@@ -4,8 +4,8 @@ use rayon::prelude::*;
 use tercet_core::simd::Simd;
 
 use super::activations::RowNorm;
+use super::buffer::zeros;
 use super::dense::multiply_row;
-use super::ops::floats;
 use super::threads::Threads;
 use crate::backend::DeviceError;
 use crate::config::ModelConfig;
@@ -35,9 +35,9 @@ impl Head {
         Ok(Self {
             hidden,
             vocab,
-            asking: floats("the head's input", logits_max, hidden)?,
-            logits: floats("the logits", logits_max, vocab)?,
-            by_token: floats("the logits", several, vocab)?,
+            asking: zeros("the head's input", logits_max, hidden)?,
+            logits: zeros("the logits", logits_max, vocab)?,
+            by_token: zeros("the logits", several, vocab)?,
             asked: 0,
         })
     }

@@ -6,6 +6,7 @@
 
 mod activations;
 mod attend;
+mod buffer;
 mod cache;
 mod dense;
 mod head;

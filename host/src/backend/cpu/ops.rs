@@ -4,6 +4,7 @@ use half::f16;
 
 use super::activations::{Activations, RowNorm};
 use super::attend::Attend;
+use super::buffer::zeros;
 use super::cache::KvCache;
 use super::head::Head;
 use super::linear::{Activate, Add, Linear, LinearScratch, Store};
@@ -72,10 +73,10 @@ impl<'w> CpuOps<'w> {
             weights,
             limits,
             rows: Vec::with_capacity(rows_max),
-            hidden: floats("the residual stream", rows_max, config.hidden)?,
-            qkv: floats("queries, keys and values", rows_max, query + 2 * kv)?,
-            mixed: floats("the attention output", rows_max, query)?,
-            gated: floats("the feed-forward block", rows_max, config.ffn)?,
+            hidden: zeros("the residual stream", rows_max, config.hidden)?,
+            qkv: zeros("queries, keys and values", rows_max, query + 2 * kv)?,
+            mixed: zeros("the attention output", rows_max, query)?,
+            gated: zeros("the feed-forward block", rows_max, config.ffn)?,
             head: Head::new(limits.logits_max, config)?,
             acts: Activations::new(rows_max, widest),
             scratch: LinearScratch::new(rows_max, widest),
@@ -116,22 +117,6 @@ impl<'w> CpuOps<'w> {
         };
         &mut buffer[..rows * width]
     }
-}
-
-/// `(rows, width)` zeros, or an error instead of an abort.
-pub(super) fn floats(
-    what: &'static str,
-    rows: usize,
-    width: usize,
-) -> Result<Vec<f32>, DeviceError> {
-    let count = rows.checked_mul(width);
-    let mut buffer = Vec::new();
-    if count.is_none_or(|count| buffer.try_reserve_exact(count).is_err()) {
-        let needed = count.map_or(u64::MAX, |count| count as u64).saturating_mul(4);
-        return Err(DeviceError::OutOfMemory { what, needed });
-    }
-    buffer.resize(rows * width, 0.0);
-    Ok(buffer)
 }
 
 impl Ops for CpuOps<'_> {
