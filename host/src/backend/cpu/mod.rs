@@ -87,6 +87,26 @@ struct CpuLayer<'c> {
     down: Rows128Matrix<'c>,
 }
 
+impl CpuWeights<'_> {
+    /// Bytes of weights that a step reads, however many rows it has: every matrix and norm and the
+    /// head. Of an embedding that is not also the head a row is read per token, which is left out.
+    #[must_use]
+    pub fn bytes_per_step(&self) -> u64 {
+        let norm = |norm: &Option<Vec<f32>>| norm.as_ref().map_or(0, Vec::len);
+        let layer = |layer: &CpuLayer<'_>| {
+            let matrices = layer.qkv.iter().chain([&layer.attention_out]).chain(&layer.gate_up);
+            let matrices = matrices.chain([&layer.down]).map(|matrix| matrix.bytes.len());
+            let norms = layer.attention_norm.len()
+                + layer.ffn_norm.len()
+                + norm(&layer.attention_sub_norm)
+                + norm(&layer.ffn_sub_norm);
+            matrices.sum::<usize>() + 4 * norms
+        };
+        let layers: usize = self.layers.iter().map(layer).sum();
+        (layers + 4 * self.final_norm.len() + self.head.bytes.len()) as u64
+    }
+}
+
 impl Backend for CpuBackend {
     type Weights<'c> = CpuWeights<'c>;
     type Ops<'w> = CpuOps<'w>;
