@@ -40,6 +40,8 @@ pub enum Failure {
     },
     /// Reading stdin or writing stdout failed.
     Io(io::Error),
+    /// Ended by the user, and what was done until then is there.
+    Interrupted,
 }
 
 impl<E: Into<Error>> From<E> for Failure {
@@ -68,6 +70,9 @@ impl Failure {
                 format!("cannot read standard input or write standard output: {error}"),
                 "check what the program is connected to",
             ),
+            Self::Interrupted => {
+                ("interrupted".into(), "what was finished until then is in the output")
+            }
         }
     }
 
@@ -81,6 +86,7 @@ impl Failure {
             Self::Unavailable { .. } => ExitCode::Unavailable,
             Self::Usage { .. } => ExitCode::Usage,
             Self::Io(_) => ExitCode::Io,
+            Self::Interrupted => ExitCode::Interrupted,
         }
     }
 

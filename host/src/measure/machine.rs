@@ -13,6 +13,12 @@ pub fn cpu_name() -> Option<String> {
     Some(line.split_once(':')?.1.trim().to_owned())
 }
 
+/// The time, in Coordinated Universal Time, as ISO 8601 writes it.
+#[must_use]
+pub fn utc_now() -> String {
+    crate::text::utc_now()
+}
+
 /// Runnable processes, averaged over the last minute.
 #[must_use]
 pub fn load_average() -> Option<f64> {
