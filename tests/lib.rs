@@ -1,5 +1,15 @@
 //! Shared pieces of the tests.
 
+#![forbid(unsafe_code)]
+
+pub mod cpu;
+pub mod files;
+pub mod fixture;
+pub mod folder;
+pub mod naive;
+pub mod random;
+pub mod tolerance;
+
 use std::path::{Path, PathBuf};
 
 /// Says that a test does without `feature`, and whether it may.

@@ -42,8 +42,9 @@ pub enum Pass {
     Cancelled,
 }
 
-/// One step of a Llama-like decoder (LLaMA, BitNet b1.58): pre-norms, rotary positions, gated
-/// feed-forward; sub-norms where the model has them.
+/// One step of a pre-norm decoder. Both topologies are this sequence: a LLaMA, a BitNet b1.58 and
+/// an OPT differ in what the operations find in [`ModelConfig`](crate::config::ModelConfig) (norms,
+/// positions, gate, biases, ternary linears or float ones), not in their order.
 ///
 /// # Errors
 ///

@@ -4,11 +4,11 @@ use serde::Serialize;
 use tercet_core::Rows128;
 
 use crate::backend::{KvType, Limits};
-use crate::config::Activation;
+use crate::config::LinearKind;
 use crate::convert::{DigestReport, check_digests};
 use crate::floats::FloatType;
 use crate::kv::KvLayout;
-use crate::model::{Layer, Model, ModelError};
+use crate::model::{FloatMatrix, Layer, Linear, LinearWeights, Model, ModelError};
 use crate::package::Package;
 use crate::ternary::Codes;
 
@@ -37,11 +37,11 @@ pub struct Description {
     pub head: &'static str,
     pub parameters: u64,
     pub ternary_parameters: u64,
-    /// Bits of a ternary weight by information: log2 3.
+    /// Bits of a weight of the decoder's linears by information: log2 3 for a ternary one.
     pub bits_per_weight_nominal: f64,
-    /// Bits of a ternary weight in the file, units included.
+    /// Bits of such a weight in the file, units included.
     pub bits_per_weight_stored: f64,
-    /// Bits of a ternary weight in memory, padding included.
+    /// Bits of such a weight in memory, padding included.
     pub bits_per_weight_in_memory: f64,
     pub file_bytes: u64,
     pub memory: Memory,
@@ -73,20 +73,21 @@ pub fn describe(package: &Package, context: usize) -> Result<Description, ModelE
     let model = package.bind()?;
     let config = &model.config;
     let (ternary, parameters) = model.parameters();
-    let matrices = || model.layers.iter().flat_map(Layer::matrices);
-    let stored: u64 = matrices().map(|matrix| matrix.stored_bytes() as u64 + 4).sum();
-    let packed: u64 =
-        matrices().map(|matrix| (matrix.rows * Rows128::row_bytes(matrix.cols)) as u64).sum();
-    let tables =
-        model.embedding.bytes.len() + if model.tied() { 0 } else { model.head.bytes.len() };
+    let linears = || model.layers.iter().flat_map(Layer::linears);
+    let stored: u64 = linears().map(stored_bytes).sum();
+    let in_memory: u64 = linears().map(bytes_in_memory).sum();
+    let weights: usize = linears().map(Linear::parameters).sum();
+    let head = if model.tied() { 0 } else { model.head.bytes.len() };
+    let positions = model.positions.map_or(0, |table| table.bytes.len());
+    let tables = (model.embedding.bytes.len() + head + positions) as u64;
     let kv = |positions_max| {
         let limits =
             Limits { slots: 1, positions_max, rows_max: 1, logits_max: 1, kv: KvType::F16 };
         4 * KvLayout::new(config, &limits).elements().unwrap_or(usize::MAX) as u64
     };
-    let norms = 4 * (parameters - ternary - table_weights(&model));
+    let vectors = 4 * (parameters - weights as u64 - table_weights(&model));
     #[allow(clippy::cast_precision_loss, reason = "shown with two digits")]
-    let bits = |bytes: u64| 8.0 * bytes as f64 / ternary as f64;
+    let bits = |bytes: u64| 8.0 * bytes as f64 / weights as f64;
     Ok(Description {
         model: package.checkpoint.name().to_owned(),
         architecture: config.architecture.clone(),
@@ -100,21 +101,21 @@ pub fn describe(package: &Package, context: usize) -> Result<Description, ModelE
         head_dim: config.head_dim,
         vocab: config.vocab,
         positions_max: config.positions_max,
-        activation: match config.activation {
-            Activation::Silu => "silu",
-            Activation::Relu2 => "relu2",
-        },
+        activation: config.activation.name(),
         sub_norms: model.layers.iter().any(|layer| layer.attention_sub_norm.is_some()),
         tied_head: model.tied(),
         head: model.head.float.name(),
         parameters,
         ternary_parameters: ternary,
-        bits_per_weight_nominal: 3_f64.log2(),
+        bits_per_weight_nominal: match config.linears {
+            LinearKind::Ternary => 3_f64.log2(),
+            LinearKind::Float => bits(stored),
+        },
         bits_per_weight_stored: bits(stored),
-        bits_per_weight_in_memory: bits(packed),
+        bits_per_weight_in_memory: bits(in_memory),
         file_bytes: package.checkpoint.file_bytes(),
         memory: Memory {
-            weights_bytes: packed + tables as u64 + norms,
+            weights_bytes: in_memory + tables + vectors,
             kv_bytes_per_token: 2 * 2 * (config.layers * config.kv_width()) as u64,
             context,
             kv_bytes: kv(context),
@@ -128,18 +129,36 @@ pub fn describe(package: &Package, context: usize) -> Result<Description, ModelE
     })
 }
 
+/// Elements of the embedding, the head and the table of positions.
 fn table_weights(model: &Model<'_>) -> u64 {
-    let table = (model.embedding.rows * model.embedding.cols) as u64;
-    if model.tied() { table } else { 2 * table }
+    let elements = |table: &FloatMatrix<'_>| (table.rows * table.cols) as u64;
+    let head = if model.tied() { 0 } else { elements(&model.head) };
+    elements(&model.embedding) + head + model.positions.as_ref().map_or(0, elements)
+}
+
+/// Bytes in the file: those of the weights, and the unit of a ternary matrix.
+fn stored_bytes(linear: &Linear<'_>) -> u64 {
+    let unit = if linear.ternary().is_some() { 4 } else { 0 };
+    linear.stored_bytes() as u64 + unit
+}
+
+fn bytes_in_memory(linear: &Linear<'_>) -> u64 {
+    match &linear.weights {
+        LinearWeights::Ternary(matrix) => (matrix.rows * Rows128::row_bytes(matrix.cols)) as u64,
+        LinearWeights::Float(matrix) => matrix.bytes.len() as u64,
+    }
 }
 
 fn storage(model: &Model<'_>) -> String {
-    match model.layers.first().map(|layer| &layer.down.codes) {
-        Some(Codes::Rows128 { .. }) => "2-bit codes, layout rows128".into(),
-        Some(Codes::Quarters { .. }) => "2-bit codes, layout quarters (Hugging Face)".into(),
-        Some(Codes::Master { float, .. }) => {
-            format!("{} master weights, quantised when loaded", float.name())
-        }
+    match model.layers.first().map(|layer| &layer.down.weights) {
+        Some(LinearWeights::Ternary(matrix)) => match matrix.codes {
+            Codes::Rows128 { .. } => "2-bit codes, layout rows128".into(),
+            Codes::Quarters { .. } => "2-bit codes, layout quarters (Hugging Face)".into(),
+            Codes::Master { float, .. } => {
+                format!("{} master weights, quantised when loaded", float.name())
+            }
+        },
+        Some(LinearWeights::Float(matrix)) => format!("{} weights", matrix.float.name()),
         None => "none".into(),
     }
 }

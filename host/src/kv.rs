@@ -8,8 +8,8 @@ pub const KEY_BLOCK: usize = 32;
 
 /// Sizes and offsets of the cache, in elements. Both halves have the same size:
 /// - values: `(layer, slot, kv_head, position, head_dim)`;
-/// - keys: `(layer, slot, kv_head, position / 32, head_dim, position % 32)`, so that 32 positions are
-///   scored at once without folding a vector.
+/// - keys: `(layer, slot, kv_head, position / 32, head_dim, position % 32)`, so that 32 positions
+///   are scored at once without folding a vector.
 ///
 /// Positions are rounded up to whole blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -53,6 +53,8 @@
 //!
 //! Start reading at [`forward`]: the transformer, on one page.
 
+#![deny(unsafe_code)]
+
 pub mod package;
 
 pub mod checkpoint;

@@ -1,45 +1,55 @@
 //! Float loops with one order of operations, so that every SIMD level gives the same bits.
 //!
 //! Each function is plain Rust with explicit lanes, to be inlined into
-//! [`Simd::vectorize`](tercet_core::simd::Simd::vectorize). Rust never contracts a product and a sum
-//! into one rounding, so widening the registers changes the speed and nothing else.
+//! [`Simd::vectorize`](tercet_core::simd::Simd::vectorize). Rust never contracts a product and a
+//! sum into one rounding, so widening the registers changes the speed and nothing else.
 
 /// Lanes of a dot product: element `i` is summed into lane `i % 32`.
 pub(crate) const DOT_LANES: usize = 32;
 /// Elements that are taken at a time, so that the lanes stay in registers.
 pub(crate) const DOT_STRETCH: usize = 4 * DOT_LANES;
 
-/// `Σ a[i] · b[i]`: padded with zeros to a multiple of 128, summed in 32 running lanes, then [`sum`]
-/// of the lanes. The definition that the head is tested against.
+/// `Σ a[i] · b[i]`: padded with zeros to a multiple of 128, summed in 32 running lanes, then
+/// [`fold`] of the lanes. The definition that the head is tested against.
 ///
 /// # Panics
 ///
 /// When the lengths differ.
 #[cfg(test)]
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    assert_eq!(a.len(), b.len(), "a dot product of different lengths");
     let mut lanes = [0.0_f32; DOT_LANES];
+    add_dot(a, b, &mut lanes);
+    fold(&lanes)
+}
+
+/// Adds the products of `a` and `b` to the lanes of a dot product, in order. Only the last part of
+/// a vector may have a length that is no multiple of 128.
+///
+/// # Panics
+///
+/// When the lengths differ.
+#[inline(always)]
+pub(crate) fn add_dot(a: &[f32], b: &[f32], lanes: &mut [f32; DOT_LANES]) {
+    assert_eq!(a.len(), b.len(), "a dot product of different lengths");
+    // A copy, so that it stays in registers while the stretches go by.
+    let mut sums = *lanes;
     let (a_stretches, a_rest) = a.as_chunks::<DOT_STRETCH>();
     let (b_stretches, b_rest) = b.as_chunks::<DOT_STRETCH>();
     for (a, b) in a_stretches.iter().zip(b_stretches) {
-        add_products(a, b, &mut lanes);
+        add_products(a, b, &mut sums);
     }
     if !a_rest.is_empty() {
         let (mut a, mut b) = ([0.0; DOT_STRETCH], [0.0; DOT_STRETCH]);
         a[..a_rest.len()].copy_from_slice(a_rest);
         b[..b_rest.len()].copy_from_slice(b_rest);
-        add_products(&a, &b, &mut lanes);
+        add_products(&a, &b, &mut sums);
     }
-    sum(&lanes)
+    *lanes = sums;
 }
 
 /// Adds the products of one stretch to the lanes, in order.
 #[inline(always)]
-pub(crate) fn add_products(
-    a: &[f32; DOT_STRETCH],
-    b: &[f32; DOT_STRETCH],
-    lanes: &mut [f32; DOT_LANES],
-) {
+fn add_products(a: &[f32; DOT_STRETCH], b: &[f32; DOT_STRETCH], lanes: &mut [f32; DOT_LANES]) {
     for (lane, sum) in lanes.iter_mut().enumerate() {
         let product = |time: usize| a[lane + time * DOT_LANES] * b[lane + time * DOT_LANES];
         *sum = (((*sum + product(0)) + product(1)) + product(2)) + product(3);
@@ -48,7 +58,8 @@ pub(crate) fn add_products(
 
 /// `lanes[i] += Σ_k factors[k] · row(k)[i]`, `k` in order.
 ///
-/// Four at a time, for the same reason as in [`dot`]: the order of the sum is that of one at a time.
+/// Four at a time, for the same reason as in [`dot`]: the order of the sum is that of one at a
+/// time.
 #[inline(always)]
 pub(crate) fn add_scaled<'x>(
     factors: &[f32],
@@ -77,31 +88,51 @@ pub(crate) fn add_scaled<'x>(
 /// `Σ x[i]` of 32 numbers: the upper half onto the lower half until one is left, which is how
 /// vectors are folded.
 #[inline(always)]
-pub(crate) fn sum(x: &[f32; 32]) -> f32 {
+pub(crate) fn fold(x: &[f32; 32]) -> f32 {
     let x: [f32; 16] = core::array::from_fn(|i| x[i] + x[i + 16]);
     let x: [f32; 8] = core::array::from_fn(|i| x[i] + x[i + 8]);
     let x: [f32; 4] = core::array::from_fn(|i| x[i] + x[i + 4]);
     (x[0] + x[2]) + (x[1] + x[3])
 }
 
-/// Leaves of one subtree of [`sum_of_squares`].
+/// Leaves of one subtree of [`sum`].
 const SUBTREE: usize = 64;
 
-/// `Σ x[i]²` as a binary tree over the index, padded with zeros to a power of two: every node is
-/// the sum of its two neighbours.
+/// `Σ x[i]²` in the order of [`sum`].
+#[inline(always)]
+pub(crate) fn sum_of_squares(x: &[f32]) -> f32 {
+    tree(
+        x,
+        #[inline(always)]
+        |x| x * x,
+    )
+}
+
+/// `Σ x[i]` as a binary tree over the index, padded with zeros to a power of two: every node is the
+/// sum of its two neighbours.
 ///
 /// This is Tercet's canonical order on every device: any aligned power-of-two stretch of the row
 /// has a partial sum of its own, so a kernel may let each block of rows contribute its part.
 #[inline(always)]
-pub(crate) fn sum_of_squares(x: &[f32]) -> f32 {
+pub(crate) fn sum(x: &[f32]) -> f32 {
+    tree(
+        x,
+        #[inline(always)]
+        |x| x,
+    )
+}
+
+/// The tree of [`sum`] over `leaf(x[i])`.
+#[inline(always)]
+fn tree(x: &[f32], leaf: impl Fn(f32) -> f32) -> f32 {
     // Sums of complete subtrees, largest first, like the digits of a binary counter.
     // 64 levels hold more elements than there is memory.
     let mut stack = [0.0_f32; usize::BITS as usize];
     let mut depth = 0;
     for (count, chunk) in x.chunks(SUBTREE).enumerate() {
         let mut leaves = [0.0_f32; SUBTREE];
-        for (leaf, x) in leaves.iter_mut().zip(chunk) {
-            *leaf = x * x;
+        for (place, x) in leaves.iter_mut().zip(chunk) {
+            *place = leaf(*x);
         }
         let mut width = SUBTREE / 2;
         while width > 0 {

@@ -24,11 +24,11 @@ pub struct Preset {
     pub model: &'static str,
     /// Text of its `config.json`.
     pub config: &'static str,
-    /// Type of everything that is not ternary: embedding, head, norms.
+    /// Type of everything that is not ternary.
     pub float: HalfType,
 }
 
-/// All presets, ternary models first.
+/// All presets: ternary models, then two controls whose linears are floats.
 pub static PRESETS: [Preset; 8] = [
     Preset {
         name: "bitnet-700m",

@@ -43,7 +43,7 @@ impl Sampling {
 }
 
 /// A policy with its random state.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Sampler {
     sampling: Sampling,
     random: ChaCha12Rng,

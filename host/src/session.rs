@@ -175,8 +175,8 @@ impl<O: Ops> Session<O> {
         Ok(finished)
     }
 
-    /// Logits of every token of `tokens`, each seeing those before it; `take` gets them in stretches
-    /// of whole rows, `(rows, vocab)`. Starts a new conversation.
+    /// Logits of every token of `tokens`, each seeing those before it; `take` gets them in
+    /// stretches of whole rows, `(rows, vocab)`. Starts a new conversation.
     ///
     /// # Errors
     ///

@@ -118,8 +118,9 @@ impl<'c> TernaryMatrix<'c> {
 
     /// Quantises master weights by their mean magnitude and returns the unit.
     ///
-    /// `trit = clamp(round(w · s), −1, 1)` half to even, `s = 1 / max(mean |w|, 1e-5)`, unit `1 / s`
-    /// (transformers 5.23.0 `integrations/bitnet.py`, `WeightQuant`). The mean is summed in `f64`.
+    /// `trit = clamp(round(w · s), −1, 1)` half to even, `s = 1 / max(mean |w|, 1e-5)`, unit `1 /
+    /// s` (transformers 5.23.0 `integrations/bitnet.py`, `WeightQuant`). The mean is summed in
+    /// `f64`.
     ///
     /// Weights that already are ternary, that is zero or one magnitude `c`, keep their signs and
     /// take `c` as unit: their mean would be `c` times the density.
@@ -163,7 +164,8 @@ impl<'c> TernaryMatrix<'c> {
                 float.decode(&bytes[r * row_bytes..(r + 1) * row_bytes], &mut row);
                 decoded = r;
             }
-            // Half to even, then clamped to -1..=1: a half rounds to zero, everything beyond to one.
+            // Half to even, then clamped to -1..=1: a half rounds to zero, everything beyond to
+            // one.
             let x = row[c] * factor;
             i8::from(x > 0.5) - i8::from(x < -0.5)
         };

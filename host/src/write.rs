@@ -4,6 +4,7 @@
 //! keeps the order, starts every tensor at a multiple of the caller's choice (the format forbids
 //! holes, so fillers are tensors too), and puts the file under its name only when it is complete.
 
+use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -120,19 +121,11 @@ pub(crate) struct SafetensorsWriter<W> {
     next: usize,
 }
 
-impl SafetensorsWriter<BufWriter<NamedTempFile>> {
-    /// Starts a file beside `path`.
+impl SafetensorsWriter<BufWriter<Unfinished>> {
+    /// Starts a file that will be called `path`.
     pub(crate) fn create(path: &Path, header: Header) -> Result<Self, Error> {
-        let error = |source| Error::Write { path: path.to_owned(), source };
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        let file = tempfile::Builder::new()
-            .prefix(".tercet-")
-            .suffix(".part")
-            .tempfile_in(folder)
-            .map_err(error)?;
+        let file = Unfinished::create(folder_of(path))
+            .map_err(|source| Error::Write { path: path.to_owned(), source })?;
         Self::start(path, header, BufWriter::with_capacity(1 << 20, file))
     }
 
@@ -144,12 +137,16 @@ impl SafetensorsWriter<BufWriter<NamedTempFile>> {
     pub(crate) fn finish(self) -> Result<(), Error> {
         let path = self.path.clone();
         let error = |source| Error::Write { path: path.clone(), source };
-        let out = self.complete()?;
-        let file = out.into_inner().map_err(|failed| error(failed.into_error()))?;
-        share(&file).map_err(error)?;
-        file.as_file().sync_all().map_err(error)?;
-        file.persist(&path).map_err(|failed| error(failed.error))?;
-        Ok(())
+        let file = self.complete()?.into_inner().map_err(|failed| error(failed.into_error()))?;
+        file.appear(folder_of(&path), &path).map_err(error)
+    }
+}
+
+/// The folder that `path` is or will be in.
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
     }
 }
 
@@ -212,6 +209,103 @@ impl<W: Write + Seek> SafetensorsWriter<W> {
             written.map_err(|source| self.error(source))?;
         }
         Ok(self.out)
+    }
+}
+
+/// A file that is being written.
+#[derive(Debug)]
+pub(crate) enum Unfinished {
+    /// Without a name: it is gone when the process is, however that ends.
+    #[cfg(target_os = "linux")]
+    Nameless(File),
+    /// Where the system has no such files: under a hidden name, which a killed process leaves.
+    Named(NamedTempFile),
+}
+
+impl Unfinished {
+    fn create(folder: &Path) -> io::Result<Self> {
+        #[cfg(target_os = "linux")]
+        if let Some(file) = nameless::create(folder) {
+            return Ok(Self::Nameless(file));
+        }
+        Ok(Self::Named(hidden().tempfile_in(folder)?))
+    }
+
+    /// Makes the bytes durable and puts them under the name `path`, in `folder`.
+    fn appear(self, folder: &Path, path: &Path) -> io::Result<()> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Nameless(file) => {
+                file.sync_all()?;
+                // A link cannot replace a file, a rename can.
+                let named = hidden().make_in(folder, |hidden| nameless::link(&file, hidden))?;
+                named.persist(path)?;
+            }
+            Self::Named(file) => {
+                share(&file)?;
+                file.as_file().sync_all()?;
+                file.persist(path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn file(&mut self) -> &mut File {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Nameless(file) => file,
+            Self::Named(file) => file.as_file_mut(),
+        }
+    }
+}
+
+impl Write for Unfinished {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file().write(bytes)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.file().flush()
+    }
+}
+
+impl Seek for Unfinished {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file().seek(to)
+    }
+}
+
+/// Names of files that are not finished.
+fn hidden() -> tempfile::Builder<'static, 'static> {
+    let mut names = tempfile::Builder::new();
+    names.prefix(".tercet-").suffix(".part");
+    names
+}
+
+/// Files without a name, which can get one later.
+#[cfg(target_os = "linux")]
+mod nameless {
+    use std::fs::File;
+    use std::io;
+    use std::os::fd::AsRawFd;
+    use std::path::{Path, PathBuf};
+
+    use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, open};
+
+    /// `None` where the file system has none, or `/proc`, through which they get their name, is not
+    /// there. `0o666` less the user's mask, as for any new file.
+    pub(super) fn create(folder: &Path) -> Option<File> {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let file = File::from(open(folder, flags, Mode::from_raw_mode(0o666)).ok()?);
+        handle(&file).exists().then_some(file)
+    }
+
+    /// Gives `file` the name `path`, which must be free.
+    pub(super) fn link(file: &File, path: &Path) -> io::Result<()> {
+        Ok(linkat(CWD, handle(file), CWD, path, AtFlags::SYMLINK_FOLLOW)?)
+    }
+
+    fn handle(file: &File) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Renders a template in a process of its own, as `tercet` does under a hidden name.
 
+#![forbid(unsafe_code)]
+
 use std::io;
 use std::process::ExitCode;
 

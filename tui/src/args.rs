@@ -18,15 +18,19 @@ pub struct Cli {
     /// What to do instead of chatting.
     #[command(subcommand)]
     pub command: Option<Command>,
+    /// Measure speed: `tercet --bench --help` has its options
+    // For help and completions; `Cli::read` has turned it into the command before.
+    #[arg(long)]
+    pub bench: bool,
     /// The chat's options.
     #[command(flatten)]
     pub chat: ChatArgs,
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done, 2 wrong command line, 65 bad data (damaged model, prompt too long), 66 no input, \
-69 device or memory not there, 70 internal error, 73 cannot write the result, 74 read or write \
-failed, 78 model configuration wrong or not supported, 130 interrupted";
+Exit codes: 0 done, 2 wrong command line, 65 bad data (damaged model, prompt too long), \
+66 no input, 69 device or memory not there, 70 internal error, 73 cannot write the result, \
+74 read or write failed, 78 model configuration wrong or not supported, 130 interrupted";
 
 impl Cli {
     /// Reads a command line, program name first.

@@ -21,7 +21,7 @@ const MESSAGE_BYTES_MAX: u64 = 16 << 20;
 const HELP: &str = "\
 /help          this list
 /clear         forget the conversation
-/system TEXT   instructions from now on (and forget the conversation)
+/system [TEXT] show the instructions, or set them (and forget the conversation)
 /quit          leave (so do Ctrl-D, and Ctrl-C when nothing is being answered)
 A message may span lines: end a line with \\ to go on.";
 
@@ -73,6 +73,10 @@ fn converse(args: &ChatArgs, signals: &Signals) -> Result<(), Failure> {
                     chat.reset(system.as_deref());
                     session.clear();
                 }
+                "/system" => match chat.system() {
+                    Some(text) => say(format_args!("instructions: {}", OneLine(text)))?,
+                    None => say(format_args!("no instructions; /system TEXT sets them"))?,
+                },
                 command if command.starts_with('/') => match command.split_once(' ') {
                     Some(("/system", text)) => chat.reset(Some(text.trim())),
                     _ => say(format_args!(

@@ -41,8 +41,11 @@ fn logits(args: &LogitsArgs) -> Result<(), Failure> {
 
 fn ppl(args: &PplArgs) -> Result<(), Failure> {
     let path = &args.text;
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| Error::Read { path: path.clone(), source })?;
+    let bytes = std::fs::read(path).map_err(|source| Error::Read { path: path.clone(), source })?;
+    let text = String::from_utf8(bytes).map_err(|error| Failure::Data {
+        what: format!("`{}` is no UTF-8 text: {}", path.display(), error.utf8_error()),
+        hint: "convert it, for example with iconv",
+    })?;
     let text = match args.chars.and_then(|count| text.char_indices().nth(count)) {
         Some((end, _)) => &text[..end],
         None => &text,

@@ -38,6 +38,8 @@ pub enum Failure {
         /// What to do.
         hint: &'static str,
     },
+    /// A bug of ours; the panic's own message is on stderr.
+    Internal,
     /// Reading stdin or writing stdout failed.
     Io(io::Error),
     /// Ended by the user, and what was done until then is there.
@@ -66,6 +68,10 @@ impl Failure {
             Self::Data { what, hint }
             | Self::Unavailable { what, hint }
             | Self::Usage { what, hint } => (what.clone(), hint),
+            Self::Internal => (
+                "internal error (see the message above)".into(),
+                "this is a bug in tercet: please report it with the command line and the message",
+            ),
             Self::Io(error) => (
                 format!("cannot read standard input or write standard output: {error}"),
                 "check what the program is connected to",
@@ -85,6 +91,7 @@ impl Failure {
             Self::Data { .. } => ExitCode::Data,
             Self::Unavailable { .. } => ExitCode::Unavailable,
             Self::Usage { .. } => ExitCode::Usage,
+            Self::Internal => ExitCode::Internal,
             Self::Io(_) => ExitCode::Io,
             Self::Interrupted => ExitCode::Interrupted,
         }

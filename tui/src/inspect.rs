@@ -94,7 +94,7 @@ fn write_text(out: &mut impl Write, model: &Description) -> std::io::Result<()> 
     line(
         "bits a weight",
         format!(
-            "{:.3} by information, {:.3} in the file, {:.3} in memory (ternary part)",
+            "{:.3} by information, {:.3} in the file, {:.3} in memory (linears of the decoder)",
             model.bits_per_weight_nominal,
             model.bits_per_weight_stored,
             model.bits_per_weight_in_memory

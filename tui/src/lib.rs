@@ -1,6 +1,8 @@
 //! The program `tercet`: chat, and every headless mode. Thin: what can be computed is computed by
 //! [`tercet_host`]; this crate reads options and writes text.
 
+#![forbid(unsafe_code)]
+
 pub mod args;
 pub mod program;
 

@@ -41,6 +41,11 @@ pub fn man(command: Option<&str>) -> Result<(), Failure> {
         }
     };
     let mut text = Vec::new();
-    clap_mangen::Man::new(page).title(title).render(&mut text).map_err(Failure::io)?;
+    let source = concat!("tercet ", env!("CARGO_PKG_VERSION"));
+    clap_mangen::Man::new(page)
+        .title(title)
+        .source(source)
+        .render(&mut text)
+        .map_err(Failure::io)?;
     stdout().write_all(&text).map_err(Failure::io)
 }

@@ -1,6 +1,8 @@
 //! From the command line to an exit code.
 
+use core::panic::AssertUnwindSafe;
 use std::io::{stdin, stdout};
+use std::panic::catch_unwind;
 use std::process::ExitCode;
 
 use crate::args::{Cli, Command};
@@ -18,7 +20,9 @@ pub fn main() -> ExitCode {
         return tercet_host::text::render_child_main(stdin(), stdout());
     }
     tercet_host::checkpoint::install_truncation_guard();
-    let done = Signals::install().map_err(Failure::io).and_then(|signals| obey(&cli, &signals));
+    let work = || Signals::install().map_err(Failure::io).and_then(|signals| obey(&cli, &signals));
+    // A panic is a bug of ours. Its message is on stderr already; scripts get a code of its own.
+    let done = catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(Failure::Internal));
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) if failure.is_broken_pipe() => ExitCode::SUCCESS,

@@ -4,6 +4,7 @@
 //! every device. Their meaning is what [`cpu`] computes.
 
 pub mod cpu;
+pub mod lock_step;
 
 use crate::model::{Model, ModelError};
 use crate::sampler::Sampler;

@@ -9,11 +9,12 @@ use core::fmt;
 use std::collections::{HashMap, HashSet};
 
 use safetensors::tensor::{Metadata, TensorInfo};
+use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 
 /// Longest header read, in bytes. Models of 100 layers need about 200 KiB.
 pub(super) const HEADER_BYTES_MAX: u64 = 32 << 20;
-/// Most tensors in one file.
+/// Most tensors in one file, and most entries of its metadata.
 pub(super) const TENSORS_MAX: usize = 200_000;
 
 /// Why the bytes are no safetensors file.
@@ -132,7 +133,7 @@ impl<'de> Visitor<'de> for Entries {
                 return Err(M::Error::custom(format_args!("the name `{name}` stands twice")));
             }
             if name == "__metadata__" {
-                metadata = Some(map.next_value()?);
+                metadata = Some(map.next_value::<Texts>()?.0);
                 continue;
             }
             if tensors.len() == TENSORS_MAX {
@@ -141,5 +142,36 @@ impl<'de> Visitor<'de> for Entries {
             tensors.push((name, map.next_value()?));
         }
         Ok((metadata, tensors))
+    }
+}
+
+/// The metadata: texts by name.
+struct Texts(HashMap<String, String>);
+
+impl<'de> Deserialize<'de> for Texts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(TextsVisitor)
+    }
+}
+
+struct TextsVisitor;
+
+impl<'de> Visitor<'de> for TextsVisitor {
+    type Value = Texts;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of texts")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Texts, M::Error> {
+        use serde::de::Error;
+        let mut texts = HashMap::new();
+        while let Some((name, text)) = map.next_entry()? {
+            if texts.len() == TENSORS_MAX {
+                return Err(M::Error::custom(format_args!("more than {TENSORS_MAX} metadata")));
+            }
+            texts.insert(name, text);
+        }
+        Ok(Texts(texts))
     }
 }

@@ -1,5 +1,7 @@
 //! Files in memory: the only place that maps them.
 
+#![allow(unsafe_code, reason = "a mapping of a file that others can change")]
+
 use core::ops::Deref;
 use std::fs::File;
 use std::path::Path;

@@ -34,8 +34,10 @@ pub const TERCET_FILE_PREFIX: &str = "tercet.file.";
 /// Prefix of the tensors of a `.tercet` file that only fill the space to the next multiple of 256.
 pub const TERCET_PAD_PREFIX: &str = "tercet.pad.";
 
-/// Longest side file (tokenizer, config) read, in bytes.
-const SIDE_FILE_BYTES_MAX: u64 = 128 << 20;
+/// Longest `tokenizer.json` read, in bytes; the longest published ones have about 35 MB.
+const TOKENIZER_BYTES_MAX: u64 = 128 << 20;
+/// Longest other side file read, in bytes. As a tree, JSON takes up to 40 times its length.
+const SIDE_FILE_BYTES_MAX: u64 = 2 << 20;
 
 /// Why a model's files cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -329,13 +331,21 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// [`CheckpointError::Open`] and [`CheckpointError::TooLong`]; a file that is not there is none.
+    /// [`CheckpointError::Open`] and [`CheckpointError::TooLong`]; a file that is not there is
+    /// none.
     pub fn file(&self, name: &str) -> Result<Option<Cow<'_, [u8]>>, CheckpointError> {
+        let limit =
+            if name == "tokenizer.json" { TOKENIZER_BYTES_MAX } else { SIDE_FILE_BYTES_MAX };
         let Some(folder) = &self.folder else {
             let tensor = self.tensor(&format!("{TERCET_FILE_PREFIX}{name}"));
-            return Ok(tensor.map(|tensor| Cow::Borrowed(tensor.bytes)));
+            return match tensor {
+                Some(tensor) if tensor.bytes.len() as u64 > limit => {
+                    Err(CheckpointError::TooLong { path: name.into(), limit })
+                }
+                tensor => Ok(tensor.map(|tensor| Cow::Borrowed(tensor.bytes))),
+            };
         };
-        match read_small(&folder.join(name), SIDE_FILE_BYTES_MAX) {
+        match read_small(&folder.join(name), limit) {
             Ok(bytes) => Ok(Some(Cow::Owned(bytes))),
             Err(CheckpointError::Open { source, .. })
                 if source.kind() == std::io::ErrorKind::NotFound =>
@@ -350,8 +360,13 @@ impl Checkpoint {
 /// Reads a regular file of at most `limit` bytes.
 fn read_small(path: &Path, limit: u64) -> Result<Vec<u8>, CheckpointError> {
     let open = |source| CheckpointError::Open { path: path.to_owned(), source };
-    if !std::fs::metadata(path).map_err(open)?.is_file() {
+    let metadata = std::fs::metadata(path).map_err(open)?;
+    if !metadata.is_file() {
         return Err(CheckpointError::NotAFile { path: path.to_owned() });
+    }
+    let too_long = || CheckpointError::TooLong { path: path.to_owned(), limit };
+    if metadata.len() > limit {
+        return Err(too_long());
     }
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(open)?;
@@ -359,7 +374,7 @@ fn read_small(path: &Path, limit: u64) -> Result<Vec<u8>, CheckpointError> {
     // tells a file that grew.
     file.take(limit + 1).read_to_end(&mut bytes).map_err(open)?;
     if bytes.len() as u64 > limit {
-        return Err(CheckpointError::TooLong { path: path.to_owned(), limit });
+        return Err(too_long());
     }
     Ok(bytes)
 }

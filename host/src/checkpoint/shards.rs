@@ -1,9 +1,11 @@
 //! `model.safetensors.index.json`: which file holds which tensor.
 
+use core::fmt;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
 use super::CheckpointError;
 
@@ -14,7 +16,37 @@ const SHARDS_MAX: usize = 4096;
 
 #[derive(Deserialize)]
 struct Index {
-    weight_map: serde_json::Map<String, serde_json::Value>,
+    weight_map: Files,
+}
+
+/// The file names of an index, each once; tensor names and repetitions cost no memory.
+struct Files(BTreeSet<String>);
+
+impl<'de> Deserialize<'de> for Files {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(FilesVisitor)
+    }
+}
+
+struct FilesVisitor;
+
+impl<'de> Visitor<'de> for FilesVisitor {
+    type Value = Files;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object from tensor names to file names")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Files, M::Error> {
+        let mut names = BTreeSet::new();
+        while map.next_key::<IgnoredAny>()?.is_some() {
+            names.insert(map.next_value::<String>()?);
+            if names.len() > SHARDS_MAX {
+                return Err(M::Error::custom(format_args!("more than {SHARDS_MAX} files")));
+            }
+        }
+        Ok(Files(names))
+    }
 }
 
 /// Reads the index at `path` and returns the files it names, each once, in order of name.
@@ -27,21 +59,12 @@ pub(super) fn read(path: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
     let bytes = super::read_small(path, INDEX_BYTES_MAX)?;
     let index: Index =
         serde_json::from_slice(&bytes).map_err(|error| index_error(error.to_string()))?;
-    let mut names = BTreeSet::new();
-    for (tensor, file) in &index.weight_map {
-        let Some(file) = file.as_str() else {
-            return Err(index_error(format!("the file of `{tensor}` is no string")));
-        };
-        names.insert(file);
-        if names.len() > SHARDS_MAX {
-            return Err(index_error(format!("more than {SHARDS_MAX} files")));
-        }
-    }
+    let Files(names) = index.weight_map;
     if names.is_empty() {
         return Err(index_error("it names no file".into()));
     }
     let folder = path.parent().unwrap_or(Path::new("."));
-    names.into_iter().map(|name| shard_path(folder, name, &index_error)).collect()
+    names.iter().map(|name| shard_path(folder, name, &index_error)).collect()
 }
 
 fn shard_path(

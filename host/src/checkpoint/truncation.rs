@@ -4,7 +4,9 @@
 //! gone. [`install`] replaces the default death by one with a message and exit code 74, but only
 //! for addresses inside our own mappings; any other SIGBUS keeps its meaning.
 
-use core::sync::atomic::{AtomicUsize, Ordering};
+#![allow(unsafe_code, reason = "a signal handler")]
+
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Most files watched at a time; files beyond that still work, without the clear exit.
 const WATCHED_MAX: usize = 256;
@@ -54,7 +56,9 @@ pub fn install_truncation_guard() {
     let mut action: libc::sigaction = unsafe { core::mem::zeroed() };
     action.sa_sigaction =
         on_bus_error as extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void) as usize;
-    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESETHAND;
+    // Not SA_RESETHAND: a second thread that meets the end while the first is in the handler would
+    // find the default action, which is death without a word.
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
     // SAFETY: `sigemptyset` writes to the mask of the struct above, which lives here.
     unsafe { libc::sigemptyset(&raw mut action.sa_mask) };
     // SAFETY: the handler has the signature that SA_SIGINFO asks for and only calls functions that
@@ -80,11 +84,19 @@ extern "C" fn on_bus_error(_signal: i32, info: *mut libc::siginfo_t, _context: *
     if ours {
         const MESSAGE: &[u8] = b"\ntercet: error: the model file was cut short while in use\n  \
               hint: start again when whatever is writing it has finished\n";
+        // Said once: the threads that come later are ended by the first.
+        static SAID: AtomicBool = AtomicBool::new(false);
+        while SAID.swap(true, Ordering::AcqRel) {
+            // SAFETY: `pause` is allowed in signal handlers; another thread is on its way out.
+            unsafe { libc::pause() };
+        }
         // SAFETY: `write` is allowed in signal handlers; the buffer is static.
         unsafe { libc::write(2, MESSAGE.as_ptr().cast(), MESSAGE.len()) };
         // SAFETY: `_exit` is allowed in signal handlers and runs no destructors.
         unsafe { libc::_exit(EXIT_IO) };
     }
-    // SA_RESETHAND has restored the default: returning repeats the fault and ends the process as
-    // if we had never been here.
+    // With the default restored, returning repeats the fault and ends the process as if we had
+    // never been here.
+    // SAFETY: `signal` is allowed in signal handlers.
+    unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
 }

@@ -2,8 +2,9 @@
 //!
 //! Every function reads `/proc` or `/sys` and gives `None` where there is none.
 
+use core::time::Duration;
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Name of the processor.
 #[must_use]

@@ -7,7 +7,8 @@ mod bandwidth;
 mod estimate;
 pub mod machine;
 
-use std::time::{Duration, Instant};
+use core::time::Duration;
+use std::time::Instant;
 
 pub use self::bandwidth::read_bandwidth;
 pub use self::estimate::{session_bytes, upload_bytes};

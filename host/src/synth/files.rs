@@ -6,10 +6,10 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::Kind;
-use crate::config::parse_object;
+use crate::config::{LinearKind, parse_object};
 use crate::error::Error;
 use crate::preset::Preset;
-use crate::write::Style;
+use crate::write::{Style, folder_of};
 
 /// As `safetensors` itself writes: data at a multiple of 8, no holes and no fillers.
 pub(super) const STYLE: Style = Style { align: 8, fill: false, digests: false };
@@ -27,7 +27,7 @@ pub(super) fn metadata() -> Map<String, Value> {
 /// weights), it gets the one of Microsoft's packed models, whose scales are multiplied by. Master
 /// weights of a model that has one are marked `online`, as in Microsoft's bf16 repository.
 pub(super) fn config(preset: &Preset, kind: Kind) -> Result<String, Error> {
-    if kind == Kind::Tercet {
+    if kind == Kind::Tercet || preset.parse()?.linears == LinearKind::Float {
         return Ok(preset.config.to_owned());
     }
     let key = "quantization_config";
@@ -64,11 +64,8 @@ pub(super) fn folder(
         Err(reason) if reason.kind() == std::io::ErrorKind::NotFound => {}
         Err(reason) => return Err(error(reason)),
     }
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let unfinished = tempfile::Builder::new().prefix(".tercet-").suffix(".part").tempdir_in(parent);
+    let unfinished =
+        tempfile::Builder::new().prefix(".tercet-").suffix(".part").tempdir_in(folder_of(path));
     // Removed with what is in it unless it gets its name.
     let unfinished = unfinished.map_err(error)?;
     fill(unfinished.path())?;

@@ -6,6 +6,7 @@
 //! tokenizer, so such a model runs on token ids. What it says is noise.
 
 mod files;
+mod names;
 mod random;
 mod tensors;
 #[cfg(test)]
@@ -18,7 +19,8 @@ use half::bf16;
 use safetensors::Dtype;
 use tercet_core::packed::Rows128;
 
-use self::tensors::{Role, Take, Tensor, tensors};
+use self::names::tensors;
+use self::tensors::{Role, Take, Tensor};
 use crate::backend::DeviceError;
 use crate::checkpoint::{Checkpoint, TERCET_FILE_PREFIX, anonymous};
 use crate::config::{ModelConfig, UnitRule};
@@ -38,6 +40,8 @@ pub enum Kind {
     /// A folder in Hugging Face's layout, master weights in bfloat16: each is its trit times the
     /// unit of its matrix. Tercet reads that unit back; a reader that always quantises by the mean
     /// magnitude finds one that is smaller by the share of zeros.
+    ///
+    /// Models whose linears are floats are the same folder in both.
     Native,
 }
 
@@ -110,7 +114,7 @@ enum Content {
     Quarters(Tensor),
     /// Trits times their unit, in bfloat16.
     Master(Tensor),
-    /// A table or a norm.
+    /// Anything that is not ternary.
     Floats(Tensor, HalfType),
     /// A unit, or the text of a side file.
     Bytes(Vec<u8>),
@@ -137,7 +141,7 @@ impl Plan {
             let Tensor { rows, cols, role, .. } = tensor;
             let (name, unit) = (tensor.name.clone(), tensor.unit());
             match (role, kind) {
-                (Role::Table | Role::Norm, _) => {
+                (Role::Float | Role::Table | Role::Norm | Role::Bias, _) => {
                     let dtype = match preset.float {
                         HalfType::F16 => Dtype::F16,
                         HalfType::Bf16 => Dtype::BF16,

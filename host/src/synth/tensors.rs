@@ -1,17 +1,15 @@
-//! The tensors of a preset: names, shapes, and what their random numbers look like.
-//!
-//! The names are those that `model.rs` reads.
+//! [`Tensor`]: one tensor of a preset, and how its numbers are made.
 
 use half::bf16;
 use tercet_core::packed::{Layout, PackedTernary, Quarters, Rows128, repack};
 
 use super::random::Random;
-use crate::config::ModelConfig;
 use crate::error::Error;
 use crate::model::ModelError;
 use crate::preset::HalfType;
 
-/// Exponent of the magnitude of embeddings: `2^-5` to `2^-4`, so that logits are a few units.
+/// Exponent of the magnitude of embeddings and biases: `2^-5` to `2^-4`, so that logits are a few
+/// units.
 const TABLE_EXPONENT: i32 = -5;
 /// Exponent of norm weights: a half to one, positive.
 const NORM_EXPONENT: i32 = -1;
@@ -21,65 +19,29 @@ const DENSITY: f64 = 43.0 / 64.0;
 /// Takes the next bytes of a tensor.
 pub(super) type Take<'t> = &'t mut dyn FnMut(&[u8]) -> Result<(), Error>;
 
-/// What a tensor is for.
+/// What a tensor is for, which says what its numbers look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
     /// A ternary linear.
     Ternary,
-    /// The embedding or the head.
+    /// A linear of floats.
+    Float,
+    /// An embedding or the head.
     Table,
     /// Weights of a norm.
     Norm,
+    /// What a linear or a norm adds.
+    Bias,
 }
 
 /// A tensor to be made.
 #[derive(Debug, Clone)]
 pub(super) struct Tensor {
-    /// Name in a Hugging Face checkpoint, `.weight` included.
+    /// Name in a Hugging Face checkpoint.
     pub(super) name: String,
     pub(super) rows: usize,
     pub(super) cols: usize,
     pub(super) role: Role,
-}
-
-/// Every tensor of a model, in the order in which files hold them: matrices, tables, norms.
-pub(super) fn tensors(config: &ModelConfig) -> Vec<Tensor> {
-    let ModelConfig { hidden, ffn, vocab, layers, .. } = *config;
-    let (query, kv) = (config.query_width(), config.kv_width());
-    let mut all = Vec::new();
-    let mut add = |name: String, rows, cols, role| {
-        all.push(Tensor { name: format!("{name}.weight"), rows, cols, role });
-    };
-    for layer in 0..layers {
-        for (name, rows, cols) in [
-            ("self_attn.q_proj", query, hidden),
-            ("self_attn.k_proj", kv, hidden),
-            ("self_attn.v_proj", kv, hidden),
-            ("self_attn.o_proj", hidden, query),
-            ("mlp.gate_proj", ffn, hidden),
-            ("mlp.up_proj", ffn, hidden),
-            ("mlp.down_proj", hidden, ffn),
-        ] {
-            add(format!("model.layers.{layer}.{name}"), rows, cols, Role::Ternary);
-        }
-    }
-    add("model.embed_tokens".into(), vocab, hidden, Role::Table);
-    if config.tied_head == Some(false) {
-        add("lm_head".into(), vocab, hidden, Role::Table);
-    }
-    let sub_norms: &[(&str, usize)] = match config.architecture.as_str() {
-        "BitnetForCausalLM" => &[("self_attn.inner_attn_ln", query), ("mlp.ffn_layernorm", ffn)],
-        "BitNetForCausalLM" => &[("self_attn.attn_sub_norm", query), ("mlp.ffn_sub_norm", ffn)],
-        _ => &[],
-    };
-    for layer in 0..layers {
-        let norms = [("input_layernorm", hidden), ("post_attention_layernorm", hidden)];
-        for (name, width) in norms.iter().chain(sub_norms) {
-            add(format!("model.layers.{layer}.{name}"), 1, *width, Role::Norm);
-        }
-    }
-    add("model.norm".into(), 1, hidden, Role::Norm);
-    all
 }
 
 impl Tensor {
@@ -94,9 +56,22 @@ impl Tensor {
         unit
     }
 
+    /// Exponent of the magnitudes of a float linear: as [`Self::unit`], for numbers that are
+    /// uniform from one power of two to the next (their mean square is 7/3 of the lower one's).
+    fn float_exponent(&self) -> i32 {
+        #[allow(clippy::cast_precision_loss, reason = "fewer than 2^17 columns")]
+        let exponent = -(self.cols as f64 * 7.0 / 3.0).log2() / 2.0;
+        #[allow(clippy::cast_possible_truncation, reason = "between -10 and 0")]
+        let exponent = exponent.round() as i32;
+        exponent
+    }
+
     /// Elements of the tensor's shape in files.
     pub(super) fn shape(&self) -> Vec<usize> {
-        if self.role == Role::Norm { vec![self.cols] } else { vec![self.rows, self.cols] }
+        match self.role {
+            Role::Norm | Role::Bias => vec![self.cols],
+            Role::Ternary | Role::Float | Role::Table => vec![self.rows, self.cols],
+        }
     }
 
     /// Makes the codes of a ternary tensor in layout `rows128`, whole rows at a time.
@@ -155,11 +130,12 @@ impl Tensor {
         })
     }
 
-    /// Makes the floats of a table or a norm.
+    /// Makes the floats of any other tensor.
     pub(super) fn floats(&self, seed: u64, float: HalfType, take: Take<'_>) -> Result<(), Error> {
         let (exponent, sign) = match self.role {
             Role::Norm => (NORM_EXPONENT, 0),
-            Role::Ternary | Role::Table => (TABLE_EXPONENT, 0x8000),
+            Role::Table | Role::Bias => (TABLE_EXPONENT, 0x8000),
+            Role::Ternary | Role::Float => (self.float_exponent(), 0x8000),
         };
         // The bits of a power of two, and those of the mantissa.
         let (biased, places, mantissa) = match float {

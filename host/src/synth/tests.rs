@@ -20,8 +20,15 @@ const TINY: &str = r#"{
     "hidden_act": "silu", "tie_word_embeddings": TIED QUANTIZATION
 }"#;
 
-/// The three families, with their scale rules and float types.
-fn tiny() -> [Preset; 3] {
+const TINY_OPT: &str = r#"{
+    "architectures": ["OPTForCausalLM"], "hidden_size": 96, "ffn_dim": 202,
+    "num_hidden_layers": 2, "num_attention_heads": 6, "vocab_size": 301,
+    "max_position_embeddings": 64, "word_embed_proj_dim": 96, "do_layer_norm_before": true,
+    "activation_function": "relu", "enable_bias": true, "tie_word_embeddings": true
+}"#;
+
+/// The families, with their scale rules and float types.
+fn tiny() -> [Preset; 5] {
     let preset = |architecture: &str, tied, quantization: &str, float| {
         let config = TINY.replace("ARCHITECTURE", architecture).replace("TIED", tied);
         let config = config.replace("QUANTIZATION", quantization);
@@ -34,6 +41,8 @@ fn tiny() -> [Preset; 3] {
         preset("BitnetForCausalLM", "true", "", HalfType::F16),
         preset("BitNetForCausalLM", "true", multiply, HalfType::Bf16),
         preset("LlamaForCausalLM", "false", divide, HalfType::Bf16),
+        preset("LlamaForCausalLM", "false", "", HalfType::F16),
+        Preset { name: "tiny", model: "none", config: TINY_OPT, float: HalfType::F16 },
     ]
 }
 
@@ -57,7 +66,7 @@ fn logits(package: &Package) -> Vec<f32> {
 #[test]
 fn every_kind_holds_the_same_model() {
     let folder = tempfile::tempdir().unwrap();
-    for preset in tiny() {
+    for (number, preset) in tiny().into_iter().enumerate() {
         let memory =
             Package::from_checkpoint(in_memory(&preset, 7, &mut |_, _| {}).unwrap()).unwrap();
         let expected = logits(&memory);
@@ -65,7 +74,7 @@ fn every_kind_holds_the_same_model() {
         assert!((0.1..100.0).contains(&spread), "logits up to {spread}");
         let architecture = &memory.config.architecture;
         for kind in [Kind::Tercet, Kind::HuggingFace, Kind::Native] {
-            let path = folder.path().join(format!("{architecture} {kind:?}"));
+            let path = folder.path().join(format!("{number} {kind:?}"));
             write_to(&preset, kind, &path, 7);
             let package = Package::open(&Source::Path(path.clone())).unwrap();
             assert_eq!(logits(&package), expected, "{architecture} {kind:?}");
@@ -140,16 +149,18 @@ fn presets_have_the_parameters_of_the_released_models() {
     };
     // 2,412,820,480 by Microsoft's configuration.
     assert_eq!(all("bitnet-2b-4t"), 2_412_820_480);
-    // 8,030,261,248 by Meta's: the same graph.
+    // Counted by transformers for the released configurations.
     assert_eq!(all("llama3-8b-1.58"), 8_030_261_248);
+    assert_eq!(all("llama-7b"), 6_738_415_616);
+    assert_eq!(all("opt-6.7b"), 6_658_473_984);
 }
 
 #[test]
-fn presets_are_configs_of_their_own() {
+fn every_preset_is_a_model_that_runs() {
     for preset in &PRESETS {
         assert_eq!(Preset::by_name(preset.name), Some(preset));
-        let bitnet = !matches!(preset.name, "llama-7b" | "opt-6.7b");
-        assert_eq!(preset.parse().is_ok(), bitnet, "{}", preset.name);
+        assert!(preset.parse().is_ok(), "{}", preset.name);
+        assert!(Plan::new(preset, Kind::HuggingFace).is_ok(), "{}", preset.name);
     }
 }
 

@@ -14,9 +14,10 @@ const WAITING_MAX: usize = 4;
 /// token does not depend on how many came before it.
 ///
 /// A character that never becomes whole is one U+FFFD for each maximal part of it (byte-level
-/// tokenizers) or for each byte (byte-fallback tokenizers), as in Hugging Face tokenizers 0.23. There is one difference to
-/// decoding the whole at once: a byte-fallback decoder replaces a whole run of bytes as soon as
-/// one byte of it is wrong, this stream only what is wrong after the last whole character.
+/// tokenizers) or for each byte (byte-fallback tokenizers), as in Hugging Face tokenizers 0.23.
+/// There is one difference to decoding the whole at once: a byte-fallback decoder replaces a whole
+/// run of bytes as soon as one byte of it is wrong, this stream only what is wrong after the last
+/// whole character.
 #[derive(Debug)]
 pub struct TextStream<'t> {
     tokenizer: &'t Tokenizer,

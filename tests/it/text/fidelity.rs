@@ -204,7 +204,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(30_000))]
 
     #[test]
-    fn no_template_makes_us_panic(pieces in prop::collection::vec(prop::sample::select(&PIECES[..]), 0..14)) {
+    fn no_template_makes_us_panic(
+        pieces in prop::collection::vec(prop::sample::select(&PIECES[..]), 0..14)
+    ) {
         let messages = [super::message("user", "hi")];
         let context = TemplateContext { messages: &messages, ..TemplateContext::default() };
         for source in [pieces.concat(), format!("{{{{ {} }}}}", pieces.concat())] {

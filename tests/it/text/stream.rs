@@ -82,7 +82,9 @@ proptest! {
 
     /// Any ids of a byte-level tokenizer: text, halves of characters, wrong bytes.
     #[test]
-    fn any_byte_level_ids_stream_to_their_decoding(ids in prop::collection::vec(0_u32..271, 0..24)) {
+    fn any_byte_level_ids_stream_to_their_decoding(
+        ids in prop::collection::vec(0_u32..271, 0..24)
+    ) {
         let tokenizer = &TINY.0;
         let (pieces, rest) = streamed(tokenizer, &ids);
         prop_assert_eq!(pieces.concat() + &rest, tokenizer.decode(&ids));

@@ -20,7 +20,8 @@ pub(super) struct Attend<'a> {
     pub(super) backend: &'a CpuBackend,
     pub(super) config: &'a ModelConfig,
     pub(super) rows: &'a [Row],
-    pub(super) rope: &'a Rope,
+    /// Angles of the rows, where positions are rotary.
+    pub(super) rope: Option<&'a Rope>,
 }
 
 impl Attend<'_> {
@@ -40,13 +41,15 @@ impl Attend<'_> {
         let width = query + 2 * kv;
         let qkv = &mut qkv[..rows.len() * width];
 
-        threads.chunks(qkv, 8 * width, |chunk, qkv| {
-            for (row, qkv) in (8 * chunk..).zip(qkv.chunks_exact_mut(width)) {
-                for head in qkv[..query + kv].chunks_exact_mut(head_dim) {
-                    self.rope.turn(row, head);
+        if let Some(rope) = self.rope {
+            threads.chunks(qkv, 8 * width, |chunk, qkv| {
+                for (row, qkv) in (8 * chunk..).zip(qkv.chunks_exact_mut(width)) {
+                    for head in qkv[..query + kv].chunks_exact_mut(head_dim) {
+                        rope.turn(row, head);
+                    }
                 }
-            }
-        });
+            });
+        }
 
         let layout = cache.layout();
         let (keys, values) = cache.layer_mut(layer);
@@ -87,8 +90,8 @@ impl Attend<'_> {
 /// head and all `t < positions`.
 ///
 /// `query` and `mixed` are `(heads of the group, head_dim)`, `keys` and `values` those of one head
-/// in [`KvLayout`](crate::kv::KvLayout). The softmax runs over blocks with a running maximum: whenever a
-/// block raises it, what was summed before is multiplied by `exp(old - new)`.
+/// in [`KvLayout`](crate::kv::KvLayout). The softmax runs over blocks with a running maximum:
+/// whenever a block raises it, what was summed before is multiplied by `exp(old - new)`.
 fn attend_head<T: KvNumber>(
     simd: Simd,
     query: &[f32],
@@ -151,7 +154,7 @@ fn attend_group<T: KvNumber>(
             for weight in &mut weights {
                 *weight = math::exp(*weight - peak);
             }
-            sums[head] = sums[head] * fade + math::sum(&weights);
+            sums[head] = sums[head] * fade + math::fold(&weights);
             add_values(&weights[..count], values, fade, mixed);
         }
     }

@@ -3,13 +3,12 @@
 use rayon::prelude::*;
 use tercet_core::simd::Simd;
 
-use super::activations::Norm;
+use super::activations::RowNorm;
+use super::dense::multiply_row;
 use super::ops::floats;
 use super::threads::Threads;
 use crate::backend::DeviceError;
 use crate::config::ModelConfig;
-use crate::floats::FloatType;
-use crate::math;
 use crate::model::FloatMatrix;
 
 /// Vocabulary rows of one task.
@@ -58,7 +57,7 @@ impl Head {
         threads: &Threads,
         simd: Simd,
         head: &FloatMatrix<'_>,
-        norm: Norm<'_>,
+        norm: RowNorm<'_>,
         asking: impl Iterator<Item = &'h [f32]>,
     ) {
         let Self { hidden, vocab, .. } = *self;
@@ -79,7 +78,7 @@ impl Head {
                 #[inline(always)]
                 || {
                     for (token, out) in (index * HEAD_ROWS..).zip(out.chunks_exact_mut(asked)) {
-                        multiply_row(head.float, head.row(token), asking, out);
+                        multiply_row(head.float, head.row(token), asking, hidden, out);
                     }
                 },
             );
@@ -94,63 +93,6 @@ impl Head {
                     }
                 });
             });
-        }
-    }
-}
-
-/// Rows that ask at a time for one row of the head: it is decoded once for all of them.
-const ASKING: usize = 8;
-
-/// `out[a] = dot(weights, asking[a])` for stored weights `(hidden,)` and `asking`,
-/// `(out.len(), hidden)`.
-#[inline(always)]
-fn multiply_row(float: FloatType, weights: &[u8], asking: &[f32], out: &mut [f32]) {
-    let hidden = asking.len() / out.len();
-    for (out, asking) in out.chunks_mut(ASKING).zip(asking.chunks(ASKING * hidden)) {
-        let mut lanes = [[0.0; math::DOT_LANES]; ASKING];
-        let mut first = 0;
-        for weights in weights.chunks(math::DOT_STRETCH * float.bytes()) {
-            // The last stretch is padded with zeros, as `dot` pads.
-            let mut decoded = [0.0; math::DOT_STRETCH];
-            let count = weights.len() / float.bytes();
-            float.decode(weights, &mut decoded[..count]);
-            for (lanes, row) in lanes.iter_mut().zip(asking.chunks_exact(hidden)) {
-                let row = &row[first..first + count];
-                match row.first_chunk() {
-                    Some(row) => math::add_products(&decoded, row, lanes),
-                    None => {
-                        let mut padded = [0.0; math::DOT_STRETCH];
-                        padded[..count].copy_from_slice(row);
-                        math::add_products(&decoded, &padded, lanes);
-                    }
-                }
-            }
-            first += count;
-        }
-        for (out, lanes) in out.iter_mut().zip(&lanes) {
-            *out = math::sum(lanes);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_stored_row_is_multiplied_as_dot_multiplies() {
-        let number = |i: usize| (i as f32 * 0.37).sin();
-        for hidden in [1, 100, 128, 130, 512] {
-            let weights: Vec<f32> = (0..hidden).map(number).collect();
-            let bytes: Vec<u8> = weights.iter().flat_map(|x| x.to_le_bytes()).collect();
-            for asked in [1, 7, 8, 9, 20] {
-                let asking: Vec<f32> = (0..asked * hidden).map(|i| number(i + 9)).collect();
-                let mut out = vec![f32::NAN; asked];
-                multiply_row(FloatType::F32, &bytes, &asking, &mut out);
-                for (out, row) in out.iter().zip(asking.chunks_exact(hidden)) {
-                    assert_eq!(*out, math::dot(&weights, row), "{hidden} {asked}");
-                }
-            }
         }
     }
 }

@@ -7,6 +7,7 @@
 mod activations;
 mod attend;
 mod cache;
+mod dense;
 mod head;
 mod linear;
 mod ops;
@@ -20,7 +21,7 @@ pub use self::ops::CpuOps;
 use self::threads::Threads;
 use super::{Backend, DeviceError, Limits};
 use crate::config::ModelConfig;
-use crate::model::{FloatMatrix, Layer, Model};
+use crate::model::{FloatMatrix, Layer, Linear, LinearWeights, Model, Norm};
 use crate::ternary::Rows128Matrix;
 
 /// A CPU with a number of threads and a SIMD level.
@@ -65,45 +66,76 @@ impl CpuBackend {
     }
 }
 
-/// A model in memory: codes borrowed from the mapping where the file holds `rows128`.
+/// A model in memory: codes borrowed from the mapping where the file holds `rows128`, floats
+/// always.
 #[derive(Debug)]
 pub struct CpuWeights<'c> {
     config: ModelConfig,
     embedding: FloatMatrix<'c>,
+    positions: Option<FloatMatrix<'c>>,
     layers: Vec<CpuLayer<'c>>,
-    final_norm: Vec<f32>,
+    final_norm: Norm,
     head: FloatMatrix<'c>,
 }
 
 #[derive(Debug)]
 struct CpuLayer<'c> {
-    attention_norm: Vec<f32>,
-    qkv: [Rows128Matrix<'c>; 3],
-    attention_sub_norm: Option<Vec<f32>>,
-    attention_out: Rows128Matrix<'c>,
-    ffn_norm: Vec<f32>,
-    gate_up: [Rows128Matrix<'c>; 2],
-    ffn_sub_norm: Option<Vec<f32>>,
-    down: Rows128Matrix<'c>,
+    attention_norm: Norm,
+    qkv: [CpuLinear<'c>; 3],
+    attention_sub_norm: Option<Norm>,
+    attention_out: CpuLinear<'c>,
+    ffn_norm: Norm,
+    gate: Option<CpuLinear<'c>>,
+    up: CpuLinear<'c>,
+    ffn_sub_norm: Option<Norm>,
+    down: CpuLinear<'c>,
+}
+
+/// A linear as it is multiplied.
+#[derive(Debug)]
+struct CpuLinear<'c> {
+    matrix: CpuMatrix<'c>,
+    bias: Option<Vec<f32>>,
+}
+
+#[derive(Debug)]
+enum CpuMatrix<'c> {
+    Ternary(Rows128Matrix<'c>),
+    Float(FloatMatrix<'c>),
+}
+
+impl CpuLinear<'_> {
+    fn rows(&self) -> usize {
+        match &self.matrix {
+            CpuMatrix::Ternary(matrix) => matrix.rows,
+            CpuMatrix::Float(matrix) => matrix.rows,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let weights = match &self.matrix {
+            CpuMatrix::Ternary(matrix) => matrix.bytes.len(),
+            CpuMatrix::Float(matrix) => matrix.bytes.len(),
+        };
+        weights + 4 * self.bias.as_ref().map_or(0, Vec::len)
+    }
 }
 
 impl CpuWeights<'_> {
-    /// Bytes of weights that a step reads, however many rows it has: every matrix and norm and the
-    /// head. Of an embedding that is not also the head a row is read per token, which is left out.
+    /// Bytes of weights that a step reads, however many rows it has: every linear and norm and the
+    /// head. Of the tables that are not also the head a row is read per token, which is left out.
     #[must_use]
     pub fn bytes_per_step(&self) -> u64 {
-        let norm = |norm: &Option<Vec<f32>>| norm.as_ref().map_or(0, Vec::len);
-        let layer = |layer: &CpuLayer<'_>| {
-            let matrices = layer.qkv.iter().chain([&layer.attention_out]).chain(&layer.gate_up);
-            let matrices = matrices.chain([&layer.down]).map(|matrix| matrix.bytes.len());
-            let norms = layer.attention_norm.len()
-                + layer.ffn_norm.len()
-                + norm(&layer.attention_sub_norm)
-                + norm(&layer.ffn_sub_norm);
-            matrices.sum::<usize>() + 4 * norms
+        let norm = |norm: &Norm| 4 * (norm.weight.len() + norm.bias.as_ref().map_or(0, Vec::len));
+        let layer = |layer: &CpuLayer<'_>| -> usize {
+            let linears = layer.qkv.iter().chain([&layer.attention_out]).chain(&layer.gate);
+            let linears = linears.chain([&layer.up, &layer.down]).map(CpuLinear::bytes);
+            let norms = [&layer.attention_norm, &layer.ffn_norm].into_iter();
+            let norms = norms.chain(&layer.attention_sub_norm).chain(&layer.ffn_sub_norm);
+            linears.chain(norms.map(norm)).sum()
         };
         let layers: usize = self.layers.iter().map(layer).sum();
-        (layers + 4 * self.final_norm.len() + self.head.bytes.len()) as u64
+        (layers + norm(&self.final_norm) + self.head.bytes.len()) as u64
     }
 }
 
@@ -117,7 +149,7 @@ impl Backend for CpuBackend {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<CpuWeights<'c>, DeviceError> {
         let bytes = |layer: &Layer<'c>| -> u64 {
-            layer.matrices().map(|matrix| matrix.stored_bytes() as u64).sum()
+            layer.linears().map(|linear| linear.stored_bytes() as u64).sum()
         };
         let total = model.layers.iter().map(bytes).sum();
         let mut done = 0;
@@ -134,6 +166,7 @@ impl Backend for CpuBackend {
         Ok(CpuWeights {
             config: model.config.clone(),
             embedding: model.embedding,
+            positions: model.positions,
             layers,
             final_norm: model.final_norm.clone(),
             head: model.head,
@@ -151,15 +184,23 @@ impl Backend for CpuBackend {
 
 fn cpu_layer<'c>(layer: &Layer<'c>) -> Result<CpuLayer<'c>, DeviceError> {
     let [query, key, value] = &layer.qkv;
-    let [gate, up] = &layer.gate_up;
     Ok(CpuLayer {
         attention_norm: layer.attention_norm.clone(),
-        qkv: [query.rows128()?, key.rows128()?, value.rows128()?],
+        qkv: [cpu_linear(query)?, cpu_linear(key)?, cpu_linear(value)?],
         attention_sub_norm: layer.attention_sub_norm.clone(),
-        attention_out: layer.attention_out.rows128()?,
+        attention_out: cpu_linear(&layer.attention_out)?,
         ffn_norm: layer.ffn_norm.clone(),
-        gate_up: [gate.rows128()?, up.rows128()?],
+        gate: layer.gate.as_ref().map(cpu_linear).transpose()?,
+        up: cpu_linear(&layer.up)?,
         ffn_sub_norm: layer.ffn_sub_norm.clone(),
-        down: layer.down.rows128()?,
+        down: cpu_linear(&layer.down)?,
     })
+}
+
+fn cpu_linear<'c>(linear: &Linear<'c>) -> Result<CpuLinear<'c>, DeviceError> {
+    let matrix = match &linear.weights {
+        LinearWeights::Ternary(matrix) => CpuMatrix::Ternary(matrix.rows128()?),
+        LinearWeights::Float(matrix) => CpuMatrix::Float(*matrix),
+    };
+    Ok(CpuLinear { matrix, bias: linear.bias.clone() })
 }

@@ -2,15 +2,17 @@
 
 use half::f16;
 
-use super::activations::{Activations, Norm};
+use super::activations::{Activations, RowNorm};
 use super::attend::Attend;
 use super::cache::KvCache;
 use super::head::Head;
-use super::linear::{Add, GateUp, Linear, LinearScratch, Store};
+use super::linear::{Activate, Add, Linear, LinearScratch, Store};
 use super::rope::Rope;
-use super::{CpuBackend, CpuWeights};
+use super::{CpuBackend, CpuLinear, CpuWeights};
 use crate::backend::{Buffer, DeviceError, KvType, Limits, Ops, Row, TokenId};
+use crate::config::Positions;
 use crate::kv::KvLayout;
+use crate::model::Norm;
 use crate::sampler::Sampler;
 
 /// The cache, in either number type.
@@ -40,7 +42,8 @@ pub struct CpuOps<'w> {
     head: Head,
     acts: Activations,
     scratch: LinearScratch,
-    rope: Rope,
+    /// Where positions are rotary.
+    rope: Option<Rope>,
     cache: Cache,
 }
 
@@ -57,6 +60,11 @@ impl<'w> CpuOps<'w> {
             KvType::F32 => Cache::F32(KvCache::new(layout)?),
             KvType::F16 => Cache::F16(KvCache::new(layout)?),
         };
+        if let (Some(table), Positions::Learned { offset }) = (&weights.positions, config.positions)
+        {
+            let most = table.rows - offset;
+            assert!(limits.positions_max <= most, "the model has {most} learned positions");
+        }
         let (query, kv) = (config.query_width(), config.kv_width());
         let widest = config.hidden.max(query).max(config.ffn);
         Ok(Self {
@@ -71,13 +79,28 @@ impl<'w> CpuOps<'w> {
             head: Head::new(limits.logits_max, config)?,
             acts: Activations::new(rows_max, widest),
             scratch: LinearScratch::new(rows_max, widest),
-            rope: Rope::new(config.head_dim, config.rope_theta, rows_max),
+            rope: match config.positions {
+                Positions::Rotary { theta } => Some(Rope::new(config.head_dim, theta, rows_max)),
+                Positions::Learned { .. } => None,
+            },
             cache,
         })
     }
 
-    fn norm<'n>(&self, weight: &'n [f32]) -> Norm<'n> {
-        Norm { weight, eps: self.weights.config.norm_eps }
+    fn norm<'n>(&self, norm: &'n Norm) -> RowNorm<'n> {
+        RowNorm { norm, eps: self.weights.config.norm_eps }
+    }
+
+    /// `hidden += linear(prepared rows)`.
+    fn add_to_hidden(&mut self, linear: &CpuLinear<'_>) {
+        let width = self.weights.config.hidden;
+        let hidden = &mut self.hidden[..self.rows.len() * width];
+        Linear { backend: self.backend, acts: &self.acts, out_stride: width, offset: 0 }.run(
+            &[linear],
+            &mut self.scratch,
+            hidden,
+            &Add,
+        );
     }
 
     /// The part of a buffer that the step uses.
@@ -114,44 +137,53 @@ pub(super) fn floats(
 impl Ops for CpuOps<'_> {
     fn embed(&mut self, rows: &[Row]) -> Result<(), DeviceError> {
         assert!((1..=self.limits.rows_max).contains(&rows.len()), "{} rows", rows.len());
-        let embedding = &self.weights.embedding;
-        for (row, hidden) in rows.iter().zip(self.hidden.chunks_exact_mut(embedding.cols)) {
+        let CpuWeights { config, embedding, positions, .. } = self.weights;
+        for (row, hidden) in rows.iter().zip(self.hidden.chunks_exact_mut(config.hidden)) {
             assert!(row.slot < self.limits.slots, "slot {}", row.slot);
             assert!(row.position < self.limits.positions_max, "position {}", row.position);
             embedding.float.decode(embedding.row(row.token as usize), hidden);
+            if let (Some(table), Positions::Learned { offset }) = (positions, config.positions) {
+                // Nothing is mixed before the first layer: its buffer is free (and as wide, since
+                // learned positions come without wider heads).
+                let learned = &mut self.mixed[..config.hidden];
+                table.float.decode(table.row(row.position + offset), learned);
+                for (hidden, learned) in hidden.iter_mut().zip(learned) {
+                    *hidden += *learned;
+                }
+            }
         }
-        self.rope.set_positions(rows.iter().map(|row| row.position));
+        if let Some(rope) = &mut self.rope {
+            rope.set_positions(rows.iter().map(|row| row.position));
+        }
         self.rows.clear();
         self.rows.extend_from_slice(rows);
         Ok(())
     }
 
     fn qkv(&mut self, layer: usize) -> Result<(), DeviceError> {
-        let CpuBackend { threads, simd } = self.backend;
-        let (threads, simd) = (threads, *simd);
-        let hidden = self.weights.config.hidden;
-        let width = self.weights.config.query_width() + 2 * self.weights.config.kv_width();
-        let layer = &self.weights.layers[layer];
-        let rows = self.rows.len();
-
-        let norm = Some(self.norm(&layer.attention_norm));
-        self.acts.quantize(threads, simd, &self.hidden[..rows * hidden], hidden, norm);
+        let CpuWeights { config, layers, .. } = self.weights;
+        let hidden = &self.hidden[..self.rows.len() * config.hidden];
+        let norm = Some(self.norm(&layers[layer].attention_norm));
+        self.acts.prepare(self.backend, config.linears, hidden, config.hidden, norm);
+        let width = config.query_width() + 2 * config.kv_width();
+        let out = &mut self.qkv[..self.rows.len() * width];
         let mut offset = 0;
-        for matrix in &layer.qkv {
-            Linear { threads, simd, acts: &self.acts, out_stride: width, offset }.run(
-                &[matrix],
+        for linear in &layers[layer].qkv {
+            Linear { backend: self.backend, acts: &self.acts, out_stride: width, offset }.run(
+                &[linear],
                 &mut self.scratch,
-                &mut self.qkv[..rows * width],
+                out,
                 &Store,
             );
-            offset += matrix.rows;
+            offset += linear.rows();
         }
         Ok(())
     }
 
     fn attend(&mut self, layer: usize) -> Result<(), DeviceError> {
         let config = &self.weights.config;
-        let step = Attend { backend: self.backend, config, rows: &self.rows, rope: &self.rope };
+        let rope = self.rope.as_ref();
+        let step = Attend { backend: self.backend, config, rows: &self.rows, rope };
         let mixed = &mut self.mixed[..self.rows.len() * config.query_width()];
         match &mut self.cache {
             Cache::F32(cache) => step.run(cache, layer, &mut self.qkv, mixed),
@@ -161,68 +193,50 @@ impl Ops for CpuOps<'_> {
     }
 
     fn attention_out(&mut self, layer: usize) -> Result<(), DeviceError> {
-        let CpuBackend { threads, simd } = self.backend;
-        let (threads, simd) = (threads, *simd);
-        let hidden = self.weights.config.hidden;
-        let query = self.weights.config.query_width();
-        let layer = &self.weights.layers[layer];
-        let rows = self.rows.len();
-
-        let norm = layer.attention_sub_norm.as_deref().map(|weight| self.norm(weight));
-        self.acts.quantize(threads, simd, &self.mixed[..rows * query], query, norm);
-        Linear { threads, simd, acts: &self.acts, out_stride: hidden, offset: 0 }.run(
-            &[&layer.attention_out],
-            &mut self.scratch,
-            &mut self.hidden[..rows * hidden],
-            &Add,
-        );
+        let CpuWeights { config, layers, .. } = self.weights;
+        let layer = &layers[layer];
+        let query = config.query_width();
+        let norm = layer.attention_sub_norm.as_ref().map(|norm| self.norm(norm));
+        let mixed = &self.mixed[..self.rows.len() * query];
+        self.acts.prepare(self.backend, config.linears, mixed, query, norm);
+        self.add_to_hidden(&layer.attention_out);
         Ok(())
     }
 
     fn gate_up(&mut self, layer: usize) -> Result<(), DeviceError> {
-        let CpuBackend { threads, simd } = self.backend;
-        let (threads, simd) = (threads, *simd);
-        let (hidden, ffn) = (self.weights.config.hidden, self.weights.config.ffn);
-        let activation = self.weights.config.activation;
-        let layer = &self.weights.layers[layer];
-        let rows = self.rows.len();
-
+        let CpuWeights { config, layers, .. } = self.weights;
+        let layer = &layers[layer];
+        let hidden = &self.hidden[..self.rows.len() * config.hidden];
         let norm = Some(self.norm(&layer.ffn_norm));
-        self.acts.quantize(threads, simd, &self.hidden[..rows * hidden], hidden, norm);
-        let [gate, up] = &layer.gate_up;
-        Linear { threads, simd, acts: &self.acts, out_stride: ffn, offset: 0 }.run(
-            &[gate, up],
-            &mut self.scratch,
-            &mut self.gated[..rows * ffn],
-            &GateUp { simd, activation },
-        );
+        self.acts.prepare(self.backend, config.linears, hidden, config.hidden, norm);
+        let out = &mut self.gated[..self.rows.len() * config.ffn];
+        let activate = Activate { simd: self.backend.simd, activation: config.activation };
+        let linear =
+            Linear { backend: self.backend, acts: &self.acts, out_stride: config.ffn, offset: 0 };
+        match &layer.gate {
+            Some(gate) => linear.run(&[gate, &layer.up], &mut self.scratch, out, &activate),
+            None => linear.run(&[&layer.up], &mut self.scratch, out, &activate),
+        }
         Ok(())
     }
 
     fn down(&mut self, layer: usize) -> Result<(), DeviceError> {
-        let CpuBackend { threads, simd } = self.backend;
-        let (threads, simd) = (threads, *simd);
-        let (hidden, ffn) = (self.weights.config.hidden, self.weights.config.ffn);
-        let layer = &self.weights.layers[layer];
-        let rows = self.rows.len();
-
-        let norm = layer.ffn_sub_norm.as_deref().map(|weight| self.norm(weight));
-        self.acts.quantize(threads, simd, &self.gated[..rows * ffn], ffn, norm);
-        Linear { threads, simd, acts: &self.acts, out_stride: hidden, offset: 0 }.run(
-            &[&layer.down],
-            &mut self.scratch,
-            &mut self.hidden[..rows * hidden],
-            &Add,
-        );
+        let CpuWeights { config, layers, .. } = self.weights;
+        let layer = &layers[layer];
+        let norm = layer.ffn_sub_norm.as_ref().map(|norm| self.norm(norm));
+        let gated = &self.gated[..self.rows.len() * config.ffn];
+        self.acts.prepare(self.backend, config.linears, gated, config.ffn, norm);
+        self.add_to_hidden(&layer.down);
         Ok(())
     }
 
     fn logits(&mut self) -> Result<(), DeviceError> {
         let CpuBackend { threads, simd } = self.backend;
-        let norm = self.norm(&self.weights.final_norm);
-        let asking = self.rows.iter().zip(self.hidden.chunks_exact(self.weights.config.hidden));
+        let CpuWeights { config, head, final_norm, .. } = self.weights;
+        let norm = self.norm(final_norm);
+        let asking = self.rows.iter().zip(self.hidden.chunks_exact(config.hidden));
         let asking = asking.filter(|(row, _)| row.logits).map(|(_, hidden)| hidden);
-        self.head.run(threads, *simd, &self.weights.head, norm, asking);
+        self.head.run(threads, *simd, head, norm, asking);
         Ok(())
     }
 

@@ -45,7 +45,8 @@ impl Threads {
     }
 
     /// Elements of a chunk such that every thread gets about four of `count` elements, in multiples
-    /// of `multiple`: small enough to even out a slow neighbour, large enough to be worth a handover.
+    /// of `multiple`: small enough to even out a slow neighbour, large enough to be worth a
+    /// handover.
     pub(super) fn chunk_of(&self, count: usize, multiple: usize) -> usize {
         if self.count() == 1 {
             return count.max(1);

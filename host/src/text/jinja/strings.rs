@@ -174,7 +174,10 @@ fn split_space(object: &str, limit: usize) -> Vec<&str> {
 }
 
 fn split_lines(object: &str, keep_ends: bool) -> Value {
-    let is_break = |letter: char| matches!(letter, '\n'..='\r' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}');
+    let is_break = |letter: char| {
+        let old = matches!(letter, '\n'..='\r' | '\x1c'..='\x1e');
+        old || matches!(letter, '\u{85}' | '\u{2028}' | '\u{2029}')
+    };
     let mut lines = Vec::new();
     let mut rest = object;
     while let Some(at) = rest.find(is_break) {

@@ -1,5 +1,7 @@
 //! Compiles `cuda/` to `ptx/` with the pinned toolchain; for maintainers and for CI.
 
+#![deny(unsafe_code)]
+
 mod nvrtc;
 mod ptxas;
 mod recipe;

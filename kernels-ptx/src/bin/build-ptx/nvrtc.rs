@@ -1,5 +1,7 @@
 //! NVRTC, the CUDA compiler as a library, opened at run time.
 
+#![allow(unsafe_code, reason = "functions of a library loaded at run time")]
+
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::ptr;
 use std::ffi::CString;

@@ -1,0 +1,22 @@
+//! The program as scripts and people meet it: its bytes, its exit codes, its files, its chat.
+
+#![allow(clippy::unwrap_used, reason = "a test stops where something is missing")]
+
+mod answers;
+mod prompts;
+
+mod failures;
+mod pipes;
+mod truncation;
+
+mod convert;
+mod evaluate;
+mod inspect;
+
+mod chat;
+mod manual;
+mod readme;
+
+mod models;
+mod pty;
+mod support;

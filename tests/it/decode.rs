@@ -1,0 +1,7 @@
+//! Whole models: the same bits however the work is cut, and sessions that keep their promises.
+
+mod interrupted;
+mod lock_step;
+mod same_bits;
+mod session;
+mod story;
