@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::Map;
+use serde_json::{Map, Value};
 use tercet_core::packed::{Layout, Rows128};
 
 use crate::checkpoint::{
@@ -11,10 +11,21 @@ use crate::checkpoint::{
 use crate::error::Error;
 use crate::package::{Package, SIDE_FILES};
 use crate::ternary::TernaryMatrix;
-use crate::write::{DIGEST_PREFIX, Entry, SafetensorsWriter, Style};
+use crate::write::{DIGEST_PREFIX, Entry, Header, SafetensorsWriter, Style};
 
 /// Every tensor of a `.tercet` file starts at a multiple of this many bytes.
 pub const TERCET_ALIGN: usize = 256;
+
+/// How a `.tercet` file is laid out.
+pub(crate) const TERCET_STYLE: Style = Style { align: TERCET_ALIGN, fill: true, digests: true };
+
+/// What the metadata of a `.tercet` file says beside the digests.
+pub(crate) fn tercet_metadata() -> Map<String, Value> {
+    let mut metadata = Map::new();
+    metadata.insert(TERCET_FORMAT_KEY.into(), TERCET_FORMAT_VERSION.into());
+    metadata.insert(TERCET_LAYOUT_KEY.into(), Rows128::NAME.into());
+    metadata
+}
 
 /// A part of the file, in order: large packed matrices first, small files last.
 enum Part<'m> {
@@ -62,13 +73,11 @@ pub fn write_tercet(
         }
     }
 
-    let mut metadata = Map::new();
-    metadata.insert(TERCET_FORMAT_KEY.into(), TERCET_FORMAT_VERSION.into());
-    metadata.insert(TERCET_LAYOUT_KEY.into(), Rows128::NAME.into());
+    let metadata = tercet_metadata();
     let total = parts.iter().map(Part::source_bytes).sum();
     let mut done = 0;
-    let style = Style { align: TERCET_ALIGN, digests: true };
-    let mut writer = SafetensorsWriter::create(path, entries, metadata, style)?;
+    let header = Header::new(entries, metadata, TERCET_STYLE);
+    let mut writer = SafetensorsWriter::create(path, header)?;
     let mut unit = 0.0_f32;
     for part in &parts {
         writer.tensor(|write| match part {

@@ -78,6 +78,9 @@ mod stop;
 pub mod convert;
 pub mod evaluate;
 pub mod inspect;
+pub mod measure;
+pub mod preset;
+pub mod synth;
 mod write;
 
 pub mod error;

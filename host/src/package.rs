@@ -63,10 +63,18 @@ impl Package {
     ///
     /// [`Error`] when a file is absent, damaged, or does not fit the others.
     pub fn open(source: &Source) -> Result<Self, Error> {
-        let checkpoint = match source {
+        Self::from_checkpoint(match source {
             Source::Builtin { name, bytes } => Checkpoint::builtin(name, bytes)?,
             Source::Path(path) => Checkpoint::open(path)?,
-        };
+        })
+    }
+
+    /// Reads the side files of a model that is open already.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] when a file is absent, damaged, or does not fit the others.
+    pub fn from_checkpoint(checkpoint: Checkpoint) -> Result<Self, Error> {
         let json = checkpoint.file("config.json")?;
         let config =
             ModelConfig::parse(&json.ok_or(CheckpointError::NoFile { name: "config.json" })?)?;

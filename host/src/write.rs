@@ -35,69 +35,54 @@ impl Entry {
 /// How the file is laid out.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Style {
-    /// Data and every tensor start at a multiple of this many bytes of the file.
+    /// The data starts at a multiple of this many bytes of the file.
     pub(crate) align: usize,
+    /// And so does every tensor: fillers, which are tensors too, take the space between.
+    pub(crate) fill: bool,
     /// Whether the metadata gets a digest of every tensor.
     pub(crate) digests: bool,
 }
 
-/// Writes the tensors of a list in order.
-#[derive(Debug)]
-pub(crate) struct SafetensorsWriter {
-    path: PathBuf,
-    folder: PathBuf,
-    file: BufWriter<Unfinished>,
+/// What stands before the data: names, types, shapes, metadata.
+#[derive(Debug, Clone)]
+pub(crate) struct Header {
     /// Every entry with the number of bytes that fill the space before the next.
     entries: Vec<(Entry, usize)>,
     metadata: Map<String, Value>,
     style: Style,
-    header_bytes: usize,
-    next: usize,
+    /// Length of the JSON, with its padding.
+    json_bytes: usize,
 }
 
-impl SafetensorsWriter {
-    /// Starts a file beside `path`.
-    pub(crate) fn create(
-        path: &Path,
-        entries: Vec<Entry>,
-        metadata: Map<String, Value>,
-        style: Style,
-    ) -> Result<Self, Error> {
-        let error = |source| Error::Write { path: path.to_owned(), source };
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
-            _ => PathBuf::from("."),
-        };
-        let file = Unfinished::create(&folder).map_err(error)?;
-        let entries = entries
+impl Header {
+    pub(crate) fn new(entries: Vec<Entry>, mut metadata: Map<String, Value>, style: Style) -> Self {
+        let align = if style.fill { style.align } else { 1 };
+        let entries: Vec<_> = entries
             .into_iter()
             .map(|entry| {
-                let fill = entry.bytes().next_multiple_of(style.align) - entry.bytes();
+                let fill = entry.bytes().next_multiple_of(align) - entry.bytes();
                 (entry, fill)
             })
             .collect();
-        let file = BufWriter::with_capacity(1 << 20, file);
-        let path = path.to_owned();
-        let (header_bytes, next) = (0, 0);
-        let mut writer = Self { path, folder, file, entries, metadata, style, header_bytes, next };
         if style.digests {
             // Room for the digests, which are known last.
             let blank = Value::from(blake3::Hash::from_bytes([0; 32]).to_hex().as_str());
-            for (entry, _) in &writer.entries {
-                writer.metadata.insert(format!("{DIGEST_PREFIX}{}", entry.name), blank.clone());
+            for (entry, _) in &entries {
+                metadata.insert(format!("{DIGEST_PREFIX}{}", entry.name), blank.clone());
             }
         }
-        let header = writer.header();
-        writer.header_bytes = (8 + header.len()).next_multiple_of(style.align) - 8;
-        writer.write_header().map_err(|source| writer.error(source))?;
-        Ok(writer)
+        let mut header = Self { entries, metadata, style, json_bytes: 0 };
+        header.json_bytes = (8 + header.json().len()).next_multiple_of(style.align) - 8;
+        header
     }
 
-    fn error(&self, source: io::Error) -> Error {
-        Error::Write { path: self.path.clone(), source }
+    /// Bytes of the whole file.
+    pub(crate) fn file_bytes(&self) -> usize {
+        let data: usize = self.entries.iter().map(|(entry, fill)| entry.bytes() + fill).sum();
+        8 + self.json_bytes + data
     }
 
-    fn header(&self) -> Vec<u8> {
+    fn json(&self) -> Vec<u8> {
         let mut header = Map::new();
         if !self.metadata.is_empty() {
             header.insert("__metadata__".into(), Value::Object(self.metadata.clone()));
@@ -118,11 +103,63 @@ impl SafetensorsWriter {
         Value::Object(header).to_string().into_bytes()
     }
 
-    fn write_header(&mut self) -> io::Result<()> {
-        let mut header = self.header();
-        header.resize(self.header_bytes.max(header.len()), b' ');
-        self.file.write_all(&(header.len() as u64).to_le_bytes())?;
-        self.file.write_all(&header)
+    fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        let mut json = self.json();
+        json.resize(self.json_bytes.max(json.len()), b' ');
+        out.write_all(&(json.len() as u64).to_le_bytes())?;
+        out.write_all(&json)
+    }
+}
+
+/// Writes the tensors of a list in order, to a file or into memory.
+#[derive(Debug)]
+pub(crate) struct SafetensorsWriter<W> {
+    /// Name of the destination, for messages.
+    path: PathBuf,
+    out: W,
+    header: Header,
+    next: usize,
+}
+
+impl SafetensorsWriter<BufWriter<Unfinished>> {
+    /// Starts a file that will be called `path`.
+    pub(crate) fn create(path: &Path, header: Header) -> Result<Self, Error> {
+        let file = Unfinished::create(folder_of(path))
+            .map_err(|source| Error::Write { path: path.to_owned(), source })?;
+        Self::start(path, header, BufWriter::with_capacity(1 << 20, file))
+    }
+
+    /// Completes the header, makes the bytes durable and puts the file under its name.
+    ///
+    /// # Panics
+    ///
+    /// When tensors of the list are missing: a bug of the caller.
+    pub(crate) fn finish(self) -> Result<(), Error> {
+        let path = self.path.clone();
+        let error = |source| Error::Write { path: path.clone(), source };
+        let file = self.complete()?.into_inner().map_err(|failed| error(failed.into_error()))?;
+        file.appear(folder_of(&path), &path).map_err(error)
+    }
+}
+
+/// The folder that `path` is or will be in.
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+impl<W: Write + Seek> SafetensorsWriter<W> {
+    /// Starts at the beginning of `out`; `path` names it in messages.
+    pub(crate) fn start(path: &Path, header: Header, out: W) -> Result<Self, Error> {
+        let mut writer = Self { path: path.to_owned(), out, header, next: 0 };
+        writer.header.write(&mut writer.out).map_err(|source| writer.error(source))?;
+        Ok(writer)
+    }
+
+    fn error(&self, source: io::Error) -> Error {
+        Error::Write { path: self.path.clone(), source }
     }
 
     /// Writes the next tensor of the list, in pieces that `produce` hands over.
@@ -134,49 +171,50 @@ impl SafetensorsWriter {
         &mut self,
         produce: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<(), Error>) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let (entry, fill) = self.entries[self.next].clone();
+        let (entry, fill) = self.header.entries[self.next].clone();
+        let digests = self.header.style.digests;
         let mut digest = blake3::Hasher::new();
         let mut written = 0;
         produce(&mut |bytes| {
             written += bytes.len();
-            if self.style.digests {
+            if digests {
                 digest.update(bytes);
             }
-            self.file
+            self.out
                 .write_all(bytes)
                 .map_err(|source| Error::Write { path: self.path.clone(), source })
         })?;
         assert_eq!(written, entry.bytes(), "bytes of `{}`", entry.name);
-        self.file.write_all(&vec![0; fill]).map_err(|source| self.error(source))?;
-        if self.style.digests {
+        self.out.write_all(&vec![0; fill]).map_err(|source| self.error(source))?;
+        if digests {
             let digest = Value::from(digest.finalize().to_hex().as_str());
-            self.metadata.insert(format!("{DIGEST_PREFIX}{}", entry.name), digest);
+            self.header.metadata.insert(format!("{DIGEST_PREFIX}{}", entry.name), digest);
         }
         self.next += 1;
         Ok(())
     }
 
-    /// Completes the header, makes the bytes durable and puts the file under its name.
+    /// Completes the header and gives the destination back.
     ///
     /// # Panics
     ///
     /// When tensors of the list are missing: a bug of the caller.
-    pub(crate) fn finish(mut self) -> Result<(), Error> {
-        assert_eq!(self.next, self.entries.len(), "tensors written");
-        let path = self.path.clone();
-        let error = |source| Error::Write { path: path.clone(), source };
-        if self.style.digests {
-            self.file.seek(SeekFrom::Start(0)).map_err(error)?;
-            self.write_header().map_err(error)?;
+    pub(crate) fn complete(mut self) -> Result<W, Error> {
+        assert_eq!(self.next, self.header.entries.len(), "tensors written");
+        if self.header.style.digests {
+            let written = match self.out.seek(SeekFrom::Start(0)) {
+                Ok(_) => self.header.write(&mut self.out),
+                Err(error) => Err(error),
+            };
+            written.map_err(|source| self.error(source))?;
         }
-        let file = self.file.into_inner().map_err(|failed| error(failed.into_error()))?;
-        file.appear(&self.folder, &path).map_err(error)
+        Ok(self.out)
     }
 }
 
 /// A file that is being written.
 #[derive(Debug)]
-enum Unfinished {
+pub(crate) enum Unfinished {
     /// Without a name: it is gone when the process is, however that ends.
     #[cfg(target_os = "linux")]
     Nameless(File),

@@ -1,8 +1,11 @@
 //! The command line: what can be said, and its checked form.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::bench::{BenchArgs, preset_names, with_bench_as_command};
 
 /// Runs ternary language models (BitNet b1.58) in the terminal.
 ///
@@ -15,6 +18,10 @@ pub struct Cli {
     /// What to do instead of chatting.
     #[command(subcommand)]
     pub command: Option<Command>,
+    /// Measure speed: `tercet --bench --help` has its options
+    // For help and completions; `Cli::read` has turned it into the command before.
+    #[arg(long)]
+    pub bench: bool,
     /// The chat's options.
     #[command(flatten)]
     pub chat: ChatArgs,
@@ -25,6 +32,17 @@ Exit codes: 0 done, 2 wrong command line, 65 bad data (damaged model, prompt too
 66 no input, 69 device or memory not there, 70 internal error, 73 cannot write the result, \
 74 read or write failed, 78 model configuration wrong or not supported, 130 interrupted";
 
+impl Cli {
+    /// Reads a command line, program name first.
+    ///
+    /// # Errors
+    ///
+    /// What clap prints: help, the version, or what is wrong.
+    pub fn read(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        Self::try_parse_from(with_bench_as_command(args.into_iter().collect()))
+    }
+}
+
 /// Commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -34,9 +52,13 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Convert a checkpoint into one file made for mapping
     Convert(ConvertArgs),
-    /// Measure a model
+    /// Measure what a model says
     #[command(subcommand)]
     Eval(EvalCommand),
+    /// Measure speed; `tercet --bench` is the same
+    Bench(BenchArgs),
+    /// Write random weights of a true shape, to measure without a download
+    Synth(SynthArgs),
     /// Print completions for a shell
     Completions {
         /// The shell
@@ -60,7 +82,7 @@ pub struct ModelArg {
 }
 
 /// Where and how to compute.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Computing")]
 pub struct DeviceArgs {
     /// auto, cpu, cuda or cuda:N
@@ -260,6 +282,36 @@ pub struct ConvertArgs {
 pub enum Kind {
     /// One packed, self-contained file
     Tercet,
+}
+
+/// Options of `synth`.
+#[derive(Debug, Args)]
+pub struct SynthArgs {
+    /// The model whose shape it is
+    #[arg(value_parser = preset_names())]
+    pub preset: String,
+    /// What to write: a file for --to tercet, otherwise a folder; appears when it is complete
+    pub destination: PathBuf,
+    /// Kind of checkpoint
+    #[arg(long, value_enum)]
+    pub to: SynthKind,
+    /// The same seed gives the same bytes
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// No progress on stderr
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// Kinds of synthetic checkpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SynthKind {
+    /// One packed, self-contained file
+    Tercet,
+    /// A Hugging Face folder, weights packed to uint8
+    Hf,
+    /// A Hugging Face folder, master weights in bfloat16
+    Native,
 }
 
 /// What to measure.

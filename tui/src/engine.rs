@@ -85,24 +85,40 @@ pub fn with_session<R: Send>(
     let progress = Progress::new("loading", args.quiet);
     let weights = backend.upload(&model, &mut |done, total| progress.show(done, total))?;
     progress.done();
-    let rows_max = (PREFILL_ROWS_PER_THREAD * backend.threads()).max(64).min(context);
+    let rows_max = prefill_rows(&backend).min(context);
     let limits = Limits {
         slots: 1,
         positions_max: context,
         rows_max,
         logits_max: if purpose == Use::Evaluate { rows_max } else { 1 },
-        kv: match args.kv {
-            Kv::F32 => KvType::F32,
-            Kv::F16 => KvType::F16,
-        },
+        kv: kv_type(args.kv),
     };
     let ops = backend.ops(&weights, limits)?;
     let mut session = Session::new(ops, &package.config, limits);
     backend.run(|| work(&mut session))
 }
 
+/// Rows of a prefill step, unless the user says otherwise.
+#[must_use]
+pub fn prefill_rows(backend: &CpuBackend) -> usize {
+    (PREFILL_ROWS_PER_THREAD * backend.threads()).max(64)
+}
+
+/// The host's name for the cache's number type.
+#[must_use]
+pub fn kv_type(kv: Kv) -> KvType {
+    match kv {
+        Kv::F32 => KvType::F32,
+        Kv::F16 => KvType::F16,
+    }
+}
+
 /// The CPU backend that the options ask for.
-fn cpu(args: &DeviceArgs) -> Result<CpuBackend, Failure> {
+///
+/// # Errors
+///
+/// [`Failure`] for a device that is not there and for an unknown SIMD level.
+pub fn cpu(args: &DeviceArgs) -> Result<CpuBackend, Failure> {
     if let Device::Cuda(number) = args.device {
         return Err(Failure::Unavailable {
             what: format!("--device cuda:{number}: this version of tercet has no CUDA backend"),

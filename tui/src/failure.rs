@@ -42,6 +42,8 @@ pub enum Failure {
     Internal,
     /// Reading stdin or writing stdout failed.
     Io(io::Error),
+    /// Ended by the user, and what was done until then is there.
+    Interrupted,
 }
 
 impl<E: Into<Error>> From<E> for Failure {
@@ -74,6 +76,9 @@ impl Failure {
                 format!("cannot read standard input or write standard output: {error}"),
                 "check what the program is connected to",
             ),
+            Self::Interrupted => {
+                ("interrupted".into(), "what was finished until then is in the output")
+            }
         }
     }
 
@@ -88,6 +93,7 @@ impl Failure {
             Self::Usage { .. } => ExitCode::Usage,
             Self::Internal => ExitCode::Internal,
             Self::Io(_) => ExitCode::Io,
+            Self::Interrupted => ExitCode::Interrupted,
         }
     }
 

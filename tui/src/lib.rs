@@ -11,12 +11,14 @@ pub mod engine;
 pub mod signals;
 
 pub mod answer;
+pub mod bench;
 pub mod chat;
 pub mod convert;
 pub mod evaluate;
 pub mod inspect;
 pub mod manual;
 pub mod run;
+pub mod synth;
 
 pub mod clean;
 pub mod failure;

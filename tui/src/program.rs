@@ -5,18 +5,16 @@ use std::io::{stdin, stdout};
 use std::panic::catch_unwind;
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use crate::args::{Cli, Command};
 use crate::clean::OneLine;
 use crate::failure::{Failure, note};
 use crate::signals::Signals;
-use crate::{chat, convert, evaluate, inspect, manual, run};
+use crate::{bench, chat, convert, evaluate, inspect, manual, run, synth};
 
 /// The whole program. In the library, so that tests run what users run.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
     // Before any thread or file of ours exists: the child that renders templates limits itself.
     if let Some(Command::Render) = cli.command {
         return tercet_host::text::render_child_main(stdin(), stdout());
@@ -43,6 +41,8 @@ fn obey(cli: &Cli, signals: &Signals) -> Result<(), Failure> {
         Some(Command::Inspect(args)) => inspect::inspect(args),
         Some(Command::Convert(args)) => convert::convert(args),
         Some(Command::Eval(command)) => evaluate::evaluate(command),
+        Some(Command::Bench(args)) => bench::bench(args, signals, &mut stdout()),
+        Some(Command::Synth(args)) => synth::synth(args),
         Some(Command::Completions { shell }) => manual::completions(*shell),
         Some(Command::Man { command }) => manual::man(command.as_deref()),
         Some(Command::Render) => Ok(()),

@@ -32,6 +32,12 @@ impl Signals {
         Ok(signals)
     }
 
+    /// The same without the system: only [`Signals::cancel`] stops anything.
+    #[must_use]
+    pub fn detached() -> Self {
+        Self { cancel: Cancel::default(), exits: Arc::new(AtomicBool::new(true)) }
+    }
+
     /// Lets Ctrl-C stop `answer` instead of the program while it runs.
     pub fn during<R>(&self, answer: impl FnOnce() -> R) -> R {
         self.cancel.clear();

@@ -23,6 +23,16 @@ pub enum DeviceError {
         /// Its size in bytes.
         needed: u64,
     },
+    /// What is to be done takes more memory than there is; found out before it was tried.
+    #[error("{what} takes {:.2} GB, {:.2} GB are free", gb(*needed), gb(*available))]
+    TooLarge {
+        /// What was to be done.
+        what: &'static str,
+        /// Bytes it would take.
+        needed: u64,
+        /// Bytes that could be had.
+        available: u64,
+    },
     /// The weights turned out to be damaged while they were loaded.
     #[error(transparent)]
     Weights(#[from] ModelError),
@@ -64,12 +74,21 @@ impl DeviceError {
             Self::OutOfMemory { .. } => {
                 "choose a shorter context (--ctx), a smaller cache (--kv f16), or free memory"
             }
+            Self::TooLarge { .. } => {
+                "choose a smaller model, a shorter context, fewer sequences, or free memory"
+            }
             Self::Weights(error) => error.hint(),
             Self::Threads { .. } => "ask for fewer threads (--threads)",
             Self::NotFinite { .. } => "download or convert the model again",
             Self::Divergence { .. } => "report this, with the model and the machine",
         }
     }
+}
+
+/// Billions of bytes, to show.
+#[allow(clippy::cast_precision_loss, reason = "shown with two digits")]
+fn gb(bytes: u64) -> f64 {
+    bytes as f64 / 1e9
 }
 
 /// Number type of the key/value cache.

@@ -1,4 +1,4 @@
-//! Files in memory: the only place that maps.
+//! Files in memory: the only place that maps them.
 
 #![allow(unsafe_code, reason = "a mapping of a file that others can change")]
 
@@ -6,18 +6,20 @@ use core::ops::Deref;
 use std::fs::File;
 use std::path::Path;
 
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapMut};
 
 use super::CheckpointError;
 use super::truncation;
 
-/// The bytes of one file, mapped read-only, or of a file that is part of the program.
+/// The bytes of one file: mapped read-only, part of the program, or made by it.
 #[derive(Debug)]
 pub(super) enum Bytes {
     /// A file on disk.
     Mapped(MappedFile),
     /// A file built into the program.
     Builtin(&'static [u8]),
+    /// A file that never was on disk.
+    Made(Mmap),
 }
 
 impl Deref for Bytes {
@@ -26,6 +28,7 @@ impl Deref for Bytes {
         match self {
             Self::Mapped(file) => &file.map,
             Self::Builtin(bytes) => bytes,
+            Self::Made(map) => map,
         }
     }
 }
@@ -59,4 +62,17 @@ impl Bytes {
         let watch = truncation::Watch::new(map.as_ptr() as usize, map.len());
         Ok(Self::Mapped(MappedFile { map, _watch: watch }))
     }
+}
+
+/// Zeros that cost memory when they are first written, in huge pages where the system has them.
+///
+/// # Errors
+///
+/// The system's reason, when there is no room for `bytes`.
+pub(crate) fn anonymous(bytes: usize) -> std::io::Result<MmapMut> {
+    let map = MmapMut::map_anon(bytes.max(1))?;
+    // Advice: a system without huge pages is as right, only slower.
+    #[cfg(target_os = "linux")]
+    let _ = map.advise(memmap2::Advice::HugePage);
+    Ok(map)
 }

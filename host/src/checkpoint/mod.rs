@@ -1,7 +1,7 @@
 //! [`Checkpoint`]: a model's files, mapped; tensors and side files by name.
 //!
-//! Three sources look alike from here on: a folder in Hugging Face's layout, a `.tercet` file, and
-//! a `.tercet` file built into the program. Every size is checked against the file before it is
+//! Four sources look alike from here on: a folder in Hugging Face's layout, a `.tercet` file, one
+//! built into the program, and one made in memory (`synth.rs`). Every size is checked against the file before it is
 //! believed.
 
 mod header;
@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 
 pub use header::HeaderError;
 use mapped::Bytes;
+pub(crate) use mapped::anonymous;
+use memmap2::Mmap;
 pub use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use tercet_core::{Layout, Rows128};
@@ -222,6 +224,17 @@ impl Checkpoint {
         checkpoint.checked_tercet(Path::new(name))
     }
 
+    /// Takes the bytes of a `.tercet` file that was made in memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`Checkpoint::open`].
+    pub(crate) fn made(name: &str, bytes: Mmap) -> Result<Self, CheckpointError> {
+        let mut checkpoint = Self::empty(name.to_owned(), None);
+        checkpoint.add_shard(Path::new(name), Bytes::Made(bytes))?;
+        checkpoint.checked_tercet(Path::new(name))
+    }
+
     /// Whether the metadata is that of a `.tercet` file we read.
     fn checked_tercet(self, path: &Path) -> Result<Self, CheckpointError> {
         let path = path.to_owned();
@@ -300,6 +313,12 @@ impl Checkpoint {
     #[must_use]
     pub fn file_bytes(&self) -> u64 {
         self.shards.iter().map(|shard| shard.bytes.len() as u64).sum()
+    }
+
+    /// All bytes of the first file, to compare.
+    #[cfg(test)]
+    pub(crate) fn first_file(&self) -> &[u8] {
+        &self.shards[0].bytes
     }
 
     /// The value of `key` in the metadata of the first file.

@@ -8,7 +8,7 @@ use crate::backend::{Ops, TokenId};
 use crate::checkpoint::Dtype;
 use crate::error::Error;
 use crate::session::Session;
-use crate::write::{Entry, SafetensorsWriter, Style};
+use crate::write::{Entry, Header, SafetensorsWriter, Style};
 
 /// Writes the logits of `tokens`, used as they are, to a safetensors file with one tensor `logits`,
 /// F32, `(tokens, vocab)`; row `i` sees tokens `0..=i`. `progress` hears rows done and rows in all.
@@ -25,8 +25,8 @@ pub fn write_logits<O: Ops>(
 ) -> Result<(), Error> {
     let entry =
         Entry { name: "logits".into(), dtype: Dtype::F32, shape: vec![tokens.len(), vocab] };
-    let style = Style { align: 8, digests: false };
-    let mut writer = SafetensorsWriter::create(out, vec![entry], Map::new(), style)?;
+    let style = Style { align: 8, fill: false, digests: false };
+    let mut writer = SafetensorsWriter::create(out, Header::new(vec![entry], Map::new(), style))?;
     writer.tensor(|write| {
         let mut done = 0;
         let mut written = Ok(());

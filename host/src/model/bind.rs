@@ -1,5 +1,5 @@
-//! From names to roles. The names of Hugging Face's layouts stand in this file and nowhere else
-//! (transformers 5.23.0 `models/{llama,bitnet,opt}`, BitBLAS 0c51e34
+//! From names to roles. The names of Hugging Face's layouts stand in this file and, to be written,
+//! in `synth/names.rs` (transformers 5.23.0 `models/{llama,bitnet,opt}`, BitBLAS 0c51e34
 //! `integration/BitNet/modeling_bitnet.py`).
 
 use core::cell::RefCell;

@@ -25,6 +25,7 @@ mod vetting;
 
 pub use chat::{ChatFormat, TextError};
 pub use jail::render_child_main;
+pub(crate) use jinja::utc_now;
 pub use stream::TextStream;
 pub use template::{ChatTemplate, Message, Rendered, Renderer, TemplateContext, TemplateError};
 pub use tokenizer::{Tokenizer, TokenizerError};

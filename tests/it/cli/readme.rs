@@ -1,9 +1,9 @@
 //! Command lines of the README: what it tells people to type can be typed.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 
-use clap::Parser;
 use tercet::args::Cli;
 use tercet_tests::skipped;
 
@@ -121,7 +121,7 @@ fn is_tercet(words: &[String]) -> bool {
 
 /// Why the parser refuses `words`; help and version are answers, not refusals.
 fn refusal(words: &[String]) -> Option<String> {
-    let error = Cli::try_parse_from(words).err()?;
+    let error = Cli::read(words.iter().map(OsString::from)).err()?;
     error.use_stderr().then(|| error.to_string())
 }
 

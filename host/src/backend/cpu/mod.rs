@@ -112,6 +112,32 @@ impl CpuLinear<'_> {
             CpuMatrix::Float(matrix) => matrix.rows,
         }
     }
+
+    fn bytes(&self) -> usize {
+        let weights = match &self.matrix {
+            CpuMatrix::Ternary(matrix) => matrix.bytes.len(),
+            CpuMatrix::Float(matrix) => matrix.bytes.len(),
+        };
+        weights + 4 * self.bias.as_ref().map_or(0, Vec::len)
+    }
+}
+
+impl CpuWeights<'_> {
+    /// Bytes of weights that a step reads, however many rows it has: every linear and norm and the
+    /// head. Of the tables that are not also the head a row is read per token, which is left out.
+    #[must_use]
+    pub fn bytes_per_step(&self) -> u64 {
+        let norm = |norm: &Norm| 4 * (norm.weight.len() + norm.bias.as_ref().map_or(0, Vec::len));
+        let layer = |layer: &CpuLayer<'_>| -> usize {
+            let linears = layer.qkv.iter().chain([&layer.attention_out]).chain(&layer.gate);
+            let linears = linears.chain([&layer.up, &layer.down]).map(CpuLinear::bytes);
+            let norms = [&layer.attention_norm, &layer.ffn_norm].into_iter();
+            let norms = norms.chain(&layer.attention_sub_norm).chain(&layer.ffn_sub_norm);
+            linears.chain(norms.map(norm)).sum()
+        };
+        let layers: usize = self.layers.iter().map(layer).sum();
+        (layers + norm(&self.final_norm) + self.head.bytes.len()) as u64
+    }
 }
 
 impl Backend for CpuBackend {

@@ -28,6 +28,11 @@ pub(super) use lexer::SyntaxError;
 pub(super) use request::{RenderError, Request};
 pub(super) use statement::translate;
 
+/// Now, in Coordinated Universal Time, as ISO 8601 writes it.
+pub(crate) fn utc_now() -> String {
+    clock::Clock::now().format("%FT%TZ").unwrap_or_default()
+}
+
 /// Functions of ours begin with this; names in a template may not.
 const PREFIX: &str = "tercet_";
 

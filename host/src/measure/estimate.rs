@@ -1,0 +1,38 @@
+//! What a session will take, before anything is allocated.
+
+use tercet_core::Rows128;
+
+use crate::backend::{KvType, Limits};
+use crate::config::ModelConfig;
+use crate::kv::KvLayout;
+use crate::model::{Layer, Model};
+use crate::ternary::Codes;
+
+/// Bytes that a session under `limits` takes beside the weights: the whole cache, as if every
+/// position were used, and the buffers of a step, rounded up.
+#[must_use]
+pub fn session_bytes(config: &ModelConfig, limits: &Limits) -> u64 {
+    let number = match limits.kv {
+        KvType::F32 => 4,
+        KvType::F16 => 2,
+    };
+    let cache = KvLayout::new(config, limits).elements().unwrap_or(usize::MAX);
+    let cache = (cache as u64).saturating_mul(2 * number);
+
+    let (query, kv) = (config.query_width(), config.kv_width());
+    let widest = Rows128::padded_cols(config.hidden.max(query).max(config.ffn));
+    // Floats between operations, and the quantised rows (INT8, products, exact sums).
+    let row = 4 * (config.hidden + 2 * query + 2 * kv + config.ffn) + 16 * widest;
+    let logits = 4 * (config.hidden + if limits.logits_max > 1 { 2 } else { 1 } * config.vocab);
+    let rows = (limits.rows_max * row + limits.logits_max * logits) as u64;
+    cache.saturating_add(rows)
+}
+
+/// Bytes that bringing a model to the CPU allocates: none for matrices that are used where they
+/// are mapped, all of them otherwise.
+#[must_use]
+pub fn upload_bytes(model: &Model<'_>) -> u64 {
+    let matrices = model.layers.iter().flat_map(Layer::matrices);
+    let packed = matrices.filter(|matrix| !matches!(matrix.codes, Codes::Rows128 { .. }));
+    packed.map(|matrix| (matrix.rows * Rows128::row_bytes(matrix.cols)) as u64).sum()
+}
