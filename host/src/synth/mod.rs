@@ -1,9 +1,9 @@
 //! Random weights of a true shape: a model that can be measured, without a download.
 //!
 //! Numbers depend on the seed and on a tensor's name and nothing else: the same seed gives the same
-//! bytes, in memory and on disk, and every [`Kind`] holds the same model. About a third of the trits
-//! is zero (21/64); units are powers of two chosen so that activations keep their size; there is no
-//! tokenizer, so such a model runs on token ids. What it says is noise.
+//! bytes, in memory and on disk, and every [`Kind`] holds the same model. About a third of the
+//! trits is zero (21/64); units are powers of two chosen so that activations keep their size; there
+//! is no tokenizer, so such a model runs on token ids. What it says is noise.
 
 mod files;
 mod names;

@@ -53,8 +53,8 @@ impl Random {
     /// Bytes of one step of [`Self::codes`] and [`Self::floats`].
     pub(super) const STEP: usize = 16 * LANES;
 
-    /// Fills `out` with two-bit codes, four a byte: 1 (a trit of zero) with probability 21/64, 0 and
-    /// 2 (minus and plus one) with 43/128 each.
+    /// Fills `out` with two-bit codes, four a byte: 1 (a trit of zero) with probability 21/64, 0
+    /// and 2 (minus and plus one) with 43/128 each.
     ///
     /// The stream moves in steps of [`Self::STEP`] bytes; what a last, shorter step leaves over is
     /// dropped.

@@ -68,16 +68,17 @@ pub struct BenchArgs {
 }
 
 const NOTES: &str = "\
-Suites: `llama-bench` has a row for each of -p and of -n, at each depth and batch: ppN reads N tokens \
-and makes the logits of the last, tgN generates N. `bitblas` is BitBLAS's table: whole forward passes \
-from an empty cache, logits for every position (1x1, 128x1, 1x2048: sequences x tokens). `generate` is \
-prompt and answer in one (sequences/prompt/answer: 16/32/128, 1/512/1024, 32/32/128); its t/s counts \
-all tokens, `new t/s` only those of the answer. Each test has a session of its own.
+Suites: `llama-bench` has a row for each of -p and of -n, at each depth and batch: ppN reads N \
+tokens and makes the logits of the last, tgN generates N. `bitblas` is BitBLAS's table: whole \
+forward passes from an empty cache, logits for every position (1x1, 128x1, 1x2048: sequences x \
+tokens). `generate` is prompt and answer in one (sequences/prompt/answer: 16/32/128, 1/512/1024, \
+32/32/128); its t/s counts all tokens, `new t/s` only those of the answer. Each test has a \
+session of its own.
 
 Tokenising is never part of a time. Choosing tokens is part of `generate` (greedy) and of nothing \
-else: ppN and tgN are forward passes on given tokens, as in llama-bench. The bandwidth is what as many \
-threads read with plain loads just before the test; the share is that of weights, cache and head, each \
-read once per step. Ctrl-C ends with what was measured.";
+else: ppN and tgN are forward passes on given tokens, as in llama-bench. The bandwidth is what as \
+many threads read with plain loads just before the test; the share is that of weights, cache and \
+head, each read once per step. Ctrl-C ends with what was measured.";
 
 /// Which tests are run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -182,7 +182,8 @@ impl Bench<'_> {
         }
     }
 
-    /// One test: bandwidth, then runs. Returns the row, if a run was finished, and whether all were.
+    /// One test: bandwidth, then runs. Returns the row, if a run was finished, and whether all
+    /// were.
     fn test(
         &self,
         test: &Test,

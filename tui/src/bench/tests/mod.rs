@@ -1,0 +1,4 @@
+//! The loop on a scripted device, and whole runs.
+
+mod scripted;
+mod whole;
