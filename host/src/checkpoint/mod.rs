@@ -1,8 +1,8 @@
 //! [`Checkpoint`]: a model's files, mapped; tensors and side files by name.
 //!
 //! Four sources look alike from here on: a folder in Hugging Face's layout, a `.tercet` file, one
-//! built into the program, and one made in memory (`synth/`). Every size is checked against the file
-//! before it is believed.
+//! built into the program, and one made in memory (`synth/`). Every size is checked against the
+//! file before it is believed.
 
 mod header;
 mod mapped;
