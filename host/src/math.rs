@@ -17,39 +17,29 @@ pub(crate) const DOT_STRETCH: usize = 4 * DOT_LANES;
 /// When the lengths differ.
 #[cfg(test)]
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0.0_f32; DOT_LANES];
-    add_dot(a, b, &mut lanes);
-    fold(&lanes)
-}
-
-/// Adds the products of `a` and `b` to the lanes of a dot product, in order. Only the last part of
-/// a vector may have a length that is no multiple of 128.
-///
-/// # Panics
-///
-/// When the lengths differ.
-#[inline(always)]
-pub(crate) fn add_dot(a: &[f32], b: &[f32], lanes: &mut [f32; DOT_LANES]) {
     assert_eq!(a.len(), b.len(), "a dot product of different lengths");
-    // A copy, so that it stays in registers while the stretches go by.
-    let mut sums = *lanes;
+    let mut lanes = [0.0_f32; DOT_LANES];
     let (a_stretches, a_rest) = a.as_chunks::<DOT_STRETCH>();
     let (b_stretches, b_rest) = b.as_chunks::<DOT_STRETCH>();
     for (a, b) in a_stretches.iter().zip(b_stretches) {
-        add_products(a, b, &mut sums);
+        add_products(a, b, &mut lanes);
     }
     if !a_rest.is_empty() {
         let (mut a, mut b) = ([0.0; DOT_STRETCH], [0.0; DOT_STRETCH]);
         a[..a_rest.len()].copy_from_slice(a_rest);
         b[..b_rest.len()].copy_from_slice(b_rest);
-        add_products(&a, &b, &mut sums);
+        add_products(&a, &b, &mut lanes);
     }
-    *lanes = sums;
+    fold(&lanes)
 }
 
 /// Adds the products of one stretch to the lanes, in order.
 #[inline(always)]
-fn add_products(a: &[f32; DOT_STRETCH], b: &[f32; DOT_STRETCH], lanes: &mut [f32; DOT_LANES]) {
+pub(crate) fn add_products(
+    a: &[f32; DOT_STRETCH],
+    b: &[f32; DOT_STRETCH],
+    lanes: &mut [f32; DOT_LANES],
+) {
     for (lane, sum) in lanes.iter_mut().enumerate() {
         let product = |time: usize| a[lane + time * DOT_LANES] * b[lane + time * DOT_LANES];
         *sum = (((*sum + product(0)) + product(1)) + product(2)) + product(3);
