@@ -1,8 +1,8 @@
 //! A mapped file that is cut short while in use ends in a sentence, not in a crash.
 //!
 //! The kernel answers a read past the new end with SIGBUS. There is no way to go on: the bytes are
-//! gone. [`install`] replaces the default death by one with a message and exit code 74, but only
-//! for addresses inside our own mappings; any other SIGBUS keeps its meaning.
+//! gone. [`install_truncation_guard`] replaces the default death by one with a message and exit
+//! code 74, but only for addresses inside our own mappings; any other SIGBUS keeps its meaning.
 
 #![allow(unsafe_code, reason = "a signal handler")]
 

@@ -52,7 +52,7 @@ impl Sums<'_> {
         let linear = self.matrices[matrix];
         let sum = self.sums[matrix][feature * self.batch + self.row];
         let value = match &linear.matrix {
-            #[allow(clippy::cast_precision_loss, reason = "exact: config.rs keeps rows narrow")]
+            #[allow(clippy::cast_precision_loss, reason = "exact: ModelConfig keeps rows narrow")]
             CpuMatrix::Ternary(matrix) => (sum as f32 * self.unit) * matrix.unit,
             CpuMatrix::Float(_) => f32::from_bits(sum.cast_unsigned()),
         };
