@@ -4,8 +4,10 @@
 //! every device. Their meaning is what [`cpu`] computes.
 
 pub mod cpu;
+pub mod cuda;
 pub mod lock_step;
 
+use self::cuda::driver::CudaError;
 use crate::model::{Model, ModelError};
 use crate::sampler::Sampler;
 
@@ -36,6 +38,9 @@ pub enum DeviceError {
     /// The weights turned out to be damaged while they were loaded.
     #[error(transparent)]
     Weights(#[from] ModelError),
+    /// The GPU, or its driver.
+    #[error(transparent)]
+    Cuda(#[from] CudaError),
     /// The thread pool could not be made.
     #[error("cannot start {threads} threads: {reason}")]
     Threads {
@@ -78,6 +83,7 @@ impl DeviceError {
                 "choose a smaller model, a shorter context, fewer sequences, or free memory"
             }
             Self::Weights(error) => error.hint(),
+            Self::Cuda(error) => error.hint(),
             Self::Threads { .. } => "ask for fewer threads (--threads)",
             Self::NotFinite { .. } => "download or convert the model again",
             Self::Divergence { .. } => "report this, with the model and the machine",

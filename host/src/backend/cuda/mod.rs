@@ -1,0 +1,3 @@
+//! NVIDIA GPUs: the driver, found at run time, and the precompiled kernels on it.
+
+pub mod driver;
