@@ -6,15 +6,16 @@ use std::hash::RandomState;
 use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use tercet_host::backend::cpu::{CpuBackend, CpuOps, Simd};
-use tercet_host::backend::{Backend, KvType, Limits};
+use tercet_host::backend::cpu::{CpuBackend, Simd};
+use tercet_host::backend::{AnyOps, Backend, KvType, Limits};
 use tercet_host::package::{Package, Source};
 use tercet_host::sampler::Sampling;
 use tercet_host::session::Session;
 use tercet_host::text::Renderer;
 
-use crate::args::{Device, DeviceArgs, Kv, ModelArg, SamplingArgs};
+use crate::args::{DeviceArgs, Kv, ModelArg, SamplingArgs};
 use crate::builtin;
+use crate::device::{self, Chosen};
 use crate::failure::Failure;
 
 /// Longest context that is taken unasked: the cache of a model trained for 32,768 positions would
@@ -68,7 +69,10 @@ pub enum Use {
     Evaluate,
 }
 
-/// Uploads the model, makes a session and hands it to `work`, on a thread of the pool.
+/// A session on whichever device was chosen.
+pub type AnySession<'w> = Session<AnyOps<'w>>;
+
+/// Chooses the device, uploads the model, makes a session and hands it to `work`.
 ///
 /// # Errors
 ///
@@ -78,24 +82,55 @@ pub fn with_session<R: Send>(
     args: &DeviceArgs,
     context: usize,
     purpose: Use,
-    work: impl FnOnce(&mut Session<CpuOps<'_>>) -> Result<R, Failure> + Send,
+    work: impl FnOnce(&mut AnySession<'_>) -> Result<R, Failure> + Send,
 ) -> Result<R, Failure> {
-    let backend = cpu(args)?;
-    let model = package.bind()?;
-    let progress = Progress::new("loading", args.quiet);
-    let weights = backend.upload(&model, &mut |done, total| progress.show(done, total))?;
-    progress.done();
-    let rows_max = prefill_rows(&backend).min(context);
-    let limits = Limits {
+    match device::choose(args)? {
+        Chosen::Cpu => {
+            let backend = cpu(args)?;
+            let rows_max = prefill_rows(&backend);
+            on_device(
+                &backend,
+                package,
+                args,
+                limits(args, context, purpose, rows_max),
+                |session| {
+                    // On a thread of the pool, which other threads would first have to wake.
+                    backend.run(|| work(session))
+                },
+            )
+        }
+    }
+}
+
+/// What a session may use.
+fn limits(args: &DeviceArgs, context: usize, purpose: Use, rows_max: usize) -> Limits {
+    let rows_max = rows_max.min(context);
+    Limits {
         slots: 1,
         positions_max: context,
         rows_max,
         logits_max: if purpose == Use::Evaluate { rows_max } else { 1 },
         kv: kv_type(args.kv),
-    };
-    let ops = backend.ops(&weights, limits)?;
-    let mut session = Session::new(ops, &package.config, limits);
-    backend.run(|| work(&mut session))
+    }
+}
+
+fn on_device<B, R>(
+    backend: &B,
+    package: &Package,
+    args: &DeviceArgs,
+    limits: Limits,
+    work: impl FnOnce(&mut AnySession<'_>) -> Result<R, Failure>,
+) -> Result<R, Failure>
+where
+    B: Backend,
+    for<'w> B::Ops<'w>: Send,
+{
+    let model = package.bind()?;
+    let progress = Progress::new("loading", args.quiet);
+    let weights = backend.upload(&model, &mut |done, total| progress.show(done, total))?;
+    progress.done();
+    let ops: AnyOps<'_> = Box::new(backend.ops(&weights, limits)?);
+    work(&mut Session::new(ops, &package.config, limits))
 }
 
 /// Rows of a prefill step, unless the user says otherwise.
@@ -117,14 +152,8 @@ pub fn kv_type(kv: Kv) -> KvType {
 ///
 /// # Errors
 ///
-/// [`Failure`] for a device that is not there and for an unknown SIMD level.
+/// [`Failure`] for an unknown SIMD level, and when there are no threads.
 pub fn cpu(args: &DeviceArgs) -> Result<CpuBackend, Failure> {
-    if let Device::Cuda(number) = args.device {
-        return Err(Failure::Unavailable {
-            what: format!("--device cuda:{number}: this version of tercet has no CUDA backend"),
-            hint: "leave --device out, or say --device cpu",
-        });
-    }
     let simd = match &args.simd {
         None => Simd::detect(),
         Some(name) => Simd::by_name(name).map_err(|error| Failure::Usage {

@@ -7,6 +7,7 @@ pub mod args;
 pub mod program;
 
 pub mod builtin;
+pub mod device;
 pub mod engine;
 pub mod signals;
 

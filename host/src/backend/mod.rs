@@ -219,6 +219,52 @@ pub trait Ops {
     fn write(&mut self, buffer: Buffer, values: &[f32]) -> Result<(), DeviceError>;
 }
 
+/// Any device's operations, where only the running program knows which: one call through a pointer
+/// for each operation, which is nothing beside the operation.
+pub type AnyOps<'w> = Box<dyn Ops + Send + 'w>;
+
+impl<O: Ops + ?Sized> Ops for Box<O> {
+    fn embed(&mut self, rows: &[Row]) -> Result<(), DeviceError> {
+        (**self).embed(rows)
+    }
+
+    fn qkv(&mut self, layer: usize) -> Result<(), DeviceError> {
+        (**self).qkv(layer)
+    }
+
+    fn attend(&mut self, layer: usize) -> Result<(), DeviceError> {
+        (**self).attend(layer)
+    }
+
+    fn attention_out(&mut self, layer: usize) -> Result<(), DeviceError> {
+        (**self).attention_out(layer)
+    }
+
+    fn gate_up(&mut self, layer: usize) -> Result<(), DeviceError> {
+        (**self).gate_up(layer)
+    }
+
+    fn down(&mut self, layer: usize) -> Result<(), DeviceError> {
+        (**self).down(layer)
+    }
+
+    fn logits(&mut self) -> Result<(), DeviceError> {
+        (**self).logits()
+    }
+
+    fn choose(&mut self, asked: usize, sampler: &mut Sampler) -> Result<TokenId, DeviceError> {
+        (**self).choose(asked, sampler)
+    }
+
+    fn read(&mut self, buffer: Buffer) -> Result<Vec<f32>, DeviceError> {
+        (**self).read(buffer)
+    }
+
+    fn write(&mut self, buffer: Buffer, values: &[f32]) -> Result<(), DeviceError> {
+        (**self).write(buffer, values)
+    }
+}
+
 /// The buffers between operations; `rows` are those of the step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Buffer {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use cust::context::{Context as CustContext, CurrentContext, ResourceLimit};
 use cust::device::{Device as CustDevice, DeviceAttribute};
 use cust::{CudaApiVersion, CudaFlags};
-use tercet_kernels_ptx::ptx::ComputeCapability;
+use tercet_kernels_ptx::ptx::{ComputeCapability, Target};
 
 use super::codes::Code;
 use super::error::{CudaError, DriverVersion, checked, done};
@@ -20,7 +20,7 @@ use super::shim;
 const SHARED_MEMORY_PER_BLOCK_OPTIN: u32 = 97;
 
 /// What the driver says of its version, even before it has been initialised.
-pub(super) fn version() -> Result<DriverVersion, CudaError> {
+fn version() -> Result<DriverVersion, CudaError> {
     let version = checked(CudaApiVersion::get)?;
     let number = version.major() * 1000 + version.minor() * 10;
     Ok(DriverVersion(u32::try_from(number).unwrap_or(0)))
@@ -43,7 +43,7 @@ impl Driver {
     pub fn open() -> Result<Self, CudaError> {
         let version = version()?;
         if version < DriverVersion::MIN {
-            return Err(CudaError::DriverTooOld { driver: version, symbol: None });
+            return Err(CudaError::DriverTooOld { driver: Some(version), symbol: None });
         }
         checked(|| cust::init(CudaFlags::empty()))?;
         Ok(Self { version })
@@ -81,6 +81,29 @@ impl Driver {
         }
         Ok(devices.swap_remove(number))
     }
+}
+
+/// A device that the kernels run on: number `number`, or the first there is.
+///
+/// # Errors
+///
+/// Those of [`Driver::open`] and [`Driver::device`], and [`CudaError::DeviceTooOld`].
+pub fn usable(number: Option<u32>) -> Result<Device, CudaError> {
+    let driver = Driver::open()?;
+    let fit = |device: &Device| device.capability >= Target::SM_80.capability;
+    let device = match number {
+        Some(number) => driver.device(number as usize)?,
+        None => {
+            let mut devices = driver.devices()?;
+            let first = devices.iter().position(fit).unwrap_or(0);
+            devices.swap_remove(first)
+        }
+    };
+    if fit(&device) {
+        return Ok(device);
+    }
+    let Device { name, capability, .. } = device;
+    Err(CudaError::DeviceTooOld { name, capability })
 }
 
 /// A device, and what it says of itself.

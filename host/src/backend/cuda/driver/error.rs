@@ -1,6 +1,10 @@
 //! [`CudaError`]: what the driver would not do, in the driver's own words and in ours.
 
+#![allow(unsafe_code, reason = "asks the driver for its version where cust would ask in a circle")]
+
 use core::fmt;
+
+use tercet_kernels_ptx::ptx::{ComputeCapability, Target};
 
 use super::codes::Code;
 use super::shim::{self, Failed, Why};
@@ -41,13 +45,10 @@ pub enum CudaError {
         reason: String,
     },
     /// The driver is older than what is needed of it.
-    #[error(
-        "the NVIDIA driver speaks CUDA {driver}{}; CUDA {} or newer is needed",
-        lacks(*symbol), DriverVersion::MIN
-    )]
+    #[error("the NVIDIA driver {}; CUDA {} or newer is needed", too_old(*driver, *symbol), DriverVersion::MIN)]
     DriverTooOld {
-        /// What it speaks.
-        driver: DriverVersion,
+        /// What it speaks; `None` when it does not even say.
+        driver: Option<DriverVersion>,
         /// A function that it does not have.
         symbol: Option<&'static str>,
     },
@@ -68,14 +69,12 @@ pub enum CudaError {
         count: usize,
     },
     /// The device is older than every kernel.
-    #[error("{name} has compute capability {major}.{minor}; no kernel runs below 8.0")]
+    #[error("{name} has compute capability {capability}; no kernel runs below {}", Target::SM_80.capability)]
     DeviceTooOld {
         /// The device.
         name: String,
-        /// Its compute capability, before the point.
-        major: u32,
-        /// After the point.
-        minor: u32,
+        /// Its compute capability.
+        capability: ComputeCapability,
     },
     /// The driver would not compile a kernel.
     #[error("the driver refused kernel `{kernel}`: {code}{}", in_words(log))]
@@ -181,8 +180,14 @@ impl CudaError {
     /// Whether there simply is no NVIDIA GPU here to speak of: nothing that is broken.
     #[must_use]
     pub fn is_absence(&self) -> bool {
-        matches!(self, Self::NoDriver { .. })
-            || matches!(self, Self::NoDevice { code: Code::NO_DEVICE, .. })
+        match self {
+            // A library that is there and cannot be loaded is broken, and has another reason.
+            Self::NoDriver { reason } => {
+                reason.starts_with("libcuda.so.1") && reason.contains("No such file")
+            }
+            Self::NoDevice { code, .. } => *code == Code::NO_DEVICE,
+            _ => false,
+        }
     }
 
     /// The driver's code, where a call was made and refused.
@@ -199,8 +204,10 @@ impl CudaError {
     }
 }
 
-fn lacks(symbol: Option<&'static str>) -> String {
-    symbol.map_or_else(String::new, |symbol| format!(" and has no {symbol}"))
+fn too_old(driver: Option<DriverVersion>, symbol: Option<&'static str>) -> String {
+    let speaks = driver.map(|driver| format!("speaks CUDA {driver}"));
+    let lacks = symbol.map(|symbol| format!("has no {symbol}"));
+    speaks.into_iter().chain(lacks).collect::<Vec<_>>().join(" and ")
 }
 
 fn in_words(log: &str) -> String {
@@ -230,7 +237,11 @@ fn from_failed(Failed { call, why }: Failed) -> CudaError {
             CudaError::NoDriver { reason: shim::no_library().unwrap_or("it went away").into() }
         }
         Why::NoFunction => {
-            let driver = super::device::version().unwrap_or(DriverVersion(0));
+            // Not through `cust`: were it this very function, it would be asked for ever.
+            let mut version = 0_i32;
+            // SAFETY: `version` is the `int` that the driver writes.
+            let answer = unsafe { shim::cuDriverGetVersion((&raw mut version).cast()) };
+            let driver = u32::try_from(version).ok().filter(|_| answer == 0).map(DriverVersion);
             CudaError::DriverTooOld { driver, symbol: Some(call) }
         }
         Why::Code(code) => match Code(code) {

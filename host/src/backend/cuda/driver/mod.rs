@@ -24,7 +24,7 @@ mod shim;
 mod stream;
 
 pub use codes::Code;
-pub use device::{Context, Device, Driver, Memory};
+pub use device::{Context, Device, Driver, Memory, usable};
 pub use error::{CudaError, DriverVersion};
 pub use graph::{Graph, GraphExec};
 pub use memory::{DeviceBuffer, PinnedBuffer, PinnedUse};
