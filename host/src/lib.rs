@@ -76,6 +76,7 @@ pub mod session;
 mod stop;
 
 pub mod convert;
+pub mod doctor;
 pub mod evaluate;
 pub mod inspect;
 pub mod measure;

@@ -57,6 +57,8 @@ pub enum Command {
     Eval(EvalCommand),
     /// Measure speed; `tercet --bench` is the same
     Bench(BenchArgs),
+    /// Try every device and every kernel, and say what would fail and why
+    Doctor(DoctorArgs),
     /// Write random weights of a true shape, to measure without a download
     Synth(SynthArgs),
     /// Print completions for a shell
@@ -283,6 +285,19 @@ pub enum Kind {
     /// One packed, self-contained file
     Tercet,
 }
+
+/// Options of `doctor`.
+#[derive(Debug, Args)]
+#[command(after_help = DOCTOR_EXIT_CODES)]
+pub struct DoctorArgs {
+    /// As one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+const DOCTOR_EXIT_CODES: &str = "\
+Exit codes: 0 the CPU works, and so does every GPU that was found; 69 a GPU or its driver is there, \
+but cannot be used; 70 the CPU computes wrongly";
 
 /// Options of `synth`.
 #[derive(Debug, Args)]

@@ -15,6 +15,7 @@ pub mod answer;
 pub mod bench;
 pub mod chat;
 pub mod convert;
+pub mod doctor;
 pub mod evaluate;
 pub mod inspect;
 pub mod manual;

@@ -32,6 +32,8 @@ pub use self::report::Report;
 pub use self::row::{Context, Row};
 pub use self::runs::{Repeat, measure};
 pub use self::stats::{Oddity, Percentiles, Summary, oddities, percentiles, summary};
+use crate::args::DeviceArgs;
+use crate::device::{self, Chosen};
 use crate::engine::{self, Progress};
 use crate::failure::{Failure, note};
 use crate::signals::Signals;
@@ -118,8 +120,9 @@ impl Bench<'_> {
         report: &mut Report<'_, impl Write>,
     ) -> Result<bool, Failure> {
         let Self { args, package, .. } = *self;
-        let device = crate::args::DeviceArgs { threads, ..args.device.clone() };
-        let backend = engine::cpu(&device)?;
+        let options = DeviceArgs { threads, ..args.device.clone() };
+        let Chosen::Cpu = device::choose(&options)?;
+        let backend = engine::cpu(&options)?;
         let model = package.bind()?;
         let most = tests.iter().map(|test| self.session(&test.workload, &backend).1).max();
         enough_memory("the model with its session", upload_bytes(&model) + most.unwrap_or(0))?;
