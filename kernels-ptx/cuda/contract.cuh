@@ -10,9 +10,15 @@
 #endif
 
 using i8 = signed char;
+using u8 = unsigned char;
+using u16 = unsigned short;
 using i32 = int;
 using u32 = unsigned int;
-static_assert(sizeof(i8) == 1 && sizeof(i32) == 4 && sizeof(u32) == 4, "numbers");
+using f32 = float;
+using f64 = double;
+static_assert(sizeof(i8) == 1 && sizeof(u8) == 1 && sizeof(u16) == 2, "numbers");
+static_assert(sizeof(i32) == 4 && sizeof(u32) == 4, "numbers");
+static_assert(sizeof(f32) == 4 && sizeof(f64) == 8, "numbers");
 static_assert(sizeof(void *) == 8, "pointers");
 
 constexpr u32 CONTRACT_VERSION = 1;
@@ -62,3 +68,209 @@ static_assert(offsetof(TernaryGemmArgs, cols) == 36, "cols");
 static_assert(offsetof(TernaryGemmArgs, batch) == 40, "batch");
 static_assert(offsetof(TernaryGemmArgs, stride) == 44, "stride");
 extern "C" __global__ void ternary_gemm(TernaryGemmArgs args);
+
+// `hidden[r, :] = table[tokens[r], :]`, plus `learned[positions[r] + learned_offset, :]` where
+// there is such a table. Equal to the CPU to the bit.
+//
+// Grid: one block per row. A row whose position is `NONE` becomes zero.
+struct EmbedArgs {
+    static constexpr u32 THREADS = 256;
+    // Position of a row that is none.
+    static constexpr u32 NONE = 4294967295;
+    // Half precision.
+    static constexpr u32 F16 = 0;
+    // The upper half of a single.
+    static constexpr u32 BF16 = 1;
+    // Single precision.
+    static constexpr u32 F32 = 2;
+
+    // `(vocab, cols)` of form `table_form`, 16-byte aligned.
+    const u8 *table;
+    // `(positions, cols)` of form `learned_form`, 16-byte aligned; or null.
+    const u8 *learned;
+    // `(rows)`, below the vocabulary.
+    const u32 *tokens;
+    // `(rows)`; `NONE` marks a row that only fills up the batch.
+    const u32 *positions;
+    // `(rows, cols)`; every element is written.
+    f32 *hidden;
+    // Multiple of 4.
+    u32 cols;
+    // `F16`, `BF16` or `F32`.
+    u32 table_form;
+    // `F16`, `BF16` or `F32`.
+    u32 learned_form;
+    // Rows at the top of `learned` that stand for no position.
+    u32 learned_offset;
+};
+static_assert(sizeof(EmbedArgs) == 56, "EmbedArgs");
+static_assert(alignof(EmbedArgs) == 8, "EmbedArgs");
+static_assert(offsetof(EmbedArgs, table) == 0, "table");
+static_assert(offsetof(EmbedArgs, learned) == 8, "learned");
+static_assert(offsetof(EmbedArgs, tokens) == 16, "tokens");
+static_assert(offsetof(EmbedArgs, positions) == 24, "positions");
+static_assert(offsetof(EmbedArgs, hidden) == 32, "hidden");
+static_assert(offsetof(EmbedArgs, cols) == 40, "cols");
+static_assert(offsetof(EmbedArgs, table_form) == 44, "table_form");
+static_assert(offsetof(EmbedArgs, learned_form) == 48, "learned_form");
+static_assert(offsetof(EmbedArgs, learned_offset) == 52, "learned_offset");
+extern "C" __global__ void embed(EmbedArgs args);
+
+// Rows normalised as the CPU does, to the bit, and split into the 16-bit terms that float
+// linears multiply.
+//
+// Row `r` of the output is row `asking[r]` of `x`; where that is `NONE`, nothing is written.
+// RMS norm: `(x · inverse_rms) · weight`; layer norm (with `bias`): `((x - mean) ·
+// inverse_deviation) · weight + bias`; no norm without `weight`. Form `F16`: `x · 2^k = hi +
+// lo`, where the power of two puts the row's peak below `2^14`; form `BF16`: `x = hi + mid +
+// lo`. Terms are rounded to nearest even, each the rest of the ones before.
+//
+// Grid: one block per row of the output.
+struct NormalizeArgs {
+    static constexpr u32 THREADS = 256;
+    // Entry of `asking` that asks for nothing.
+    static constexpr u32 NONE = 4294967295;
+    // Two terms of half precision, scaled.
+    static constexpr u32 F16 = 0;
+    // Three terms, each the upper half of a single.
+    static constexpr u32 BF16 = 1;
+    // Widest row.
+    static constexpr u32 COLS_MAX = 131072;
+
+    // `(_, cols)`, 16-byte aligned.
+    const f32 *x;
+    // `(cols)`, 16-byte aligned; or null for no norm.
+    const f32 *weight;
+    // `(cols)`, 16-byte aligned; or null for an RMS norm.
+    const f32 *bias;
+    // `(rows)`; or null for each row in its place.
+    const u32 *asking;
+    // `(rows, cols)`, 16-byte aligned; or null.
+    f32 *normed;
+    // `(rows, 2 or 3, terms_stride)`, 16-byte aligned; or null. Zero from `cols` on.
+    u16 *terms;
+    // `(rows)`: `2^-k` of form `F16`; or null.
+    f32 *scales;
+    // Multiple of 4, at most `COLS_MAX`.
+    u32 cols;
+    // Multiple of 32, at least `cols`.
+    u32 terms_stride;
+    // `F16` or `BF16`.
+    u32 form;
+    // Added to the mean square.
+    f32 eps;
+};
+static_assert(sizeof(NormalizeArgs) == 72, "NormalizeArgs");
+static_assert(alignof(NormalizeArgs) == 8, "NormalizeArgs");
+static_assert(offsetof(NormalizeArgs, x) == 0, "x");
+static_assert(offsetof(NormalizeArgs, weight) == 8, "weight");
+static_assert(offsetof(NormalizeArgs, bias) == 16, "bias");
+static_assert(offsetof(NormalizeArgs, asking) == 24, "asking");
+static_assert(offsetof(NormalizeArgs, normed) == 32, "normed");
+static_assert(offsetof(NormalizeArgs, terms) == 40, "terms");
+static_assert(offsetof(NormalizeArgs, scales) == 48, "scales");
+static_assert(offsetof(NormalizeArgs, cols) == 56, "cols");
+static_assert(offsetof(NormalizeArgs, terms_stride) == 60, "terms_stride");
+static_assert(offsetof(NormalizeArgs, form) == 64, "form");
+static_assert(offsetof(NormalizeArgs, eps) == 68, "eps");
+extern "C" __global__ void normalize(NormalizeArgs args);
+
+// `value[b, f] = Σ_c weights[f, c] · rows[b, c] (+ bias[f])`, combined with `out` by
+// `epilogue`; near single precision.
+//
+// The sum of an element: stretches of `STRETCH` columns, each a chain of tensor core products
+// in one order, added up from the left. So a row's bits depend neither on the rows beside it
+// nor on the split, and are the same from the entries for few rows, for some (`narrow`) and
+// for many (`wide`).
+//
+// Grid, entry, shared memory: `launch::FloatLinearShape`.
+struct FloatLinearArgs {
+    static constexpr u32 THREADS = 256;
+    // Features of a tile.
+    static constexpr u32 TILE_FEATURES = 16;
+    // Rows of a block of the grid of the entries for few rows.
+    static constexpr u32 BLOCK_ROWS = 8;
+    // Features of a block of the other entries.
+    static constexpr u32 MANY_FEATURES = 128;
+    // Rows of a block of the `narrow` entries.
+    static constexpr u32 NARROW_ROWS = 32;
+    // Rows of a block of the `wide` entries.
+    static constexpr u32 WIDE_ROWS = 128;
+    // Most bytes of shared memory of a block of the `narrow` entries.
+    static constexpr u32 SHARED_NARROW = 65536;
+    // Most bytes of shared memory of a block of the `wide` entries: what every device has.
+    static constexpr u32 SHARED_WIDE = 98304;
+    // Columns of a stretch of the sum.
+    static constexpr u32 STRETCH = 256;
+    // `out = value`.
+    static constexpr u32 STORE = 0;
+    // `out += value`.
+    static constexpr u32 ADD = 1;
+    // `out = activation(value)`.
+    static constexpr u32 ACTIVATE = 2;
+    // `out = activation(out) · value`.
+    static constexpr u32 GATE = 3;
+    // `x / (1 + exp(-x))`.
+    static constexpr u32 SILU = 0;
+    // `max(x, 0)²`.
+    static constexpr u32 RELU2 = 1;
+    // `max(x, 0)`.
+    static constexpr u32 RELU = 2;
+
+    // `(features, stride)` numbers of the entry's type, 16-byte aligned; zero from `cols` on.
+    const u8 *weights;
+    // `(rows, 2 or 3, terms_stride)`, from `normalize`: form `F16` for `f16` weights, `BF16`
+    // for others.
+    const u16 *terms;
+    // `(rows)`, from `normalize`; read for `f16` weights only.
+    const f32 *scales;
+    // `(features)`; or null.
+    const f32 *bias;
+    // Element `(b, f)` stands at `b · out_stride + offset + f`.
+    f32 *out;
+    // At least 1.
+    u32 features;
+    // At least 1.
+    u32 cols;
+    // Numbers from one row of `weights` to the next: a multiple of 8, at least `cols`.
+    u32 stride;
+    // At least 1.
+    u32 rows;
+    // Numbers from one term to the next: a multiple of 32, at least `stride`.
+    u32 terms_stride;
+    // Elements from one row of `out` to the next.
+    u32 out_stride;
+    // First feature's place in a row of `out`.
+    u32 offset;
+    // `STORE`, `ADD`, `ACTIVATE` or `GATE`.
+    u32 epilogue;
+    // `SILU`, `RELU2` or `RELU`, of `ACTIVATE` and `GATE`.
+    u32 activation;
+    // Warps that share the columns of a tile, for few rows: 1, 2, 4 or 8.
+    u32 split;
+};
+static_assert(sizeof(FloatLinearArgs) == 80, "FloatLinearArgs");
+static_assert(alignof(FloatLinearArgs) == 8, "FloatLinearArgs");
+static_assert(offsetof(FloatLinearArgs, weights) == 0, "weights");
+static_assert(offsetof(FloatLinearArgs, terms) == 8, "terms");
+static_assert(offsetof(FloatLinearArgs, scales) == 16, "scales");
+static_assert(offsetof(FloatLinearArgs, bias) == 24, "bias");
+static_assert(offsetof(FloatLinearArgs, out) == 32, "out");
+static_assert(offsetof(FloatLinearArgs, features) == 40, "features");
+static_assert(offsetof(FloatLinearArgs, cols) == 44, "cols");
+static_assert(offsetof(FloatLinearArgs, stride) == 48, "stride");
+static_assert(offsetof(FloatLinearArgs, rows) == 52, "rows");
+static_assert(offsetof(FloatLinearArgs, terms_stride) == 56, "terms_stride");
+static_assert(offsetof(FloatLinearArgs, out_stride) == 60, "out_stride");
+static_assert(offsetof(FloatLinearArgs, offset) == 64, "offset");
+static_assert(offsetof(FloatLinearArgs, epilogue) == 68, "epilogue");
+static_assert(offsetof(FloatLinearArgs, activation) == 72, "activation");
+static_assert(offsetof(FloatLinearArgs, split) == 76, "split");
+extern "C" __global__ void float_linear_f16(FloatLinearArgs args);
+extern "C" __global__ void float_linear_bf16(FloatLinearArgs args);
+extern "C" __global__ void float_linear_f32(FloatLinearArgs args);
+extern "C" __global__ void float_linear_narrow_f16(FloatLinearArgs args);
+extern "C" __global__ void float_linear_narrow_bf16(FloatLinearArgs args);
+extern "C" __global__ void float_linear_narrow_f32(FloatLinearArgs args);
+extern "C" __global__ void float_linear_wide_f16(FloatLinearArgs args);
+extern "C" __global__ void float_linear_wide_bf16(FloatLinearArgs args);

@@ -19,7 +19,7 @@ mod sealed {
 }
 
 /// A number that means the same in Rust and in CUDA.
-pub trait Scalar: sealed::Sealed + Copy + fmt::Debug + PartialEq + Eq {
+pub trait Scalar: sealed::Sealed + Copy + fmt::Debug + PartialEq {
     /// The name in the header.
     const NAME: &'static str;
 }
@@ -42,7 +42,7 @@ pub trait Argument: sealed::Sealed {
     const TYPE: ArgumentType;
 }
 
-scalars!(i8 i32 u32);
+scalars!(i8 u8 u16 i32 u32 f32 f64);
 
 /// Address in device memory of numbers that the kernel reads.
 ///
@@ -191,19 +191,22 @@ impl KernelSpec {
 /// A value of it is what the driver copies as the kernel's only parameter. Sealed: blocks are
 /// made by this crate, whose tests compare them with the PTX.
 pub trait ArgumentBlock: sealed::Sealed + Copy {
-    /// The kernel that takes this block.
-    const SPEC: KernelSpec;
+    /// The kernels that take this block, at least one.
+    const SPECS: &'static [KernelSpec];
+    /// The first of them.
+    const SPEC: KernelSpec = Self::SPECS[0];
 }
 
 /// Declares kernels with their argument blocks.
 ///
-/// `fn entry[threads](Block { fields }) where { constants }` becomes a `#[repr(C)]` struct `Block`
-/// with the constants and `THREADS` in its `impl`, an [`ArgumentBlock`] implementation, and a line
-/// of [`KERNELS`].
+/// `fn entry, ...[threads](Block { fields }) where { constants }` becomes a `#[repr(C)]` struct
+/// `Block` with the constants and `THREADS` in its `impl`, an [`ArgumentBlock`] implementation, and
+/// a line of the module's `KERNELS` for every entry: entries of one block are one operation,
+/// compiled for several types or sizes.
 macro_rules! kernels {
     ($(
         $(#[doc = $doc:literal])*
-        fn $entry:ident[$threads:literal]($block:ident {
+        fn $($entry:ident),+ [$threads:literal]($block:ident {
             $($(#[doc = $field_doc:literal])* $field:ident: $ty:ty,)+
         }) where {
             $($(#[doc = $constant_doc:literal])* $constant:ident = $value:literal,)*
@@ -211,7 +214,7 @@ macro_rules! kernels {
     )+) => {
         $(
             $(#[doc = $doc])*
-            #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+            #[derive(Clone, Copy, Debug, PartialEq)]
             #[repr(C)]
             pub struct $block {
                 $($(#[doc = $field_doc])* pub $field: $ty,)+
@@ -221,74 +224,110 @@ macro_rules! kernels {
                 /// Threads of a thread block, all of them along x.
                 pub const THREADS: u32 = $threads;
                 $($(#[doc = $constant_doc])* pub const $constant: u32 = $value;)*
+
+                const fn spec(entry: &'static str) -> KernelSpec {
+                    KernelSpec {
+                        entry,
+                        block: stringify!($block),
+                        threads: Self::THREADS,
+                        size: size_of::<Self>(),
+                        alignment: align_of::<Self>(),
+                        fields: &[$(Field {
+                            name: stringify!($field),
+                            ty: <$ty as Argument>::TYPE,
+                            offset: core::mem::offset_of!(Self, $field),
+                            size: size_of::<$ty>(),
+                            doc: &[$($field_doc),*],
+                        }),+],
+                        constants: &[$(Constant {
+                            name: stringify!($constant),
+                            value: Self::$constant,
+                            doc: &[$($constant_doc),*],
+                        }),*],
+                        doc: &[$($doc),*],
+                    }
+                }
             }
 
             impl sealed::Sealed for $block {}
             impl ArgumentBlock for $block {
-                const SPEC: KernelSpec = KernelSpec {
-                    entry: stringify!($entry),
-                    block: stringify!($block),
-                    threads: Self::THREADS,
-                    size: size_of::<Self>(),
-                    alignment: align_of::<Self>(),
-                    fields: &[$(Field {
-                        name: stringify!($field),
-                        ty: <$ty as Argument>::TYPE,
-                        offset: core::mem::offset_of!(Self, $field),
-                        size: size_of::<$ty>(),
-                        doc: &[$($field_doc),*],
-                    }),+],
-                    constants: &[$(Constant {
-                        name: stringify!($constant),
-                        value: Self::$constant,
-                        doc: &[$($constant_doc),*],
-                    }),*],
-                    doc: &[$($doc),*],
-                };
+                const SPECS: &'static [KernelSpec] = &[$(Self::spec(stringify!($entry))),+];
             }
 
             const _: () = <$block as ArgumentBlock>::SPEC.assert_packed();
         )+
 
-        /// Every kernel, in the order of the header.
-        pub const KERNELS: &[KernelSpec] = &[$(<$block as ArgumentBlock>::SPEC),+];
+        /// The blocks of this module, in the order of the header.
+        pub(super) const BLOCKS: &[&[KernelSpec]] = &[$(<$block as ArgumentBlock>::SPECS),+];
     };
 }
 
-kernels! {
-    /// `sums[row, b] = Σ_c values[b, c] · trit(row, c)`, exact in `i32`.
-    ///
-    /// Reference: `tercet_core::reference::gemm`. Grid: `launch::TernaryGemmShape::grid`.
-    fn ternary_gemm[256](TernaryGemmArgs {
-        /// `(rows / 16, cols / 32, 2, 2, 8)` words of sixteen codes, layout `tile16x32`,
-        /// 16-byte aligned: rows 0..8 before 8..16, then columns 0..16 before 16..32, then the
-        /// row. Column `k` of a word has bits `8 · (k % 4) + 2 · (k / 4)`; code = trit + 2.
-        /// No trit has code 0; the kernel counts it as -2.
-        codes: DevicePtr<u32>,
-        /// `(batch, stride)`, of each row the first `cols`; 16-byte aligned. Any `i8`.
-        values: DevicePtr<i8>,
-        /// `(batch)`: `Σ_c values[b, c]`.
-        value_sums: DevicePtr<i32>,
-        /// `(rows, batch)`; every element is written.
-        sums: DevicePtrMut<i32>,
-        /// Multiple of `TILE_ROWS`, at least one tile.
-        rows: u32,
-        /// Multiple of `TILE_COLS`, at least one tile, at most `COLS_MAX`.
-        cols: u32,
-        /// At least 1.
-        batch: u32,
-        /// Values from one row of `values` to the next: a multiple of 16, at least `cols`.
-        stride: u32,
-    }) where {
-        /// Rows of a tile of codes, and of the output of one thread block.
-        TILE_ROWS = 16,
-        /// Columns of a tile of codes.
-        TILE_COLS = 32,
-        /// Rows of `values` that one thread block multiplies.
-        BLOCK_BATCH = 4,
-        /// `128 · 3 · COLS_MAX` and what is subtracted from it fit an `i32`.
-        COLS_MAX = 4194304,
+mod floats;
+mod ternary;
+
+pub use floats::{EmbedArgs, FloatLinearArgs, NormalizeArgs};
+pub use ternary::TernaryGemmArgs;
+
+/// The kernel `entry` of those that take block `B`.
+///
+/// # Panics
+///
+/// When there is none: at compile time, where it is used for a table.
+#[must_use]
+pub(crate) const fn spec_of<B: ArgumentBlock>(entry: &str) -> KernelSpec {
+    let mut at = 0;
+    while at < B::SPECS.len() {
+        if equal(B::SPECS[at].entry.as_bytes(), entry.as_bytes()) {
+            return B::SPECS[at];
+        }
+        at += 1;
     }
+    panic!("no kernel of this block has that name")
+}
+
+const fn equal(a: &[u8], b: &[u8]) -> bool {
+    let mut at = 0;
+    while at < a.len() && at < b.len() && a[at] == b[at] {
+        at += 1;
+    }
+    at == a.len() && at == b.len()
+}
+
+/// Every kernel, in the order of the header.
+pub const KERNELS: &[KernelSpec] = &joined::<{ count(&GROUPS) }>(&GROUPS);
+
+const GROUPS: [&[&[KernelSpec]]; 2] = [ternary::BLOCKS, floats::BLOCKS];
+
+const fn count(groups: &[&[&[KernelSpec]]]) -> usize {
+    let (mut total, mut group) = (0, 0);
+    while group < groups.len() {
+        let mut block = 0;
+        while block < groups[group].len() {
+            total += groups[group][block].len();
+            block += 1;
+        }
+        group += 1;
+    }
+    total
+}
+
+const fn joined<const N: usize>(groups: &[&[&[KernelSpec]]]) -> [KernelSpec; N] {
+    let mut all = [TernaryGemmArgs::SPEC; N];
+    let (mut at, mut group) = (0, 0);
+    while group < groups.len() {
+        let mut block = 0;
+        while block < groups[group].len() {
+            let mut entry = 0;
+            while entry < groups[group][block].len() {
+                all[at] = groups[group][block][entry];
+                at += 1;
+                entry += 1;
+            }
+            block += 1;
+        }
+        group += 1;
+    }
+    all
 }
 
 /// Writes the C header `cuda/contract.cuh` for `kernels`.
@@ -310,15 +349,28 @@ pub fn write_header(kernels: &[KernelSpec], out: &mut impl fmt::Write) -> fmt::R
          #endif\n\
          \n\
          using i8 = signed char;\n\
+         using u8 = unsigned char;\n\
+         using u16 = unsigned short;\n\
          using i32 = int;\n\
          using u32 = unsigned int;\n\
-         static_assert(sizeof(i8) == 1 && sizeof(i32) == 4 && sizeof(u32) == 4, \"numbers\");\n\
+         using f32 = float;\n\
+         using f64 = double;\n\
+         static_assert(sizeof(i8) == 1 && sizeof(u8) == 1 && sizeof(u16) == 2, \"numbers\");\n\
+         static_assert(sizeof(i32) == 4 && sizeof(u32) == 4, \"numbers\");\n\
+         static_assert(sizeof(f32) == 4 && sizeof(f64) == 8, \"numbers\");\n\
          static_assert(sizeof(void *) == 8, \"pointers\");\n\
          \n",
     )?;
     writeln!(out, "constexpr u32 CONTRACT_VERSION = {CONTRACT_VERSION};")?;
+    let mut last = None;
     for kernel in kernels {
         let KernelSpec { entry, block, threads, size, alignment, .. } = kernel;
+        // Entries of one block stand side by side; the first of them declares it.
+        if last == Some(block) {
+            writeln!(out, "extern \"C\" __global__ void {entry}({block} args);")?;
+            continue;
+        }
+        last = Some(block);
         out.write_char('\n')?;
         write_doc(kernel.doc, "", out)?;
         writeln!(out, "struct {block} {{")?;

@@ -9,7 +9,7 @@ pub mod contract;
 pub mod launch;
 pub mod ptx;
 
-use contract::{ArgumentBlock, KernelSpec, TernaryGemmArgs};
+use contract::KernelSpec;
 use ptx::{ComputeCapability, Target, Version};
 
 /// The newest instruction set that a PTX of this crate is written in: what CUDA 12.0 brought.
@@ -28,15 +28,40 @@ pub struct Kernel {
     pub ptx: &'static str,
 }
 
+/// The committed PTX of the entries of a block, for each of its targets.
+macro_rules! compiled {
+    ($($block:ident: $($entry:literal for $($target:ident $name:literal),+;)+)+) => {
+        &[$($($(
+            Kernel {
+                spec: contract::spec_of::<contract::$block>($entry),
+                target: Target::$target,
+                ptx: include_str!(concat!("../ptx/", $entry, ".", $name, ".ptx")),
+            },
+        )+)+)+]
+    };
+}
+
 /// Every kernel of this crate.
 #[must_use]
 pub const fn kernels() -> &'static [Kernel] {
     const {
-        &[Kernel {
-            spec: TernaryGemmArgs::SPEC,
-            target: Target::SM_80,
-            ptx: include_str!("../ptx/ternary_gemm.sm_80.ptx"),
-        }]
+        compiled! {
+            TernaryGemmArgs:
+                "ternary_gemm" for SM_80 "sm_80";
+            EmbedArgs:
+                "embed" for SM_80 "sm_80", SM_90 "sm_90";
+            NormalizeArgs:
+                "normalize" for SM_80 "sm_80", SM_90 "sm_90";
+            FloatLinearArgs:
+                "float_linear_f16" for SM_80 "sm_80", SM_90 "sm_90";
+                "float_linear_bf16" for SM_80 "sm_80", SM_90 "sm_90";
+                "float_linear_f32" for SM_80 "sm_80", SM_90 "sm_90";
+                "float_linear_narrow_f16" for SM_80 "sm_80";
+                "float_linear_narrow_bf16" for SM_80 "sm_80";
+                "float_linear_narrow_f32" for SM_80 "sm_80";
+                "float_linear_wide_f16" for SM_80 "sm_80";
+                "float_linear_wide_bf16" for SM_80 "sm_80";
+        }
     }
 }
 

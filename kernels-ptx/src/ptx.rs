@@ -56,6 +56,10 @@ impl Target {
     pub const SM_80: Self =
         Self { capability: ComputeCapability { major: 8, minor: 0 }, exact: false };
 
+    /// Hopper and later: kernels that start before the one before them ends.
+    pub const SM_90: Self =
+        Self { capability: ComputeCapability { major: 9, minor: 0 }, exact: false };
+
     /// Whether PTX for this target runs on `device`.
     #[must_use]
     pub fn runs_on(self, device: ComputeCapability) -> bool {

@@ -1,0 +1,166 @@
+// Float linears for many rows: a block multiplies a tile of features and a tile of rows, both
+// brought to shared memory by asynchronous copies some chunks ahead. A row of 64 bytes there is read
+// sixteen bytes a lane, two rows to a conflict-free turn.
+#pragma once
+#include "float_linear.cuh"
+
+namespace {
+
+constexpr u32 ROW_BYTES = CHUNK * sizeof(u16);
+
+extern __shared__ uint4 staged[];
+
+__device__ __forceinline__ void copy_async(u8 *to, const void *from, bool in) {
+    const u32 address = static_cast<u32>(__cvta_generic_to_shared(to));
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;"
+                 :: "r"(address), "l"(from), "r"(in ? 16 : 0));
+}
+
+// WARPS_M by WARPS_N warps, each with TILES_M tiles of 16 features by TILES_N tiles of eight rows.
+template <typename W, u32 WARPS_M, u32 WARPS_N, u32 TILES_M, u32 TILES_N, u32 SHARED_MAX>
+struct Block {
+    static constexpr u32 FEATURES = WARPS_M * TILES_M * 16;
+    static constexpr u32 ROWS = WARPS_N * TILES_N * 8;
+    static constexpr u32 WEIGHT_ROW = CHUNK * WEIGHT_BYTES<W>;
+    static constexpr u32 WEIGHTS = FEATURES * WEIGHT_ROW;
+    static constexpr u32 STAGE = WEIGHTS + W::TERMS * ROWS * ROW_BYTES;
+    static constexpr u32 STAGES = SHARED_MAX / STAGE;
+    static_assert(WARPS_M * WARPS_N * WARP == Args::THREADS, "every warp has a place");
+    static_assert(STAGES >= 2, "one stage is filled while another is read");
+
+    const Args &args;
+    u32 first_feature;
+    u32 first_row;
+
+    __device__ __forceinline__ void fill(u32 chunk, u32 chunks) const {
+        u8 *stage = reinterpret_cast<u8 *>(staged) + chunk % STAGES * STAGE;
+        const u32 first_col = chunk * CHUNK;
+        if (chunk < chunks) {
+            constexpr u32 PIECES = WEIGHT_ROW / 16;
+            constexpr u32 COLS = CHUNK / PIECES;
+            for (u32 i = threadIdx.x; i < FEATURES * PIECES; i += Args::THREADS) {
+                const u32 feature = first_feature + i / PIECES;
+                const u32 col = first_col + i % PIECES * COLS;
+                const bool in = feature < args.features && col < args.stride;
+                const size_t at = static_cast<size_t>(feature) * args.stride + col;
+                copy_async(stage + i * 16, args.weights + (in ? at * WEIGHT_BYTES<W> : 0), in);
+            }
+            constexpr u32 TERM_PIECES = ROW_BYTES / 16;
+            for (u32 i = threadIdx.x; i < W::TERMS * ROWS * TERM_PIECES; i += Args::THREADS) {
+                const u32 row = first_row + i / TERM_PIECES % ROWS;
+                const u32 term = i / TERM_PIECES / ROWS;
+                const u32 col = first_col + i % TERM_PIECES * (CHUNK / TERM_PIECES);
+                const bool in = row < args.rows;
+                const size_t at =
+                    (static_cast<size_t>(row) * W::TERMS + term) * args.terms_stride + col;
+                copy_async(stage + WEIGHTS + i * 16, args.terms + (in ? at : 0), in);
+            }
+        }
+        asm volatile("cp.async.commit_group;" ::: "memory");
+    }
+
+    __device__ __forceinline__ void run() const {
+        const u32 lane = threadIdx.x % WARP;
+        const u32 warp = threadIdx.x / WARP;
+        const u32 g = lane / 4;
+        const u32 q = lane % 4;
+        const u32 warp_feature = warp % WARPS_M * TILES_M * 16;
+        const u32 warp_row = warp / WARPS_M * TILES_N * 8;
+        const u32 chunks = (args.cols + CHUNK - 1) / CHUNK;
+
+        for (u32 chunk = 0; chunk < STAGES - 1; ++chunk) {
+            fill(chunk, chunks);
+        }
+        f32 total[TILES_M][TILES_N][4] = {};
+        f32 acc[TILES_M][TILES_N][4] = {};
+        for (u32 chunk = 0; chunk < chunks; ++chunk) {
+            asm volatile("cp.async.wait_group %0;" :: "n"(STAGES - 2) : "memory");
+            __syncthreads();
+            // Fills the stage that everybody has left behind.
+            fill(chunk + STAGES - 1, chunks);
+
+            const u8 *stage = reinterpret_cast<const u8 *>(staged) + chunk % STAGES * STAGE;
+            uint4 terms[TILES_N][W::TERMS];
+#pragma unroll
+            for (u32 n = 0; n < TILES_N; ++n) {
+#pragma unroll
+                for (u32 term = 0; term < W::TERMS; ++term) {
+                    const u32 row = term * ROWS + warp_row + 8 * n + g;
+                    terms[n][term] = *reinterpret_cast<const uint4 *>(
+                        stage + WEIGHTS + row * ROW_BYTES + 16 * q);
+                }
+            }
+#pragma unroll
+            for (u32 m = 0; m < TILES_M; ++m) {
+                const u8 *low = stage + (warp_feature + 16 * m + g) * WEIGHT_ROW
+                    + q * 8 * WEIGHT_BYTES<W>;
+                Stored<W> stored;
+#pragma unroll
+                for (u32 i = 0; i < W::LOADS; ++i) {
+                    stored.low[i] = *reinterpret_cast<const uint4 *>(low + 16 * i);
+                    stored.high[i] =
+                        *reinterpret_cast<const uint4 *>(low + 8 * WEIGHT_ROW + 16 * i);
+                }
+                Parts<W> weights;
+                split<W>(stored.low, weights.low);
+                split<W>(stored.high, weights.high);
+                multiply_chunk<W, TILES_N>(acc[m], weights, terms);
+            }
+            if (chunk % CHUNKS == CHUNKS - 1 || chunk == chunks - 1) {
+#pragma unroll
+                for (u32 m = 0; m < TILES_M; ++m) {
+#pragma unroll
+                    for (u32 n = 0; n < TILES_N; ++n) {
+#pragma unroll
+                        for (u32 i = 0; i < 4; ++i) {
+                            total[m][n][i] += acc[m][n][i];
+                            acc[m][n][i] = 0.0f;
+                        }
+                    }
+                }
+            }
+        }
+        // Through shared memory, so that a warp writes neighbouring features of one row.
+        f32 *sums = reinterpret_cast<f32 *>(staged);
+        constexpr u32 ROW = FEATURES + 4;
+        static_assert(ROWS * ROW * sizeof(f32) <= STAGES * STAGE, "the sums fit the stages");
+        asm volatile("cp.async.wait_all;" ::: "memory");
+        __syncthreads();
+#pragma unroll
+        for (u32 m = 0; m < TILES_M; ++m) {
+#pragma unroll
+            for (u32 n = 0; n < TILES_N; ++n) {
+                f32 *to = sums + (warp_row + 8 * n + 2 * q) * ROW + warp_feature + 16 * m + g;
+                to[0] = total[m][n][0];
+                to[ROW] = total[m][n][1];
+                to[8] = total[m][n][2];
+                to[ROW + 8] = total[m][n][3];
+            }
+        }
+        __syncthreads();
+        for (u32 i = threadIdx.x; i < ROWS * FEATURES; i += Args::THREADS) {
+            const u32 row = i / FEATURES;
+            const u32 feature = i % FEATURES;
+            finish<W>(args, first_row + row, first_feature + feature, sums[row * ROW + feature]);
+        }
+    }
+};
+
+// Rows vary fastest along the grid, so that blocks on the same weights run at the same time.
+template <typename B>
+__device__ __forceinline__ void float_linear_many(const Args &args) {
+    const u32 row_blocks = (args.rows + B::ROWS - 1) / B::ROWS;
+    B{args, blockIdx.x / row_blocks * B::FEATURES, blockIdx.x % row_blocks * B::ROWS}.run();
+}
+
+// For up to some dozens of rows, and for more of them.
+template <typename W>
+using Narrow = Block<W, 8, 1, 1, 4, Args::SHARED_NARROW>;
+template <typename W>
+using Wide = Block<W, 2, 4, 4, 4, Args::SHARED_WIDE>;
+static_assert(Narrow<F16>::FEATURES == Args::MANY_FEATURES, "the grid");
+static_assert(Wide<F16>::FEATURES == Args::MANY_FEATURES, "the grid");
+static_assert(Narrow<F16>::ROWS == Args::NARROW_ROWS, "the grid");
+static_assert(Wide<F16>::ROWS == Args::WIDE_ROWS, "the grid");
+
+}  // namespace

@@ -1,0 +1,162 @@
+//! Argument blocks of the kernels that compute with floats: embedding, norms, float linears,
+//! attention over many rows, sampling.
+
+use super::{
+    Argument, ArgumentBlock, Constant, DevicePtr, DevicePtrMut, Field, KernelSpec, sealed,
+};
+
+kernels! {
+    /// `hidden[r, :] = table[tokens[r], :]`, plus `learned[positions[r] + learned_offset, :]` where
+    /// there is such a table. Equal to the CPU to the bit.
+    ///
+    /// Grid: one block per row. A row whose position is `NONE` becomes zero.
+    fn embed[256](EmbedArgs {
+        /// `(vocab, cols)` of form `table_form`, 16-byte aligned.
+        table: DevicePtr<u8>,
+        /// `(positions, cols)` of form `learned_form`, 16-byte aligned; or null.
+        learned: DevicePtr<u8>,
+        /// `(rows)`, below the vocabulary.
+        tokens: DevicePtr<u32>,
+        /// `(rows)`; `NONE` marks a row that only fills up the batch.
+        positions: DevicePtr<u32>,
+        /// `(rows, cols)`; every element is written.
+        hidden: DevicePtrMut<f32>,
+        /// Multiple of 4.
+        cols: u32,
+        /// `F16`, `BF16` or `F32`.
+        table_form: u32,
+        /// `F16`, `BF16` or `F32`.
+        learned_form: u32,
+        /// Rows at the top of `learned` that stand for no position.
+        learned_offset: u32,
+    }) where {
+        /// Position of a row that is none.
+        NONE = 4294967295,
+        /// Half precision.
+        F16 = 0,
+        /// The upper half of a single.
+        BF16 = 1,
+        /// Single precision.
+        F32 = 2,
+    }
+
+    /// Rows normalised as the CPU does, to the bit, and split into the 16-bit terms that float
+    /// linears multiply.
+    ///
+    /// Row `r` of the output is row `asking[r]` of `x`; where that is `NONE`, nothing is written.
+    /// RMS norm: `(x · inverse_rms) · weight`; layer norm (with `bias`): `((x - mean) ·
+    /// inverse_deviation) · weight + bias`; no norm without `weight`. Form `F16`: `x · 2^k = hi +
+    /// lo`, where the power of two puts the row's peak below `2^14`; form `BF16`: `x = hi + mid +
+    /// lo`. Terms are rounded to nearest even, each the rest of the ones before.
+    ///
+    /// Grid: one block per row of the output.
+    fn normalize[256](NormalizeArgs {
+        /// `(_, cols)`, 16-byte aligned.
+        x: DevicePtr<f32>,
+        /// `(cols)`, 16-byte aligned; or null for no norm.
+        weight: DevicePtr<f32>,
+        /// `(cols)`, 16-byte aligned; or null for an RMS norm.
+        bias: DevicePtr<f32>,
+        /// `(rows)`; or null for each row in its place.
+        asking: DevicePtr<u32>,
+        /// `(rows, cols)`, 16-byte aligned; or null.
+        normed: DevicePtrMut<f32>,
+        /// `(rows, 2 or 3, terms_stride)`, 16-byte aligned; or null. Zero from `cols` on.
+        terms: DevicePtrMut<u16>,
+        /// `(rows)`: `2^-k` of form `F16`; or null.
+        scales: DevicePtrMut<f32>,
+        /// Multiple of 4, at most `COLS_MAX`.
+        cols: u32,
+        /// Multiple of 32, at least `cols`.
+        terms_stride: u32,
+        /// `F16` or `BF16`.
+        form: u32,
+        /// Added to the mean square.
+        eps: f32,
+    }) where {
+        /// Entry of `asking` that asks for nothing.
+        NONE = 4294967295,
+        /// Two terms of half precision, scaled.
+        F16 = 0,
+        /// Three terms, each the upper half of a single.
+        BF16 = 1,
+        /// Widest row.
+        COLS_MAX = 131072,
+    }
+
+    /// `value[b, f] = Σ_c weights[f, c] · rows[b, c] (+ bias[f])`, combined with `out` by
+    /// `epilogue`; near single precision.
+    ///
+    /// The sum of an element: stretches of `STRETCH` columns, each a chain of tensor core products
+    /// in one order, added up from the left. So a row's bits depend neither on the rows beside it
+    /// nor on the split, and are the same from the entries for few rows, for some (`narrow`) and
+    /// for many (`wide`).
+    ///
+    /// Grid, entry, shared memory: `launch::FloatLinearShape`.
+    fn float_linear_f16, float_linear_bf16, float_linear_f32,
+        float_linear_narrow_f16, float_linear_narrow_bf16, float_linear_narrow_f32,
+        float_linear_wide_f16, float_linear_wide_bf16 [256](FloatLinearArgs {
+        /// `(features, stride)` numbers of the entry's type, 16-byte aligned; zero from `cols` on.
+        weights: DevicePtr<u8>,
+        /// `(rows, 2 or 3, terms_stride)`, from `normalize`: form `F16` for `f16` weights, `BF16`
+        /// for others.
+        terms: DevicePtr<u16>,
+        /// `(rows)`, from `normalize`; read for `f16` weights only.
+        scales: DevicePtr<f32>,
+        /// `(features)`; or null.
+        bias: DevicePtr<f32>,
+        /// Element `(b, f)` stands at `b · out_stride + offset + f`.
+        out: DevicePtrMut<f32>,
+        /// At least 1.
+        features: u32,
+        /// At least 1.
+        cols: u32,
+        /// Numbers from one row of `weights` to the next: a multiple of 8, at least `cols`.
+        stride: u32,
+        /// At least 1.
+        rows: u32,
+        /// Numbers from one term to the next: a multiple of 32, at least `stride`.
+        terms_stride: u32,
+        /// Elements from one row of `out` to the next.
+        out_stride: u32,
+        /// First feature's place in a row of `out`.
+        offset: u32,
+        /// `STORE`, `ADD`, `ACTIVATE` or `GATE`.
+        epilogue: u32,
+        /// `SILU`, `RELU2` or `RELU`, of `ACTIVATE` and `GATE`.
+        activation: u32,
+        /// Warps that share the columns of a tile, for few rows: 1, 2, 4 or 8.
+        split: u32,
+    }) where {
+        /// Features of a tile.
+        TILE_FEATURES = 16,
+        /// Rows of a block of the grid of the entries for few rows.
+        BLOCK_ROWS = 8,
+        /// Features of a block of the other entries.
+        MANY_FEATURES = 128,
+        /// Rows of a block of the `narrow` entries.
+        NARROW_ROWS = 32,
+        /// Rows of a block of the `wide` entries.
+        WIDE_ROWS = 128,
+        /// Most bytes of shared memory of a block of the `narrow` entries.
+        SHARED_NARROW = 65536,
+        /// Most bytes of shared memory of a block of the `wide` entries: what every device has.
+        SHARED_WIDE = 98304,
+        /// Columns of a stretch of the sum.
+        STRETCH = 256,
+        /// `out = value`.
+        STORE = 0,
+        /// `out += value`.
+        ADD = 1,
+        /// `out = activation(value)`.
+        ACTIVATE = 2,
+        /// `out = activation(out) · value`.
+        GATE = 3,
+        /// `x / (1 + exp(-x))`.
+        SILU = 0,
+        /// `max(x, 0)²`.
+        RELU2 = 1,
+        /// `max(x, 0)`.
+        RELU = 2,
+    }
+}
