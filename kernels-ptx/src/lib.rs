@@ -9,7 +9,7 @@ pub mod contract;
 pub mod launch;
 pub mod ptx;
 
-use contract::{ArgumentBlock, KernelSpec, TernaryGemmArgs};
+use contract::{ArgumentBlock, KernelSpec, LinearArgs, QuantizeArgs, TernaryGemmArgs};
 use ptx::{ComputeCapability, Target, Version};
 
 /// The newest instruction set that a PTX of this crate is written in: what CUDA 12.0 brought.
@@ -28,15 +28,27 @@ pub struct Kernel {
     pub ptx: &'static str,
 }
 
+macro_rules! kernels {
+    ($($block:ident: $target:ident $file:literal,)+) => {
+        &[$(Kernel {
+            spec: $block::SPEC,
+            target: Target::$target,
+            ptx: include_str!(concat!("../ptx/", $file)),
+        }),+]
+    };
+}
+
 /// Every kernel of this crate.
 #[must_use]
 pub const fn kernels() -> &'static [Kernel] {
     const {
-        &[Kernel {
-            spec: TernaryGemmArgs::SPEC,
-            target: Target::SM_80,
-            ptx: include_str!("../ptx/ternary_gemm.sm_80.ptx"),
-        }]
+        kernels! {
+            TernaryGemmArgs: SM_80 "ternary_gemm.sm_80.ptx",
+            QuantizeArgs: SM_80 "quantize.sm_80.ptx",
+            QuantizeArgs: SM_90 "quantize.sm_90.ptx",
+            LinearArgs: SM_80 "linear.sm_80.ptx",
+            LinearArgs: SM_90A "linear.sm_90a.ptx",
+        }
     }
 }
 
@@ -65,6 +77,21 @@ mod tests {
         for (major, minor) in [(8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)] {
             assert_eq!(served(major, minor), Some(Target::SM_80));
         }
+    }
+
+    #[test]
+    fn each_device_gets_the_best_it_runs() {
+        let best = |entry, major, minor| {
+            kernel_for(entry, ComputeCapability { major, minor }).map(|kernel| kernel.target)
+        };
+        for (major, minor) in [(8, 0), (8, 9)] {
+            assert_eq!(best("linear", major, minor), Some(Target::SM_80));
+            assert_eq!(best("quantize", major, minor), Some(Target::SM_80));
+        }
+        assert_eq!(best("linear", 9, 0), Some(Target::SM_90A));
+        assert_eq!(best("linear", 10, 0), Some(Target::SM_80));
+        assert_eq!(best("quantize", 9, 0), Some(Target::SM_90));
+        assert_eq!(best("quantize", 12, 0), Some(Target::SM_90));
     }
 
     #[test]

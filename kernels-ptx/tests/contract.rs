@@ -127,7 +127,7 @@ fn added_field_is_caught() {
         fields.push(Field { name, offset, ..fields[7] });
     }
     let changed = [KernelSpec { fields: fields.leak(), size: 56, ..GEMM }];
-    assert_ne!(header(&changed), header(KERNELS), "the header");
+    assert_ne!(header(&changed), header(&[GEMM]), "the header");
     assert!(stale_after(&changed), "the fingerprint");
     let expected = Parameter { size: 56, alignment: 8 };
     let got = Parameter { size: 48, alignment: 8 };
@@ -147,7 +147,7 @@ fn swapped_pointers_are_caught() {
     // The PTX shows only bytes, and those are the same; so it takes the header or, once that
     // has been refreshed, the fingerprint.
     assert_eq!(Ptx::parse(kernels()[0].ptx).unwrap().keeps(&changed), Ok(()));
-    assert_ne!(header(&changed), header(KERNELS), "the header");
+    assert_ne!(header(&changed), header(&[GEMM]), "the header");
     assert!(stale_after(&changed), "the fingerprint");
 }
 
@@ -159,9 +159,9 @@ fn other_launch_bound_is_caught() {
     let drift = |got| Drift::Threads { entry: "ternary_gemm", expected: [256, 1, 1], got };
 
     let smaller = ptx.replace(".maxntid 256", ".maxntid 128");
-    assert_eq!(Ptx::parse(&smaller).unwrap().keeps(KERNELS), Err(drift(Some([128, 1, 1]))));
+    assert_eq!(Ptx::parse(&smaller).unwrap().keeps(&[GEMM]), Err(drift(Some([128, 1, 1]))));
     let none = ptx.replace(".maxntid 256, 1, 1", "");
-    assert_eq!(Ptx::parse(&none).unwrap().keeps(KERNELS), Err(drift(None)));
+    assert_eq!(Ptx::parse(&none).unwrap().keeps(&[GEMM]), Err(drift(None)));
 }
 
 #[test]
@@ -182,20 +182,20 @@ fn other_entries_are_caught() {
     let ptx = kernels()[0].ptx;
     let renamed = ptx.replace(".entry ternary_gemm", ".entry ternary_gemv");
     let missing = Err(Drift::Missing { entry: "ternary_gemm" });
-    assert_eq!(Ptx::parse(&renamed).unwrap().keeps(KERNELS), missing);
+    assert_eq!(Ptx::parse(&renamed).unwrap().keeps(&[GEMM]), missing);
 
     let more = format!("{ptx}\n.visible .entry other() {{ ret; }}");
     let unknown = Err(Drift::Unknown { entry: "other" });
-    assert_eq!(Ptx::parse(&more).unwrap().keeps(KERNELS), unknown);
+    assert_eq!(Ptx::parse(&more).unwrap().keeps(&[GEMM]), unknown);
 
     let several = ptx.replace("ternary_gemm_param_0[48]", "a[48], .param .u32 b");
     let parameters = Err(Drift::Parameters { entry: "ternary_gemm", got: 2 });
-    assert_eq!(Ptx::parse(&several).unwrap().keeps(KERNELS), parameters);
+    assert_eq!(Ptx::parse(&several).unwrap().keeps(&[GEMM]), parameters);
 }
 
 #[test]
 fn linked_function_is_caught() {
     let ptx = format!("{}\n.extern .func helper (.param .b64 a);", kernels()[0].ptx);
     let external = Err(Drift::External { symbol: "helper" });
-    assert_eq!(Ptx::parse(&ptx).unwrap().keeps(KERNELS), external);
+    assert_eq!(Ptx::parse(&ptx).unwrap().keeps(&[GEMM]), external);
 }
