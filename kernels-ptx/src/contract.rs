@@ -72,6 +72,12 @@ macro_rules! device_pointers {
                 Self { address, element: PhantomData }
             }
 
+            /// The address 0, where a field says that there may be nothing.
+            #[must_use]
+            pub const fn null() -> Self {
+                Self::new(0)
+            }
+
             /// The address.
             #[must_use]
             pub const fn address(self) -> u64 {
@@ -266,7 +272,7 @@ mod floats;
 mod ternary;
 
 pub use floats::{EmbedArgs, FloatLinearArgs, NormalizeArgs};
-pub use ternary::TernaryGemmArgs;
+pub use ternary::{LinearArgs, QuantizeArgs, TernaryGemmArgs};
 
 /// The kernel `entry` of those that take block `B`.
 ///

@@ -48,6 +48,10 @@ pub const fn kernels() -> &'static [Kernel] {
         compiled! {
             TernaryGemmArgs:
                 "ternary_gemm" for SM_80 "sm_80";
+            QuantizeArgs:
+                "quantize" for SM_80 "sm_80", SM_90 "sm_90";
+            LinearArgs:
+                "linear" for SM_80 "sm_80", SM_90A "sm_90a";
             EmbedArgs:
                 "embed" for SM_80 "sm_80", SM_90 "sm_90";
             NormalizeArgs:
@@ -90,6 +94,21 @@ mod tests {
         for (major, minor) in [(8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)] {
             assert_eq!(served(major, minor), Some(Target::SM_80));
         }
+    }
+
+    #[test]
+    fn each_device_gets_the_best_it_runs() {
+        let best = |entry, major, minor| {
+            kernel_for(entry, ComputeCapability { major, minor }).map(|kernel| kernel.target)
+        };
+        for (major, minor) in [(8, 0), (8, 9)] {
+            assert_eq!(best("linear", major, minor), Some(Target::SM_80));
+            assert_eq!(best("quantize", major, minor), Some(Target::SM_80));
+        }
+        assert_eq!(best("linear", 9, 0), Some(Target::SM_90A));
+        assert_eq!(best("linear", 10, 0), Some(Target::SM_80));
+        assert_eq!(best("quantize", 9, 0), Some(Target::SM_90));
+        assert_eq!(best("quantize", 12, 0), Some(Target::SM_90));
     }
 
     #[test]
