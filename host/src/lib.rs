@@ -68,6 +68,7 @@ pub mod ternary;
 pub mod backend;
 pub mod kv;
 mod math;
+mod rotary;
 
 pub mod event;
 pub mod forward;

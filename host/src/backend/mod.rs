@@ -210,6 +210,13 @@ pub trait Ops {
     #[allow(clippy::missing_errors_doc, reason = "see `embed`")]
     fn choose(&mut self, asked: usize, sampler: &mut Sampler) -> Result<TokenId, DeviceError>;
 
+    /// Waits until everything asked for is computed: devices may still be at work when the other
+    /// operations return. What reads a result waits by itself; clocks have to ask.
+    #[allow(clippy::missing_errors_doc, reason = "see `embed`")]
+    fn finish(&mut self) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
     /// Copies a buffer to the host: what tests, evaluation and lock step look at.
     #[allow(clippy::missing_errors_doc, reason = "see `embed`")]
     fn read(&mut self, buffer: Buffer) -> Result<Vec<f32>, DeviceError>;
@@ -254,6 +261,10 @@ impl<O: Ops + ?Sized> Ops for Box<O> {
 
     fn choose(&mut self, asked: usize, sampler: &mut Sampler) -> Result<TokenId, DeviceError> {
         (**self).choose(asked, sampler)
+    }
+
+    fn finish(&mut self) -> Result<(), DeviceError> {
+        (**self).finish()
     }
 
     fn read(&mut self, buffer: Buffer) -> Result<Vec<f32>, DeviceError> {

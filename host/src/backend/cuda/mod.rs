@@ -1,4 +1,111 @@
 //! NVIDIA GPUs: the driver, found at run time, and the precompiled kernels on it.
+//!
+//! ```text
+//! driver/      the CUDA driver as safe Rust sees it
+//! kernels      PTX, compiled by the driver: what a model needs of it
+//! weights      the model in device memory; staging: its way there
+//! state        the buffers of a session
+//! launches     which kernels make an operation, with what arguments; attention: those of one
+//! ops          the operations of a session, recorded where steps repeat
+//! trials       every kernel by itself beside what defines it
+//! ```
 
+mod attention;
 pub mod driver;
+mod kernels;
+mod launches;
+mod ops;
+mod staging;
+mod state;
 pub mod trials;
+mod weights;
+
+use core::time::Duration;
+
+pub use self::ops::CudaOps;
+pub use self::weights::CudaWeights;
+use self::driver::{Context, CudaError, Device};
+use self::kernels::Kernels;
+use super::{Backend, DeviceError, Limits};
+use crate::model::Model;
+
+/// A GPU with this process's context on it.
+#[derive(Debug)]
+pub struct CudaBackend {
+    context: Context,
+    /// Whether operations run one by one.
+    direct: bool,
+}
+
+impl CudaBackend {
+    /// Makes a context on `device`.
+    ///
+    /// # Errors
+    ///
+    /// What the driver answered.
+    pub fn new(device: &Device) -> Result<Self, CudaError> {
+        Ok(Self { context: Context::new(device)?, direct: false })
+    }
+
+    /// Runs every operation when it is called instead of whole steps at once, so that buffers can
+    /// be looked at in between ([`LockStep`](super::lock_step::LockStep)). Slower.
+    #[must_use]
+    pub fn one_by_one(self) -> Self {
+        Self { direct: true, ..self }
+    }
+
+    /// The device.
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        self.context.device()
+    }
+
+    /// Memory of the device at this moment.
+    ///
+    /// # Errors
+    ///
+    /// What the driver answered.
+    pub fn memory(&self) -> Result<driver::Memory, CudaError> {
+        self.context.memory()
+    }
+}
+
+impl CudaWeights {
+    /// How long the driver took to compile the kernels, or to find them compiled.
+    #[must_use]
+    pub fn compiled_in(&self) -> Duration {
+        self.kernels.compiled_in
+    }
+}
+
+impl Backend for CudaBackend {
+    type Weights<'c> = CudaWeights;
+    type Ops<'w> = CudaOps<'w>;
+
+    fn upload<'c>(
+        &self,
+        model: &Model<'c>,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<CudaWeights, DeviceError> {
+        // The compiler needs the CPU, copies need the bus: side by side.
+        let entries = launches::entries(model);
+        std::thread::scope(|scope| {
+            let kernels = scope.spawn(|| {
+                Kernels::load(&self.context, &entries, |kernel| kernel.ptx.to_owned())
+            });
+            let kernels = || match kernels.join() {
+                Ok(kernels) => kernels,
+                Err(panic) => std::panic::resume_unwind(panic),
+            };
+            weights::upload(&self.context, model, kernels, progress)
+        })
+    }
+
+    fn ops<'w>(
+        &'w self,
+        weights: &'w CudaWeights,
+        limits: Limits,
+    ) -> Result<CudaOps<'w>, DeviceError> {
+        CudaOps::new(self, weights, limits)
+    }
+}

@@ -120,6 +120,12 @@ pub enum CudaError {
         /// The function that was refused.
         call: &'static str,
     },
+    /// No kernel of that name runs on the device.
+    #[error("kernel `{entry}` is not there for this device")]
+    NoKernel {
+        /// Name of the kernel.
+        entry: &'static str,
+    },
     /// Any other call that did not succeed.
     #[error("CUDA call {call} answered {code}")]
     Call {
@@ -155,6 +161,9 @@ impl CudaError {
             Self::OutOfMemory { .. } => {
                 "choose a shorter context (--ctx) or a smaller cache (--kv f16), or end other \
                  programs that use the GPU (`nvidia-smi` lists them)"
+            }
+            Self::NoKernel { .. } => {
+                "tercet's kernels need compute capability 8.0 (Ampere) or later: use --device cpu"
             }
             Self::Call { code, .. } => match code.0 {
                 34 => "remove the toolkit's stubs folder from LD_LIBRARY_PATH",

@@ -57,9 +57,23 @@ impl Module {
     ///
     /// [`CudaError::Ptx`] when the module has no such kernel.
     pub fn function<B: ArgumentBlock>(&self) -> Result<Function<B>, CudaError> {
+        self.entry(B::SPEC.entry)
+    }
+
+    /// The kernel `entry`, one of those whose argument block is `B`.
+    ///
+    /// # Errors
+    ///
+    /// [`CudaError::Ptx`] when the module has no such kernel.
+    ///
+    /// # Panics
+    ///
+    /// When no kernel of that name takes a `B`.
+    pub fn entry<B: ArgumentBlock>(&self, entry: &str) -> Result<Function<B>, CudaError> {
+        let known = B::SPECS.iter().any(|spec| spec.entry == entry);
+        assert!(known, "`{entry}` takes another block");
         let Inner { inner, name, context } = &*self.0;
         context.enter()?;
-        let entry = B::SPEC.entry;
         let function = checked(|| inner.get_function(entry)).map_err(|error| match error {
             CudaError::Call { code: code @ Code::NOT_FOUND, .. } => CudaError::Ptx {
                 kernel: name.clone(),
@@ -287,6 +301,21 @@ impl<B: ArgumentBlock> Function<B> {
         let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
         // SAFETY: the function's module is kept by `self`.
         done(unsafe { shim::cuFuncSetAttribute(self.raw, MAX_DYNAMIC_SHARED, bytes) })
+    }
+
+    /// Has multiprocessors give as much of their fast memory as they can to blocks, whatever this
+    /// kernel takes. Where kernels overlap ([`Launch::dependent`]) they should agree on it: a
+    /// multiprocessor divides its memory anew only when it is empty.
+    ///
+    /// # Errors
+    ///
+    /// What the driver answered.
+    pub fn prefer_shared(&self) -> Result<(), CudaError> {
+        /// `CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT`, in percent.
+        const PREFERRED_SHARED: u32 = 9;
+        self.module.0.context.enter()?;
+        // SAFETY: the function's module is kept by `self`.
+        done(unsafe { shim::cuFuncSetAttribute(self.raw, PREFERRED_SHARED, 100) })
     }
 
     /// Blocks with `shared_bytes` of dynamic shared memory that are resident on a multiprocessor.
