@@ -101,7 +101,7 @@ fn check<'v>(report: &'v Value, name: &str) -> &'v Value {
     checks.iter().find(named).unwrap_or_else(|| panic!("no check {name}: {report:#}"))
 }
 
-const KERNEL: &str = "ternary_gemm (sm_80)";
+const KERNEL: &str = "ternary_gemm.sm_80";
 
 #[test]
 fn doctor_runs_the_kernels() {

@@ -4,6 +4,7 @@
 mod driver;
 mod elf;
 mod failures;
+mod trust;
 
 use std::fs;
 use std::os::unix::fs::symlink;
