@@ -1,6 +1,8 @@
 //! The CUDA driver's layer and everything above it, with a stand-in for the driver
 //! (`tests/fake_cuda`) that the dynamic linker finds as `libcuda.so.1`.
 
+#![allow(clippy::unwrap_used, reason = "a test stops where something is missing")]
+
 mod driver;
 mod elf;
 mod failures;
