@@ -8,6 +8,7 @@ extern crate std;
 pub mod contract;
 pub mod launch;
 pub mod ptx;
+pub mod released;
 
 use contract::KernelSpec;
 use ptx::{ComputeCapability, Target, Version};

@@ -105,6 +105,10 @@ pub struct DeviceArgs {
     /// The same bits whatever the prefill chunk (always so on the CPU)
     #[arg(long)]
     pub deterministic: bool,
+    /// Run GPU kernels of the model's file that are not on the list of released ones: code of
+    /// whoever made the file
+    #[arg(long)]
+    pub trust_kernels: bool,
     /// No progress and no statistics on stderr
     #[arg(long, short)]
     pub quiet: bool,
@@ -274,6 +278,9 @@ pub struct ConvertArgs {
     /// What to write
     #[arg(long, value_enum)]
     pub to: Kind,
+    /// Leave the GPU kernels out of the file
+    #[arg(long)]
+    pub no_kernels: bool,
     /// No progress on stderr
     #[arg(long, short)]
     pub quiet: bool,
@@ -290,6 +297,11 @@ pub enum Kind {
 #[derive(Debug, Args)]
 #[command(after_help = DOCTOR_EXIT_CODES)]
 pub struct DoctorArgs {
+    /// Try the GPU kernels that this .tercet file carries [default: the program's own]
+    pub model: Option<PathBuf>,
+    /// Try them even if they are not on the list of released ones
+    #[arg(long, requires = "model")]
+    pub trust_kernels: bool,
     /// As one JSON object
     #[arg(long)]
     pub json: bool,

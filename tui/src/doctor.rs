@@ -3,8 +3,9 @@
 use std::io::{Write, stdout};
 
 use serde_json::json;
+use tercet_host::backend::cuda::kernels::KernelSet;
 use tercet_host::doctor::{Area, Check, Outcome, Report, examine};
-use tercet_host::package::Package;
+use tercet_host::package::{Package, Source};
 
 use crate::args::DoctorArgs;
 use crate::builtin;
@@ -19,6 +20,13 @@ use crate::failure::Failure;
 /// computes wrongly; the report is written before.
 pub fn doctor(args: &DoctorArgs) -> Result<(), Failure> {
     let package = Package::open(&builtin::source())?;
+    let kernels = match &args.model {
+        Some(model) => {
+            let model = Package::open(&Source::Path(model.clone()))?;
+            KernelSet::of(&model.checkpoint, args.trust_kernels)
+        }
+        None => KernelSet::program(),
+    };
     let mut out = stdout();
     let mut written = Ok(());
     let mut tell = |check: &Check| {
@@ -26,7 +34,7 @@ pub fn doctor(args: &DoctorArgs) -> Result<(), Failure> {
             written = show(&mut out, check);
         }
     };
-    let report = examine(&package, &mut tell);
+    let report = examine(&package, &kernels, &mut tell);
     written.map_err(Failure::io)?;
     if args.json {
         let broken = report.is_broken(Area::Cpu) || report.is_broken(Area::Cuda);

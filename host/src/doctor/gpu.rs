@@ -1,10 +1,10 @@
 //! NVIDIA GPUs: the driver, every device, every kernel on every device.
 
-use tercet_kernels_ptx::Kernel;
 use tercet_kernels_ptx::ptx::Ptx;
 
 use super::{Area, Examiner, Finding, GpuReport, KernelReport, Outcome};
 use crate::backend::cuda::driver::{Context, CudaError, Device, Driver, DriverVersion, Module};
+use crate::backend::cuda::kernels::{Hex, KernelSet, KernelText, Origin};
 use crate::backend::cuda::trials::{self, Rig, TrialError};
 
 /// What there is.
@@ -13,7 +13,7 @@ pub(super) struct Gpus {
     pub(super) devices: Vec<GpuReport>,
 }
 
-pub(super) fn examine(examiner: &mut Examiner<'_>) -> Gpus {
+pub(super) fn examine(set: &KernelSet, examiner: &mut Examiner<'_>) -> Gpus {
     let mut found = None;
     examiner.check(Area::Cuda, "driver".into(), || match open() {
         Ok((driver, devices)) => {
@@ -26,7 +26,7 @@ pub(super) fn examine(examiner: &mut Examiner<'_>) -> Gpus {
     });
     let Some((driver, devices)) = found else { return Gpus { driver: None, devices: Vec::new() } };
     let mut reports: Vec<_> =
-        devices.iter().map(|device| examine_device(device, examiner)).collect();
+        devices.iter().map(|device| examine_device(device, set, examiner)).collect();
     if !reports.iter().any(|gpu| gpu.usable) && !broken(examiner) {
         // All of them too old: nothing is broken, and nothing can be used.
         let says = "none of the GPUs can be used".to_owned();
@@ -59,7 +59,7 @@ fn refusal(error: &CudaError) -> Finding {
     }
 }
 
-fn examine_device(device: &Device, examiner: &mut Examiner<'_>) -> GpuReport {
+fn examine_device(device: &Device, set: &KernelSet, examiner: &mut Examiner<'_>) -> GpuReport {
     let mut report = GpuReport {
         number: device.number,
         name: device.name.clone(),
@@ -72,7 +72,7 @@ fn examine_device(device: &Device, examiner: &mut Examiner<'_>) -> GpuReport {
         usable: false,
     };
     let Device { number, name, capability, .. } = device;
-    let kernels = || trials::all().iter().filter(|kernel| kernel.target.runs_on(*capability));
+    let kernels = || set.texts().iter().filter(|kernel| kernel.target.runs_on(*capability));
     let mut rig = None;
     examiner.check(Area::Cuda, format!("cuda:{number}"), || {
         if kernels().next().is_none() {
@@ -98,7 +98,7 @@ fn examine_device(device: &Device, examiner: &mut Examiner<'_>) -> GpuReport {
     let Some((rig, context)) = rig else { return report };
     report.usable = true;
     for kernel in kernels() {
-        let title = format!("cuda:{number} {} ({})", kernel.spec.entry, kernel.target);
+        let title = format!("cuda:{number} {}", kernel.name);
         report.usable &=
             examiner.check(Area::Cuda, title, || examine_kernel(&rig, &context, kernel));
     }
@@ -106,10 +106,10 @@ fn examine_device(device: &Device, examiner: &mut Examiner<'_>) -> GpuReport {
 }
 
 /// Compiles a kernel, runs it, compares.
-fn examine_kernel(rig: &Rig, context: &Context, kernel: &Kernel) -> Finding {
-    let tried = Module::load(context, kernel.spec.entry, kernel.ptx)
+fn examine_kernel(rig: &Rig, context: &Context, kernel: &KernelText) -> Finding {
+    let tried = Module::load(context, &kernel.name, kernel.ptx())
         .map_err(TrialError::from)
-        .and_then(|module| trials::run(rig, kernel, &module));
+        .and_then(|module| trials::run(rig, kernel.entry, &module));
     match tried {
         Ok(cases) => Finding::ok(format!("{cases} shapes equal the reference")),
         Err(TrialError::Cuda(error)) => refusal(&error),
@@ -117,16 +117,21 @@ fn examine_kernel(rig: &Rig, context: &Context, kernel: &Kernel) -> Finding {
     }
 }
 
-/// The kernels in this program.
-pub(super) fn kernels() -> Vec<KernelReport> {
-    let report = |kernel: &Kernel| {
-        let version = Ptx::parse(kernel.ptx).ok()?.version();
+/// What the kernels are.
+pub(super) fn reports(set: &KernelSet) -> Vec<KernelReport> {
+    let origin = match set.origin() {
+        Origin::Program => "program",
+        Origin::Released | Origin::Trusted => "file",
+    };
+    let report = |kernel: &KernelText| {
+        let version = Ptx::parse(kernel.ptx()).ok()?.version();
         Some(KernelReport {
-            name: kernel.spec.entry,
-            target: kernel.target.to_string(),
+            name: kernel.name.clone(),
+            origin,
+            sha256: Hex(kernel.sha256).to_string(),
             ptx_version: version.to_string(),
             cuda_needed: DriverVersion::for_ptx(version.major, version.minor).to_string(),
         })
     };
-    trials::all().iter().filter_map(report).collect()
+    set.texts().iter().filter_map(report).collect()
 }

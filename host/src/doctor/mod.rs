@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use crate::backend::cuda::kernels::KernelSet;
 use crate::package::Package;
 
 /// How a check ended.
@@ -78,13 +79,15 @@ pub struct GpuReport {
     pub usable: bool,
 }
 
-/// A kernel as it is shipped.
+/// A kernel that was tried.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct KernelReport {
-    /// Its entry.
-    pub name: &'static str,
-    /// The least GPU: `sm_80`.
-    pub target: String,
+    /// Entry and least GPU: `ternary_gemm.sm_80`.
+    pub name: String,
+    /// `program`, or `file`.
+    pub origin: &'static str,
+    /// SHA-256 of its PTX.
+    pub sha256: String,
     /// The instruction set it is written in.
     pub ptx_version: String,
     /// The oldest driver that reads it, as a version of CUDA.
@@ -100,7 +103,7 @@ pub struct Report {
     pub cuda_driver: Option<String>,
     /// The GPUs.
     pub gpus: Vec<GpuReport>,
-    /// The kernels in this program.
+    /// The kernels.
     pub kernels: Vec<KernelReport>,
     /// Whether answers can be computed on the CPU.
     pub cpu_usable: bool,
@@ -119,19 +122,25 @@ impl Report {
     }
 }
 
-/// Tries everything; `package` is a small model to answer with. `tell` hears every check when it is
-/// done.
-pub fn examine(package: &Package, tell: &mut dyn FnMut(&Check)) -> Report {
+/// Tries everything: lets the small model `package` answer, and runs every kernel of `kernels`.
+/// `tell` hears every check when it is done.
+pub fn examine(package: &Package, kernels: &KernelSet, tell: &mut dyn FnMut(&Check)) -> Report {
     let mut examiner = Examiner { checks: Vec::new(), tell };
     cpu::examine(package, &mut examiner);
-    let gpus = gpu::examine(&mut examiner);
+    if let Some(refusal) = kernels.refusal() {
+        examiner.check(Area::Cuda, "kernels".into(), || {
+            let says = format!("those of the file are not used: {refusal}");
+            Finding::new(Outcome::Warning, says, refusal.hint())
+        });
+    }
+    let gpus = gpu::examine(kernels, &mut examiner);
     let checks = examiner.checks;
     let mut report = Report {
         version: env!("CARGO_PKG_VERSION"),
         cuda_driver: gpus.driver.map(|version| version.to_string()),
         cuda_usable: gpus.devices.iter().any(|gpu| gpu.usable),
         gpus: gpus.devices,
-        kernels: gpu::kernels(),
+        kernels: gpu::reports(kernels),
         cpu_usable: false,
         checks,
     };

@@ -8,7 +8,7 @@ use tercet_kernels_ptx::contract::{
 use tercet_kernels_ptx::launch::{AttendRowsShape, RopeStoreShape};
 
 use super::driver::{CudaError, Launch, Stream};
-use super::kernels::{Kernels, Loaded};
+use super::modules::{Loaded, Modules};
 use super::launches::{Step, count};
 use super::state::State;
 use crate::backend::{DeviceError, KvType, Limits, Row};
@@ -74,7 +74,7 @@ pub(super) fn tile(rows: &[Row], tiles: &mut [u32]) -> u32 {
 
 impl Attention {
     pub(super) fn new(
-        kernels: &Kernels,
+        modules: &Modules,
         config: &ModelConfig,
         limits: &Limits,
     ) -> Result<Self, CudaError> {
@@ -83,12 +83,12 @@ impl Attention {
         let rows = match (tensor, limits.kv) {
             (Some(entry), _) => {
                 let shared = AttendRowsShape::shared_bytes(dim);
-                RowsKernel::Tensor(kernels.with_shared(entry, shared)?)
+                RowsKernel::Tensor(modules.with_shared(entry, shared)?)
             }
-            (None, KvType::F16) => RowsKernel::Exact(kernels.need("attend_rows_exact_f16")?),
-            (None, KvType::F32) => RowsKernel::Exact(kernels.need("attend_rows_exact_f32")?),
+            (None, KvType::F16) => RowsKernel::Exact(modules.need("attend_rows_exact_f16")?),
+            (None, KvType::F32) => RowsKernel::Exact(modules.need("attend_rows_exact_f32")?),
         };
-        Ok(Self { store: kernels.need("rope_store")?, rows, kv: limits.kv })
+        Ok(Self { store: modules.need("rope_store")?, rows, kv: limits.kv })
     }
 
     /// `q, k` turned by their positions; `k, v` stored; `mixed = softmax(q kᵀ / √head_dim) v`.

@@ -15,7 +15,7 @@ use tercet_kernels_ptx::launch::{self, FloatLinearShape, LinearShape};
 
 use super::attention::{self, Attention};
 use super::driver::{Context, Launch, Stream};
-use super::kernels::Loaded;
+use super::modules::Loaded;
 use super::state::{NONE, State, terms_stride};
 use super::weights::{CudaWeights, DeviceFloats, DeviceLinear, DeviceNorm, DeviceTernary, Embedding};
 use crate::backend::{DeviceError, Limits, TokenId};
@@ -84,26 +84,26 @@ impl Launches {
         weights: &CudaWeights,
         limits: &Limits,
     ) -> Result<Self, DeviceError> {
-        let kernels = &weights.kernels;
+        let modules = &weights.modules;
         let mut floats = Vec::new();
         for float in [FloatType::F16, FloatType::Bf16, FloatType::F32] {
             for entry in FloatLinearShape::entries(form(float)) {
                 let shared = FloatLinearShape::shared_bytes_max(entry);
-                if let Some(kernel) = kernels.get(entry, shared)? {
+                if let Some(kernel) = modules.get(entry, shared)? {
                     floats.push((*entry, kernel));
                 }
             }
         }
-        let shared = kernels.target("linear").map_or(0, launch::linear_shared_bytes);
+        let shared = modules.target("linear").map_or(0, launch::linear_shared_bytes);
         Ok(Self {
             multiprocessors: context.device().multiprocessors,
-            embed: kernels.need("embed")?,
-            normalize: kernels.need("normalize")?,
-            quantize: kernels.get("quantize", 0)?,
-            linear: kernels.get("linear", shared)?,
+            embed: modules.need("embed")?,
+            normalize: modules.need("normalize")?,
+            quantize: modules.get("quantize", 0)?,
+            linear: modules.get("linear", shared)?,
             floats,
-            attention: Attention::new(kernels, &weights.config, limits)?,
-            choose: kernels.need("choose")?,
+            attention: Attention::new(modules, &weights.config, limits)?,
+            choose: modules.need("choose")?,
             step: Step::default(),
         })
     }

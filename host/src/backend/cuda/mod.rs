@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! driver/      the CUDA driver as safe Rust sees it
-//! kernels      PTX, compiled by the driver: what a model needs of it
+//! kernels      whose PTX is used: the program's or that of a model's file
+//! modules      PTX, compiled by the driver: what a model needs of it
 //! weights      the model in device memory; staging: its way there
 //! state        the buffers of a session
 //! launches     which kernels make an operation, with what arguments; attention: those of one
@@ -12,8 +13,9 @@
 
 mod attention;
 pub mod driver;
-mod kernels;
+pub mod kernels;
 mod launches;
+mod modules;
 mod ops;
 mod staging;
 mod state;
@@ -25,7 +27,8 @@ use core::time::Duration;
 pub use self::ops::CudaOps;
 pub use self::weights::CudaWeights;
 use self::driver::{Context, CudaError, Device};
-use self::kernels::Kernels;
+use self::kernels::KernelSet;
+use self::modules::Modules;
 use super::{Backend, DeviceError, Limits};
 use crate::model::Model;
 
@@ -33,18 +36,19 @@ use crate::model::Model;
 #[derive(Debug)]
 pub struct CudaBackend {
     context: Context,
+    kernels: KernelSet,
     /// Whether operations run one by one.
     direct: bool,
 }
 
 impl CudaBackend {
-    /// Makes a context on `device`.
+    /// Makes a context on `device`, for models whose operations are done by `kernels`.
     ///
     /// # Errors
     ///
     /// What the driver answered.
-    pub fn new(device: &Device) -> Result<Self, CudaError> {
-        Ok(Self { context: Context::new(device)?, direct: false })
+    pub fn new(device: &Device, kernels: KernelSet) -> Result<Self, CudaError> {
+        Ok(Self { context: Context::new(device)?, kernels, direct: false })
     }
 
     /// Runs every operation when it is called instead of whole steps at once, so that buffers can
@@ -74,7 +78,7 @@ impl CudaWeights {
     /// How long the driver took to compile the kernels, or to find them compiled.
     #[must_use]
     pub fn compiled_in(&self) -> Duration {
-        self.kernels.compiled_in
+        self.modules.compiled_in
     }
 }
 
@@ -90,14 +94,13 @@ impl Backend for CudaBackend {
         // The compiler needs the CPU, copies need the bus: side by side.
         let entries = launches::entries(model);
         std::thread::scope(|scope| {
-            let kernels = scope.spawn(|| {
-                Kernels::load(&self.context, &entries, |kernel| kernel.ptx.to_owned())
-            });
-            let kernels = || match kernels.join() {
-                Ok(kernels) => kernels,
+            let modules =
+                scope.spawn(|| Modules::load(&self.context, &self.kernels, &entries));
+            let modules = || match modules.join() {
+                Ok(modules) => modules,
                 Err(panic) => std::panic::resume_unwind(panic),
             };
-            weights::upload(&self.context, model, kernels, progress)
+            weights::upload(&self.context, model, modules, progress)
         })
     }
 

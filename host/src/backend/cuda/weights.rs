@@ -4,7 +4,7 @@ use rayon::prelude::*;
 use tercet_core::packed::{Mma16x128, Rows128};
 
 use super::driver::{Context, CudaError, DeviceBuffer};
-use super::kernels::Kernels;
+use super::modules::Modules;
 use super::staging::Staging;
 use crate::backend::DeviceError;
 use crate::config::{LinearKind, ModelConfig};
@@ -29,7 +29,7 @@ pub struct CudaWeights {
     pub(super) layers: Vec<DeviceLayer>,
     pub(super) final_norm: DeviceNorm,
     pub(super) head: DeviceFloats,
-    pub(super) kernels: Kernels,
+    pub(super) modules: Modules,
     /// Bytes of all of it.
     pub(super) bytes: u64,
     /// Bytes of weights that a step reads.
@@ -107,12 +107,12 @@ pub(super) struct DeviceFloats {
     pub(super) stride: u32,
 }
 
-/// Uploads `model`; `progress` hears bytes done and bytes in all. `kernels` is asked last: they are
+/// Uploads `model`; `progress` hears bytes done and bytes in all. `modules` is asked last: they are
 /// being compiled meanwhile.
 pub(super) fn upload(
     context: &Context,
     model: &Model<'_>,
-    kernels: impl FnOnce() -> Result<Kernels, CudaError>,
+    modules: impl FnOnce() -> Result<Modules, CudaError>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<CudaWeights, DeviceError> {
     let config = &model.config;
@@ -150,7 +150,7 @@ pub(super) fn upload(
         layers,
         final_norm,
         head,
-        kernels: kernels()?,
+        modules: modules()?,
         bytes: 0,
         bytes_per_step: 0,
     };

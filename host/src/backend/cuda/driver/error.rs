@@ -165,12 +165,15 @@ impl CudaError {
             Self::NoKernel { .. } => {
                 "tercet's kernels need compute capability 8.0 (Ampere) or later: use --device cpu"
             }
-            Self::Call { code, .. } => match code.0 {
+            Self::Call { call, code } => match code.0 {
                 34 => "remove the toolkit's stubs folder from LD_LIBRARY_PATH",
                 46 => "another program holds the GPU: `nvidia-smi` lists them",
                 802 => "start nvidia-fabricmanager, or wait until the system is up",
                 803 => "reboot, or reload the kernel module: the driver was updated meanwhile",
                 36 | 804 => DRIVER,
+                999 if *call == "cuInit" => {
+                    "reload the kernel module nvidia_uvm, or reboot: a suspend can leave it so"
+                }
                 code if Code(code).is_sticky() => {
                     "the GPU cannot be used further by this process; start it again, run `tercet \
                      doctor`, and report it if it comes back"
@@ -183,7 +186,8 @@ impl CudaError {
     /// Whether every later call of this process fails as well.
     #[must_use]
     pub fn is_sticky(&self) -> bool {
-        matches!(self, Self::Call { code, .. } if code.is_sticky())
+        // Nothing of ours has run before `cuInit`.
+        matches!(self, Self::Call { call, code } if code.is_sticky() && *call != "cuInit")
     }
 
     /// Whether there simply is no NVIDIA GPU here to speak of: nothing that is broken.

@@ -1,10 +1,8 @@
 //! Trials: every kernel by itself, on a device, beside what defines it.
 //!
-//! [`TRIALS`] has a line for every kernel of [`kernels`]; a new kernel gets one with its trial.
+//! [`TRIALS`] has a line for every kernel of [`tercet_kernels_ptx::kernels`]; a new kernel gets one with its trial.
 
 mod ternary_gemm;
-
-use tercet_kernels_ptx::{Kernel, kernels};
 
 use super::driver::{Context, CudaError, Module, Stream};
 
@@ -82,26 +80,22 @@ type Trial = fn(&Rig, &Module) -> Result<usize, TrialError>;
 /// Kernel and trial.
 const TRIALS: &[(&str, Trial)] = &[("ternary_gemm", ternary_gemm::trial)];
 
-/// Runs the trial of `kernel`, which `module` is. Returns the number of cases, all of them equal.
+/// Runs the trial of kernel `entry`, which `module` holds. Returns the number of cases, all of
+/// them equal.
 ///
 /// # Errors
 ///
 /// [`TrialError`] of the first case that failed.
-pub fn run(rig: &Rig, kernel: &Kernel, module: &Module) -> Result<usize, TrialError> {
-    let entry = kernel.spec.entry;
+pub fn run(rig: &Rig, entry: &'static str, module: &Module) -> Result<usize, TrialError> {
     let (_, trial) =
         TRIALS.iter().find(|(name, _)| *name == entry).ok_or(TrialError::NoTrial { entry })?;
     trial(rig, module)
 }
 
-/// Every kernel of this program, newest target last.
-#[must_use]
-pub fn all() -> &'static [Kernel] {
-    kernels()
-}
-
 #[cfg(test)]
 mod tests {
+    use tercet_kernels_ptx::kernels;
+
     use super::*;
 
     #[test]
