@@ -1,11 +1,10 @@
 //! The head: float rows times the vocabulary.
 
 use rayon::prelude::*;
-use tercet_core::simd::Simd;
+use tercet_core::simd::{FloatRows, Simd};
 
 use super::activations::RowNorm;
 use super::buffer::zeros;
-use super::dense::multiply_row;
 use super::threads::Threads;
 use crate::backend::DeviceError;
 use crate::config::ModelConfig;
@@ -74,14 +73,9 @@ impl Head {
         }
         let by_token = if asked == 1 { &mut self.logits } else { &mut self.by_token };
         threads.chunks(&mut by_token[..asked * vocab], HEAD_ROWS * asked, |index, out| {
-            simd.vectorize(
-                #[inline(always)]
-                || {
-                    for (token, out) in (index * HEAD_ROWS..).zip(out.chunks_exact_mut(asked)) {
-                        multiply_row(head.float, head.row(token), asking, hidden, out);
-                    }
-                },
-            );
+            let first = index * HEAD_ROWS;
+            let rows = head.stored(first..first + out.len() / asked);
+            simd.dots(rows, hidden, FloatRows { values: asking, stride: hidden }, asked, out);
         });
         if asked > 1 {
             let by_token = &self.by_token;

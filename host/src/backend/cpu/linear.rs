@@ -2,10 +2,9 @@
 //! floats.
 
 use rayon::prelude::*;
-use tercet_core::simd::Simd;
+use tercet_core::simd::{FloatRows, Simd};
 
 use super::activations::Activations;
-use super::dense::multiply_row;
 use super::threads::Threads;
 use super::{CpuBackend, CpuLinear, CpuMatrix};
 use crate::config::Activation;
@@ -143,16 +142,9 @@ impl Linear<'_> {
                 simd.gemm(codes, values, stride, &value_sums[..batch], sums);
             }
             CpuMatrix::Float(matrix) => {
-                let rows = self.acts.floats(first, batch);
+                let x = FloatRows { values: self.acts.floats(first, batch), stride };
                 let dots = bytemuck::cast_slice_mut::<i32, f32>(sums);
-                simd.vectorize(
-                    #[inline(always)]
-                    || {
-                        for (feature, dots) in features.zip(dots.chunks_exact_mut(batch)) {
-                            multiply_row(matrix.float, matrix.row(feature), rows, stride, dots);
-                        }
-                    },
-                );
+                simd.dots(matrix.stored(features), matrix.cols, x, batch, dots);
             }
         }
     }

@@ -8,7 +8,6 @@ mod activations;
 mod attend;
 mod buffer;
 mod cache;
-mod dense;
 mod head;
 mod linear;
 mod ops;

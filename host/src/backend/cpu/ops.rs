@@ -1,11 +1,9 @@
 //! [`CpuOps`]: the buffers of a session and the operations on them.
 
-use half::f16;
-
 use super::activations::{Activations, RowNorm};
-use super::attend::Attend;
+use super::attend::{Attend, AttendScratch};
 use super::buffer::zeros;
-use super::cache::KvCache;
+use super::cache::{Half, KvCache};
 use super::head::Head;
 use super::linear::{Activate, Add, Linear, LinearScratch, Store};
 use super::rope::Rope;
@@ -20,7 +18,7 @@ use crate::sampler::Sampler;
 #[derive(Debug)]
 enum Cache {
     F32(KvCache<f32>),
-    F16(KvCache<f16>),
+    F16(KvCache<Half>),
 }
 
 /// Buffers of one session on the CPU.
@@ -43,6 +41,7 @@ pub struct CpuOps<'w> {
     head: Head,
     acts: Activations,
     scratch: LinearScratch,
+    attend: AttendScratch,
     /// Where positions are rotary.
     rope: Option<Rope>,
     cache: Cache,
@@ -80,6 +79,7 @@ impl<'w> CpuOps<'w> {
             head: Head::new(limits.logits_max, config)?,
             acts: Activations::new(rows_max, widest),
             scratch: LinearScratch::new(rows_max, widest),
+            attend: AttendScratch::new(backend, config, &limits)?,
             rope: match config.positions {
                 Positions::Rotary { theta } => Some(Rope::new(config.head_dim, theta, rows_max)),
                 Positions::Learned { .. } => None,
@@ -171,8 +171,8 @@ impl Ops for CpuOps<'_> {
         let step = Attend { backend: self.backend, config, rows: &self.rows, rope };
         let mixed = &mut self.mixed[..self.rows.len() * config.query_width()];
         match &mut self.cache {
-            Cache::F32(cache) => step.run(cache, layer, &mut self.qkv, mixed),
-            Cache::F16(cache) => step.run(cache, layer, &mut self.qkv, mixed),
+            Cache::F32(cache) => step.run(cache, layer, &mut self.attend, &mut self.qkv, mixed),
+            Cache::F16(cache) => step.run(cache, layer, &mut self.attend, &mut self.qkv, mixed),
         }
         Ok(())
     }
