@@ -7,13 +7,13 @@ use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tercet_host::backend::cpu::{CpuBackend, CpuOps, Simd};
-use tercet_host::backend::{Backend, KvType, Limits};
+use tercet_host::backend::{Backend, HeadType, KvType, Limits};
 use tercet_host::package::{Package, Source};
 use tercet_host::sampler::Sampling;
 use tercet_host::session::Session;
 use tercet_host::text::Renderer;
 
-use crate::args::{Device, DeviceArgs, Kv, ModelArg, SamplingArgs};
+use crate::args::{Device, DeviceArgs, Head, Kv, ModelArg, SamplingArgs};
 use crate::builtin;
 use crate::failure::Failure;
 
@@ -133,7 +133,11 @@ pub fn cpu(args: &DeviceArgs) -> Result<CpuBackend, Failure> {
         })?,
     };
     let threads = args.threads.map_or_else(CpuBackend::default_threads, usize::from);
-    Ok(CpuBackend::new(threads, simd)?)
+    let head = match args.head {
+        Head::Stored => HeadType::Stored,
+        Head::Int8 => HeadType::Int8,
+    };
+    Ok(CpuBackend::new(threads, simd)?.with_head(head))
 }
 
 /// The model's sampling with what the command line changes.

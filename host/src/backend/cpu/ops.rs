@@ -67,6 +67,7 @@ impl<'w> CpuOps<'w> {
         }
         let (query, kv) = (config.query_width(), config.kv_width());
         let widest = config.hidden.max(query).max(config.ffn);
+        let most_features = widest.max(query + 2 * kv);
         Ok(Self {
             backend,
             weights,
@@ -78,7 +79,7 @@ impl<'w> CpuOps<'w> {
             gated: zeros("the feed-forward block", rows_max, config.ffn)?,
             head: Head::new(limits.logits_max, config)?,
             acts: Activations::new(rows_max, widest),
-            scratch: LinearScratch::new(rows_max, widest),
+            scratch: LinearScratch::new(rows_max, most_features),
             attend: AttendScratch::new(backend, config, &limits)?,
             rope: match config.positions {
                 Positions::Rotary { theta } => Some(Rope::new(config.head_dim, theta, rows_max)),
@@ -96,12 +97,8 @@ impl<'w> CpuOps<'w> {
     fn add_to_hidden(&mut self, linear: &CpuLinear<'_>) {
         let width = self.weights.config.hidden;
         let hidden = &mut self.hidden[..self.rows.len() * width];
-        Linear { backend: self.backend, acts: &self.acts, out_stride: width, offset: 0 }.run(
-            &[linear],
-            &mut self.scratch,
-            hidden,
-            &Add,
-        );
+        let step = Linear { backend: self.backend, acts: &self.acts };
+        step.run(&[&[linear]], &mut self.scratch, hidden, &Add);
     }
 
     /// The part of a buffer that the step uses.
@@ -152,16 +149,9 @@ impl Ops for CpuOps<'_> {
         self.acts.prepare(self.backend, config.linears, hidden, config.hidden, norm);
         let width = config.query_width() + 2 * config.kv_width();
         let out = &mut self.qkv[..self.rows.len() * width];
-        let mut offset = 0;
-        for linear in &layers[layer].qkv {
-            Linear { backend: self.backend, acts: &self.acts, out_stride: width, offset }.run(
-                &[linear],
-                &mut self.scratch,
-                out,
-                &Store,
-            );
-            offset += linear.rows();
-        }
+        let [query, key, value] = &layers[layer].qkv;
+        let step = Linear { backend: self.backend, acts: &self.acts };
+        step.run(&[&[query], &[key], &[value]], &mut self.scratch, out, &Store);
         Ok(())
     }
 
@@ -196,11 +186,10 @@ impl Ops for CpuOps<'_> {
         self.acts.prepare(self.backend, config.linears, hidden, config.hidden, norm);
         let out = &mut self.gated[..self.rows.len() * config.ffn];
         let activate = Activate { simd: self.backend.simd, activation: config.activation };
-        let linear =
-            Linear { backend: self.backend, acts: &self.acts, out_stride: config.ffn, offset: 0 };
+        let step = Linear { backend: self.backend, acts: &self.acts };
         match &layer.gate {
-            Some(gate) => linear.run(&[gate, &layer.up], &mut self.scratch, out, &activate),
-            None => linear.run(&[&layer.up], &mut self.scratch, out, &activate),
+            Some(gate) => step.run(&[&[gate, &layer.up]], &mut self.scratch, out, &activate),
+            None => step.run(&[&[&layer.up]], &mut self.scratch, out, &activate),
         }
         Ok(())
     }
@@ -216,12 +205,11 @@ impl Ops for CpuOps<'_> {
     }
 
     fn logits(&mut self) -> Result<(), DeviceError> {
-        let CpuBackend { threads, simd } = self.backend;
         let CpuWeights { config, head, final_norm, .. } = self.weights;
         let norm = self.norm(final_norm);
         let asking = self.rows.iter().zip(self.hidden.chunks_exact(config.hidden));
         let asking = asking.filter(|(row, _)| row.logits).map(|(_, hidden)| hidden);
-        self.head.run(threads, *simd, head, norm, asking);
+        self.head.run(self.backend, head, norm, asking);
         Ok(())
     }
 
