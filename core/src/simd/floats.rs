@@ -53,6 +53,7 @@ impl Simd {
         assert!(cols > 0 && batch > 0, "{cols} columns, a batch of {batch}");
         assert_eq!(weights.len() % cols, 0, "weights must be (rows, {cols})");
         assert_eq!(out.len(), weights.len() / cols * batch, "out must be (rows, {batch})");
+        assert!(x.stride >= cols, "stride {} for {cols} columns", x.stride);
         covers(x.values, x.stride, batch, cols);
         let x = Rows { values: x.values, stride: x.stride };
         on_level!(self, level => level.dots(weights, cols, x, batch, out));
@@ -62,7 +63,8 @@ impl Simd {
     /// to the sum.
     ///
     /// `factors` is `(count, depth)`, `rows` `(depth, width)`, `sums` `(count, width)`, each with a
-    /// stride of its own. `width` is a multiple of 32.
+    /// stride of its own. `width` is a multiple of 32. `rows` may overlap, which makes columns that
+    /// nobody wants out of what follows a row.
     ///
     /// # Panics
     ///
@@ -75,8 +77,9 @@ impl Simd {
         sums: FloatRowsMut<'_>,
     ) {
         assert_eq!(width % 32, 0, "the width must be a multiple of 32");
+        assert!(sums.stride >= width, "stride {} for {width} sums", sums.stride);
         covers(factors.values, factors.stride, count, depth);
-        covers(rows.values, rows.stride, depth, width);
+        covers(rows.values, rows.stride.max(1), depth, width);
         covers(sums.values, sums.stride, count, width);
         let product = AddProducts {
             factors: Rows { values: factors.values, stride: factors.stride },
@@ -98,7 +101,7 @@ fn covers(values: &[f32], stride: usize, rows: usize, cols: usize) {
         _ => (rows - 1).checked_mul(stride).and_then(|start| start.checked_add(cols)),
     };
     assert!(
-        stride >= cols && needed.is_some_and(|needed| needed <= values.len()),
+        needed.is_some_and(|needed| needed <= values.len()),
         "{} numbers for ({rows}, {cols}) of stride {stride}",
         values.len()
     );

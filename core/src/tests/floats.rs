@@ -124,10 +124,10 @@ fn dots_are_the_references() {
 #[test]
 fn products_are_added_in_order() {
     for count in [0, 1, 2, 3, 4, 5, 8, 9] {
-        for (depth, width) in [(0, 32), (1, 64), (32, 128), (100, 32)] {
-            let strides = [depth + 1, width + 5, width + 3];
+        for (depth, width, stride) in [(0, 32, 37), (1, 64, 69), (32, 128, 100), (100, 32, 40)] {
+            let strides = [depth + 1, stride, width + 3];
             let factors = floats(1, count * strides[0]);
-            let rows = floats(2, depth * strides[1]);
+            let rows = floats(2, depth * strides[1] + width);
             let before = floats(3, count * strides[2]);
             let mut expected = before.clone();
             for m in 0..count {

@@ -173,7 +173,7 @@ impl Bench<'_> {
                 HeadType::Stored => description.head,
                 HeadType::Int8 => "int8",
             },
-            model_size: description.memory.weights_bytes,
+            model_size: description.memory.weights_bytes + weights.head_bytes_added(),
             parameters: description.parameters,
             kv: if halves { "f16" } else { "f32" },
             kv_bytes: if halves { kv_bytes } else { 2 * kv_bytes },

@@ -320,7 +320,8 @@ struct Tile {
     ends: [usize; QUERIES],
     /// A block of keys, `(head_dim, 32)`.
     keys: Vec<f32>,
-    /// A block of values, `(32, padded)`, zeros beyond `head_dim`.
+    /// A block of values, `(32, head_dim)`, and a rest: rows are read `padded` wide. What that
+    /// mixes beyond `head_dim` is never looked at.
     values: Vec<f32>,
     /// Scores, then weights, `(count, 32)`.
     weights: Vec<f32>,
@@ -398,7 +399,7 @@ impl Tile {
             queries: zeros("attention", QUERIES, head_dim)?,
             ends: [0; QUERIES],
             keys: zeros("attention", BLOCK, head_dim)?,
-            values: zeros("attention", BLOCK, padded)?,
+            values: zeros("attention", BLOCK + 1, head_dim.max(BLOCK))?,
             weights: zeros("attention", QUERIES, BLOCK)?,
             part: Part::new(padded)?,
             total: Part::new(padded)?,
@@ -440,14 +441,7 @@ impl Tile {
             let start = first * dim;
             T::widen(simd, &keys[start..start + BLOCK * dim], &mut self.keys);
             let stored = &values[start..start + longest * dim];
-            if dim == padded {
-                T::widen(simd, stored, &mut self.values[..longest * dim]);
-            } else {
-                let rows = self.values.chunks_exact_mut(padded);
-                for (stored, value) in stored.chunks_exact(dim).zip(rows) {
-                    T::widen(simd, stored, &mut value[..dim]);
-                }
-            }
+            T::widen(simd, stored, &mut self.values[..longest * dim]);
 
             let weights = &mut self.weights[from * BLOCK..self.count * BLOCK];
             weights.fill(0.0);
@@ -468,7 +462,7 @@ impl Tile {
                 simd.add_products(
                     [alike, count, padded],
                     FloatRows { values: &self.weights[query * BLOCK..], stride: BLOCK },
-                    FloatRows { values: &self.values, stride: padded },
+                    FloatRows { values: &self.values, stride: dim },
                     FloatRowsMut { values: &mut self.part.mixed[query * padded..], stride: padded },
                 );
                 query += alike;

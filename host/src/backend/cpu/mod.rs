@@ -136,6 +136,15 @@ impl CpuLinear<'_> {
 }
 
 impl CpuWeights<'_> {
+    /// Bytes of the head that were made beside the tensors of the checkpoint.
+    #[must_use]
+    pub fn head_bytes_added(&self) -> u64 {
+        match &self.head {
+            HeadWeights::Stored(_) => 0,
+            HeadWeights::Int8(_) => self.head.bytes() as u64,
+        }
+    }
+
     /// Bytes of weights that a step reads, however many rows it has: every linear and norm and the
     /// head. Of the tables that are not also the head a row is read per token, which is left out.
     #[must_use]
