@@ -99,6 +99,10 @@ pub struct DeviceArgs {
     /// Numbers of the key/value cache
     #[arg(long, value_enum, default_value_t = Kv::F16)]
     pub kv: Kv,
+    /// Weights of the output head: as stored, or rounded to INT8 when loaded (faster, logits a
+    /// little off)
+    #[arg(long, value_enum, default_value_t = Head::Stored)]
+    pub head: Head,
     /// CPU instructions: portable, avx2 or avx512vnni [default: the best there are]
     #[arg(long)]
     pub simd: Option<String>,
@@ -144,6 +148,15 @@ pub enum Kv {
     F32,
     /// Half precision
     F16,
+}
+
+/// How the head's weights are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Head {
+    /// As the checkpoint has them
+    Stored,
+    /// INT8 with a unit for each token
+    Int8,
 }
 
 /// How tokens are chosen; what is not given comes from the model.

@@ -7,13 +7,13 @@ use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tercet_host::backend::cpu::{CpuBackend, Simd};
-use tercet_host::backend::{AnyOps, Backend, KvType, Limits};
+use tercet_host::backend::{AnyOps, Backend, HeadType, KvType, Limits};
 use tercet_host::package::{Package, Source};
 use tercet_host::sampler::Sampling;
 use tercet_host::session::Session;
 use tercet_host::text::Renderer;
 
-use crate::args::{DeviceArgs, Kv, ModelArg, SamplingArgs};
+use crate::args::{DeviceArgs, Head, Kv, ModelArg, SamplingArgs};
 use crate::builtin;
 use crate::device::{self, Chosen};
 use crate::failure::Failure;
@@ -162,7 +162,11 @@ pub fn cpu(args: &DeviceArgs) -> Result<CpuBackend, Failure> {
         })?,
     };
     let threads = args.threads.map_or_else(CpuBackend::default_threads, usize::from);
-    Ok(CpuBackend::new(threads, simd)?)
+    let head = match args.head {
+        Head::Stored => HeadType::Stored,
+        Head::Int8 => HeadType::Int8,
+    };
+    Ok(CpuBackend::new(threads, simd)?.with_head(head))
 }
 
 /// The model's sampling with what the command line changes.

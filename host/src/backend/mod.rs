@@ -107,6 +107,17 @@ pub enum KvType {
     F16,
 }
 
+/// How the head's weights are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HeadType {
+    /// As the checkpoint stores them.
+    #[default]
+    Stored,
+    /// INT8 codes with one unit for each row (each token): half the bytes of F16, a quarter of
+    /// F32, and logits that are a little off.
+    Int8,
+}
+
 /// What a session may use; everything is allocated once, from these numbers.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
