@@ -269,9 +269,11 @@ macro_rules! kernels {
 }
 
 mod floats;
+mod measure;
 mod ternary;
 
 pub use floats::{EmbedArgs, FloatLinearArgs, NormalizeArgs};
+pub use measure::ReadMemoryArgs;
 pub use ternary::{LinearArgs, QuantizeArgs, TernaryGemmArgs};
 
 /// The kernel `entry` of those that take block `B`.
@@ -302,7 +304,7 @@ const fn equal(a: &[u8], b: &[u8]) -> bool {
 /// Every kernel, in the order of the header.
 pub const KERNELS: &[KernelSpec] = &joined::<{ count(&GROUPS) }>(&GROUPS);
 
-const GROUPS: [&[&[KernelSpec]]; 2] = [ternary::BLOCKS, floats::BLOCKS];
+const GROUPS: [&[&[KernelSpec]]; 3] = [ternary::BLOCKS, floats::BLOCKS, measure::BLOCKS];
 
 const fn count(groups: &[&[&[KernelSpec]]]) -> usize {
     let (mut total, mut group) = (0, 0);

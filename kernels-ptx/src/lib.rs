@@ -53,6 +53,8 @@ pub const fn kernels() -> &'static [Kernel] {
                 "quantize" for SM_80 "sm_80", SM_90 "sm_90";
             LinearArgs:
                 "linear" for SM_80 "sm_80", SM_90A "sm_90a";
+            ReadMemoryArgs:
+                "read_memory" for SM_80 "sm_80";
             EmbedArgs:
                 "embed" for SM_80 "sm_80", SM_90 "sm_90";
             NormalizeArgs:

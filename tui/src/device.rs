@@ -1,7 +1,7 @@
 //! `--device`: which device computes, and a word when it is not the one that was hoped for.
 
 use tercet_host::backend::DeviceError;
-use tercet_host::backend::cuda::driver::{CudaError, usable};
+use tercet_host::backend::cuda::driver::{CudaError, Device as CudaDevice, usable};
 use tercet_host::error::Error;
 
 use crate::args::{Device, DeviceArgs};
@@ -13,6 +13,8 @@ use crate::failure::{Failure, note};
 pub enum Chosen {
     /// The CPU.
     Cpu,
+    /// A GPU.
+    Cuda(CudaDevice),
 }
 
 /// Follows `--device`.
@@ -42,14 +44,7 @@ pub fn choose(args: &DeviceArgs) -> Result<Chosen, Failure> {
 }
 
 fn cuda(number: Option<u32>) -> Result<Chosen, Failure> {
-    let device = usable(number).map_err(DeviceError::from)?;
-    Err(Failure::Unavailable {
-        what: format!(
-            "{} is ready, but this version of tercet computes on the CPU only",
-            device.name
-        ),
-        hint: "say --device cpu",
-    })
+    Ok(Chosen::Cuda(usable(number).map_err(DeviceError::from)?))
 }
 
 /// Whether there is no GPU to speak of.

@@ -7,7 +7,10 @@ use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tercet_host::backend::cpu::{CpuBackend, Simd};
-use tercet_host::backend::{AnyOps, Backend, HeadType, KvType, Limits};
+use tercet_host::backend::cuda::CudaBackend;
+use tercet_host::backend::cuda::driver::Device;
+use tercet_host::backend::cuda::kernels::KernelSet;
+use tercet_host::backend::{AnyOps, Backend, DeviceError, HeadType, KvType, Limits};
 use tercet_host::package::{Package, Source};
 use tercet_host::sampler::Sampling;
 use tercet_host::session::Session;
@@ -16,7 +19,8 @@ use tercet_host::text::Renderer;
 use crate::args::{DeviceArgs, Head, Kv, ModelArg, SamplingArgs};
 use crate::builtin;
 use crate::device::{self, Chosen};
-use crate::failure::Failure;
+use crate::clean::OneLine;
+use crate::failure::{Failure, note};
 
 /// Longest context that is taken unasked: the cache of a model trained for 32,768 positions would
 /// surprise.
@@ -24,6 +28,9 @@ const DEFAULT_CONTEXT: usize = 4096;
 
 /// Rows of a prefill step per thread: enough that every thread multiplies a whole tile.
 const PREFILL_ROWS_PER_THREAD: usize = 32;
+
+/// The same on a GPU: where its tensor cores are busy, and buffers are still small.
+pub const GPU_PREFILL_ROWS: usize = 1024;
 
 /// Where the model named on the command line is.
 #[must_use]
@@ -99,7 +106,32 @@ pub fn with_session<R: Send>(
                 },
             )
         }
+        Chosen::Cuda(device) => {
+            let backend = gpu(&device, package, args)?;
+            let limits = limits(args, context, purpose, GPU_PREFILL_ROWS);
+            on_device(&backend, package, args, limits, work)
+        }
     }
+}
+
+/// The GPU backend that the options ask for, with the kernels of the model's file if they may be
+/// used; says so in a line if they may not.
+///
+/// # Errors
+///
+/// [`Failure`] when the device cannot be had.
+pub fn gpu(device: &Device, package: &Package, args: &DeviceArgs) -> Result<CudaBackend, Failure> {
+    let kernels = KernelSet::of(&package.checkpoint, args.trust_kernels);
+    if let Some(refusal) = kernels.refusal()
+        && !args.quiet
+    {
+        note(format_args!(
+            "tercet: note: the model's own kernels are not used: {}; {}",
+            OneLine(&refusal.to_string()),
+            refusal.hint()
+        ));
+    }
+    Ok(CudaBackend::new(device, kernels).map_err(DeviceError::from)?)
 }
 
 /// What a session may use.

@@ -8,6 +8,7 @@
 //! state        the buffers of a session
 //! launches     which kernels make an operation, with what arguments; attention: those of one
 //! ops          the operations of a session, recorded where steps repeat
+//! meter        memory in use, bandwidth
 //! trials       every kernel by itself beside what defines it
 //! ```
 
@@ -15,6 +16,7 @@ mod attention;
 pub mod driver;
 pub mod kernels;
 mod launches;
+mod meter;
 mod modules;
 mod ops;
 mod staging;
@@ -24,10 +26,12 @@ mod weights;
 
 use core::time::Duration;
 
+pub use self::meter::GpuMemory;
 pub use self::ops::CudaOps;
 pub use self::weights::CudaWeights;
 use self::driver::{Context, CudaError, Device};
 use self::kernels::KernelSet;
+use self::meter::Meter;
 use self::modules::Modules;
 use super::{Backend, DeviceError, Limits};
 use crate::model::Model;
@@ -37,6 +41,9 @@ use crate::model::Model;
 pub struct CudaBackend {
     context: Context,
     kernels: KernelSet,
+    meter: Option<Meter>,
+    /// Device memory that the context takes by itself.
+    context_bytes: u64,
     /// Whether operations run one by one.
     direct: bool,
 }
@@ -48,7 +55,10 @@ impl CudaBackend {
     ///
     /// What the driver answered.
     pub fn new(device: &Device, kernels: KernelSet) -> Result<Self, CudaError> {
-        Ok(Self { context: Context::new(device)?, kernels, direct: false })
+        let meter = Meter::start(device);
+        let context = Context::new(device)?;
+        let context_bytes = meter.as_ref().and_then(Meter::used).unwrap_or(0);
+        Ok(Self { context, kernels, meter, context_bytes, direct: false })
     }
 
     /// Runs every operation when it is called instead of whole steps at once, so that buffers can
@@ -62,15 +72,6 @@ impl CudaBackend {
     #[must_use]
     pub fn device(&self) -> &Device {
         self.context.device()
-    }
-
-    /// Memory of the device at this moment.
-    ///
-    /// # Errors
-    ///
-    /// What the driver answered.
-    pub fn memory(&self) -> Result<driver::Memory, CudaError> {
-        self.context.memory()
     }
 }
 

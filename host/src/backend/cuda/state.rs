@@ -7,7 +7,7 @@ use tercet_kernels_ptx::launch::{self, LinearShape};
 use super::driver::{Context, CudaError, DeviceBuffer, PinnedBuffer, PinnedUse};
 use super::weights::{CudaWeights, DeviceLinear};
 use crate::backend::{Buffer, KvType, Limits};
-use crate::config::{ModelConfig, Positions};
+use crate::config::{LinearKind, ModelConfig, Positions};
 use crate::kv::KvLayout;
 use crate::rotary;
 
@@ -119,6 +119,13 @@ impl State {
         let row_blocks = launch::row_blocks(count(rows)) as usize;
         let values = launch::values_bytes(count(rows), count(widest)) as usize;
         let list = Rows::new(rows, asking);
+        // The head splits the rows that ask; float linears split every row.
+        let head = asking * terms_stride(config.hidden);
+        let terms = TERMS
+            * match config.linears {
+                LinearKind::Ternary => head,
+                LinearKind::Float => head.max(rows * terms_stride(widest)),
+            };
         Ok(Self {
             layout,
             rows_max: rows,
@@ -138,11 +145,7 @@ impl State {
                 "the linears' work space",
                 workspace_words(context, weights, count(rows)),
             )?,
-            terms: DeviceBuffer::zeroed(
-                context,
-                "the split rows",
-                rows.max(asking) * TERMS * terms_stride(widest),
-            )?,
+            terms: DeviceBuffer::zeroed(context, "the split rows", terms)?,
             scales: floats("the split rows", rows.max(asking))?,
             angles: angles(context, config, limits.positions_max)?,
             rows: DeviceBuffer::zeroed(context, "the rows of a step", list.len)?,
