@@ -262,9 +262,11 @@ macro_rules! kernels {
     };
 }
 
+mod decode;
 mod floats;
 mod ternary;
 
+pub use decode::{DecodeAttendArgs, DecodeLinearArgs};
 pub use floats::{EmbedArgs, FloatLinearArgs, NormalizeArgs};
 pub use ternary::TernaryGemmArgs;
 
@@ -296,7 +298,7 @@ const fn equal(a: &[u8], b: &[u8]) -> bool {
 /// Every kernel, in the order of the header.
 pub const KERNELS: &[KernelSpec] = &joined::<{ count(&GROUPS) }>(&GROUPS);
 
-const GROUPS: [&[&[KernelSpec]]; 2] = [ternary::BLOCKS, floats::BLOCKS];
+const GROUPS: [&[&[KernelSpec]]; 3] = [ternary::BLOCKS, floats::BLOCKS, decode::BLOCKS];
 
 const fn count(groups: &[&[&[KernelSpec]]]) -> usize {
     let (mut total, mut group) = (0, 0);
