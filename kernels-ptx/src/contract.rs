@@ -265,7 +265,9 @@ macro_rules! kernels {
 mod floats;
 mod ternary;
 
-pub use floats::{EmbedArgs, FloatLinearArgs, NormalizeArgs};
+pub use floats::{
+    AttendRowsArgs, AttendRowsExactArgs, ChooseArgs, EmbedArgs, FloatLinearArgs, NormalizeArgs, RopeStoreArgs,
+};
 pub use ternary::TernaryGemmArgs;
 
 /// The kernel `entry` of those that take block `B`.
