@@ -267,7 +267,9 @@ mod floats;
 mod ternary;
 
 pub use decode::{DecodeAttendArgs, DecodeLinearArgs};
-pub use floats::{EmbedArgs, FloatLinearArgs, NormalizeArgs};
+pub use floats::{
+    AttendRowsArgs, AttendRowsExactArgs, ChooseArgs, EmbedArgs, FloatLinearArgs, NormalizeArgs, RopeStoreArgs,
+};
 pub use ternary::TernaryGemmArgs;
 
 /// The kernel `entry` of those that take block `B`.
