@@ -343,12 +343,20 @@ struct FloatLinearArgs {
     static constexpr u32 NARROW_ROWS = 32;
     // Rows of a block of the `wide` entries.
     static constexpr u32 WIDE_ROWS = 128;
-    // Most bytes of shared memory of a block of the `narrow` entries.
-    static constexpr u32 SHARED_NARROW = 65536;
-    // Most bytes of shared memory of a block of the `wide` entries: what every device has.
-    static constexpr u32 SHARED_WIDE = 98304;
+    // Most shared memory of a block of the `narrow` entries, in bytes, in PTX for 8.0.
+    static constexpr u32 SHARED_NARROW_SM_80 = 98304;
+    // As above, for 9.0.
+    static constexpr u32 SHARED_NARROW_SM_90 = 114688;
+    // Most shared memory of a block of the `wide` entries, in bytes, in PTX for 8.0.
+    static constexpr u32 SHARED_WIDE_SM_80 = 98304;
+    // As above, for 9.0.
+    static constexpr u32 SHARED_WIDE_SM_90 = 229376;
     // Columns of a stretch of the sum.
     static constexpr u32 STRETCH = 256;
+    // Columns that a lane of the entries for few rows asks for at a time.
+    static constexpr u32 BATCH_COLS = 64;
+    // Bytes of shared memory that such a lane has for weights on the way.
+    static constexpr u32 LANE_BYTES = 320;
     // `out = value`.
     static constexpr u32 STORE = 0;
     // `out += value`.
@@ -421,3 +429,239 @@ extern "C" __global__ void float_linear_narrow_bf16(FloatLinearArgs args);
 extern "C" __global__ void float_linear_narrow_f32(FloatLinearArgs args);
 extern "C" __global__ void float_linear_wide_f16(FloatLinearArgs args);
 extern "C" __global__ void float_linear_wide_bf16(FloatLinearArgs args);
+
+// Turns queries and keys by their rows' positions and stores keys and values in the cache.
+// Equal to the CPU to the bit.
+//
+// Element `i` of a head turns with element `i + head_dim / 2`. Keys stand in the cache as
+// `(slot, kv_head, position / 32, head_dim, position % 32)`, values as `(slot, kv_head,
+// position, head_dim)`; halves are rounded to nearest even.
+//
+// Grid: `launch::RopeStoreShape::grid`.
+struct RopeStoreArgs {
+    static constexpr u32 THREADS = 256;
+    // Position of a row that is none.
+    static constexpr u32 NONE = 4294967295;
+    // Rows of a thread block.
+    static constexpr u32 BLOCK_ROWS = 32;
+    // Positions of a block of keys.
+    static constexpr u32 KEY_BLOCK = 32;
+    // Widest head.
+    static constexpr u32 HEAD_DIM_MAX = 256;
+    // Half precision.
+    static constexpr u32 F16 = 0;
+    // Single precision.
+    static constexpr u32 F32 = 1;
+
+    // `(rows, query + 2 kv)`: queries, keys, values; queries and keys are turned in place.
+    f32 *qkv;
+    // `(rows)`; `NONE` marks a row that only fills up the batch.
+    const u32 *positions;
+    // `(rows)`
+    const u32 *slots;
+    // `(positions, head_dim / 2)`; or null where positions are not rotary.
+    const f32 *cos;
+    // As `cos`.
+    const f32 *sin;
+    // Keys of the layer.
+    u8 *keys;
+    // Values of the layer.
+    u8 *values;
+    // At least 1.
+    u32 rows;
+    // Query heads.
+    u32 heads;
+    // Key and value heads.
+    u32 kv_heads;
+    // Even, at most `HEAD_DIM_MAX`.
+    u32 head_dim;
+    // Positions of a slot, a multiple of `KEY_BLOCK`.
+    u32 capacity;
+    // `F16` or `F32`: numbers of the cache.
+    u32 kv;
+};
+static_assert(sizeof(RopeStoreArgs) == 80, "RopeStoreArgs");
+static_assert(alignof(RopeStoreArgs) == 8, "RopeStoreArgs");
+static_assert(offsetof(RopeStoreArgs, qkv) == 0, "qkv");
+static_assert(offsetof(RopeStoreArgs, positions) == 8, "positions");
+static_assert(offsetof(RopeStoreArgs, slots) == 16, "slots");
+static_assert(offsetof(RopeStoreArgs, cos) == 24, "cos");
+static_assert(offsetof(RopeStoreArgs, sin) == 32, "sin");
+static_assert(offsetof(RopeStoreArgs, keys) == 40, "keys");
+static_assert(offsetof(RopeStoreArgs, values) == 48, "values");
+static_assert(offsetof(RopeStoreArgs, rows) == 56, "rows");
+static_assert(offsetof(RopeStoreArgs, heads) == 60, "heads");
+static_assert(offsetof(RopeStoreArgs, kv_heads) == 64, "kv_heads");
+static_assert(offsetof(RopeStoreArgs, head_dim) == 68, "head_dim");
+static_assert(offsetof(RopeStoreArgs, capacity) == 72, "capacity");
+static_assert(offsetof(RopeStoreArgs, kv) == 76, "kv");
+extern "C" __global__ void rope_store(RopeStoreArgs args);
+
+// `mixed[b, h] = Σ_t softmax_t(q[b, h] · k[t] / √head_dim) v[t]` over the positions up to the
+// row's own, in the CPU's order of operations and equal to it to the bit; `f16` and `f32` are
+// the numbers of the cache.
+//
+// A row's bits do not depend on the tiles.
+//
+// Grid: `launch::AttendRowsShape::grid`, with its shared memory.
+struct AttendRowsExactArgs {
+    static constexpr u32 THREADS = 256;
+    // Most rows of a tile.
+    static constexpr u32 TILE_ROWS = 64;
+    // Positions of a block of keys.
+    static constexpr u32 KEY_BLOCK = 32;
+    // Widest head.
+    static constexpr u32 HEAD_DIM_MAX = 256;
+
+    // `(rows, query + 2 kv)` after `rope_store`.
+    const f32 *qkv;
+    // Keys of the layer.
+    const u8 *keys;
+    // Values of the layer.
+    const u8 *values;
+    // `(rows)`
+    const u32 *positions;
+    // `(rows)`
+    const u32 *slots;
+    // `(tiles, 2)`: first row, and number of rows from 1 to `TILE_ROWS`: of one slot, at
+    // consecutive positions.
+    const u32 *tiles;
+    // `(rows, query)`; the rows of the tiles are written.
+    f32 *mixed;
+    // Query heads: a multiple of `kv_heads`.
+    u32 heads;
+    // Key and value heads.
+    u32 kv_heads;
+    // At most `HEAD_DIM_MAX`.
+    u32 head_dim;
+    // Positions of a slot, a multiple of `KEY_BLOCK`.
+    u32 capacity;
+};
+static_assert(sizeof(AttendRowsExactArgs) == 72, "AttendRowsExactArgs");
+static_assert(alignof(AttendRowsExactArgs) == 8, "AttendRowsExactArgs");
+static_assert(offsetof(AttendRowsExactArgs, qkv) == 0, "qkv");
+static_assert(offsetof(AttendRowsExactArgs, keys) == 8, "keys");
+static_assert(offsetof(AttendRowsExactArgs, values) == 16, "values");
+static_assert(offsetof(AttendRowsExactArgs, positions) == 24, "positions");
+static_assert(offsetof(AttendRowsExactArgs, slots) == 32, "slots");
+static_assert(offsetof(AttendRowsExactArgs, tiles) == 40, "tiles");
+static_assert(offsetof(AttendRowsExactArgs, mixed) == 48, "mixed");
+static_assert(offsetof(AttendRowsExactArgs, heads) == 56, "heads");
+static_assert(offsetof(AttendRowsExactArgs, kv_heads) == 60, "kv_heads");
+static_assert(offsetof(AttendRowsExactArgs, head_dim) == 64, "head_dim");
+static_assert(offsetof(AttendRowsExactArgs, capacity) == 68, "capacity");
+extern "C" __global__ void attend_rows_exact_f16(AttendRowsExactArgs args);
+extern "C" __global__ void attend_rows_exact_f32(AttendRowsExactArgs args);
+
+// As `attend_rows_exact`, on tensor cores, for a cache of halves and the head width in the
+// entry's name; near single precision.
+//
+// Keys are taken in blocks of 64 positions counted from the start of the slot, and a block
+// beyond a row's position leaves its bits alone: they do not depend on the tiles, and so
+// neither on the chunks of a prefill.
+//
+// Grid: `launch::AttendRowsShape::grid`, with its shared memory.
+struct AttendRowsArgs {
+    static constexpr u32 THREADS = 128;
+    // Most rows of a tile.
+    static constexpr u32 TILE_ROWS = 64;
+    // Positions of a block of keys.
+    static constexpr u32 KEY_BLOCK = 32;
+    // Most bytes of shared memory: what every device has.
+    static constexpr u32 SHARED_MAX = 101376;
+
+    // `(rows, query + 2 kv)` after `rope_store`.
+    const f32 *qkv;
+    // Keys of the layer, 16-byte aligned.
+    const u16 *keys;
+    // Values of the layer, 16-byte aligned.
+    const u16 *values;
+    // `(rows)`
+    const u32 *positions;
+    // `(rows)`
+    const u32 *slots;
+    // `(tiles, 2)`: first row, and number of rows from 1 to `TILE_ROWS`: of one slot, at
+    // consecutive positions.
+    const u32 *tiles;
+    // `(rows, query)`; the rows of the tiles are written.
+    f32 *mixed;
+    // Query heads: a multiple of `kv_heads`.
+    u32 heads;
+    // Key and value heads.
+    u32 kv_heads;
+    // That in the entry's name.
+    u32 head_dim;
+    // Positions of a slot, a multiple of `KEY_BLOCK`.
+    u32 capacity;
+};
+static_assert(sizeof(AttendRowsArgs) == 72, "AttendRowsArgs");
+static_assert(alignof(AttendRowsArgs) == 8, "AttendRowsArgs");
+static_assert(offsetof(AttendRowsArgs, qkv) == 0, "qkv");
+static_assert(offsetof(AttendRowsArgs, keys) == 8, "keys");
+static_assert(offsetof(AttendRowsArgs, values) == 16, "values");
+static_assert(offsetof(AttendRowsArgs, positions) == 24, "positions");
+static_assert(offsetof(AttendRowsArgs, slots) == 32, "slots");
+static_assert(offsetof(AttendRowsArgs, tiles) == 40, "tiles");
+static_assert(offsetof(AttendRowsArgs, mixed) == 48, "mixed");
+static_assert(offsetof(AttendRowsArgs, heads) == 56, "heads");
+static_assert(offsetof(AttendRowsArgs, kv_heads) == 60, "kv_heads");
+static_assert(offsetof(AttendRowsArgs, head_dim) == 64, "head_dim");
+static_assert(offsetof(AttendRowsArgs, capacity) == 68, "capacity");
+extern "C" __global__ void attend_rows_f16_64(AttendRowsArgs args);
+extern "C" __global__ void attend_rows_f16_96(AttendRowsArgs args);
+extern "C" __global__ void attend_rows_f16_100(AttendRowsArgs args);
+extern "C" __global__ void attend_rows_f16_128(AttendRowsArgs args);
+extern "C" __global__ void attend_rows_f16_256(AttendRowsArgs args);
+
+// The next token of each row of logits: `host/src/sampler.rs`, with the random number given.
+//
+// Equal to it but for sums of weights, which are added up in another order, in double
+// precision: a number within 1e-12 of the border between two tokens may fall to the other.
+//
+// Grid: one block per row.
+struct ChooseArgs {
+    static constexpr u32 THREADS = 1024;
+    // No token.
+    static constexpr u32 NONE = 4294967295;
+
+    // `(rows, vocab)`
+    const f32 *logits;
+    // `(rows, vocab / 32 rounded up)`: a bit for every token of the context, from the lowest;
+    // the token chosen is added. Or null for no penalty.
+    u32 *seen;
+    // `(rows)`, in `0..1`; read where `temperature` is not 0.
+    const f64 *uniforms;
+    // `(rows, vocab)` to work in; where `temperature` is not 0.
+    f32 *weights;
+    // `(rows)`: the token; 0 where a logit is not finite.
+    u32 *chosen;
+    // `(rows)`: the first token whose logit is not finite, or `NONE`.
+    u32 *faults;
+    // At least 1.
+    u32 vocab;
+    // Keeps the `k` most likely tokens; 0 is off.
+    u32 top_k;
+    // Divides the logits; 0 takes the largest one.
+    f32 temperature;
+    // Divides (multiplies, where negative) the logits of tokens in `seen`.
+    f32 repetition_penalty;
+    // Keeps the most likely tokens that together reach probability `p`; 1 is off.
+    f32 top_p;
+    // Keeps tokens at least `p` times as likely as the most likely one; 0 is off.
+    f32 min_p;
+};
+static_assert(sizeof(ChooseArgs) == 72, "ChooseArgs");
+static_assert(alignof(ChooseArgs) == 8, "ChooseArgs");
+static_assert(offsetof(ChooseArgs, logits) == 0, "logits");
+static_assert(offsetof(ChooseArgs, seen) == 8, "seen");
+static_assert(offsetof(ChooseArgs, uniforms) == 16, "uniforms");
+static_assert(offsetof(ChooseArgs, weights) == 24, "weights");
+static_assert(offsetof(ChooseArgs, chosen) == 32, "chosen");
+static_assert(offsetof(ChooseArgs, faults) == 40, "faults");
+static_assert(offsetof(ChooseArgs, vocab) == 48, "vocab");
+static_assert(offsetof(ChooseArgs, top_k) == 52, "top_k");
+static_assert(offsetof(ChooseArgs, temperature) == 56, "temperature");
+static_assert(offsetof(ChooseArgs, repetition_penalty) == 60, "repetition_penalty");
+static_assert(offsetof(ChooseArgs, top_p) == 64, "top_p");
+static_assert(offsetof(ChooseArgs, min_p) == 68, "min_p");
+extern "C" __global__ void choose(ChooseArgs args);

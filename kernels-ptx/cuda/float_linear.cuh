@@ -98,10 +98,11 @@ __device__ __forceinline__ void split(const uint4 (&stored)[W::LOADS], u32 (&par
     }
 }
 
-// acc += the chunk's products, for N times eight rows: columns in two steps, per step the parts and
-// terms from the largest product down. This order is what the bits of a result hang on.
-template <typename W, u32 N>
-__device__ __forceinline__ void multiply_chunk(f32 (&acc)[N][4], const Parts<W> &weights,
+// acc += the chunk's products, for M times 16 features and N times eight rows: columns in two steps,
+// per step the parts and terms from the largest product down. This order is what the bits of a
+// result hang on.
+template <typename W, u32 M, u32 N>
+__device__ __forceinline__ void multiply_chunk(f32 (&acc)[M][N][4], const Parts<W> (&weights)[M],
                                                const uint4 (&terms)[N][W::TERMS]) {
 #pragma unroll
     for (u32 step = 0; step < 2; ++step) {
@@ -109,14 +110,18 @@ __device__ __forceinline__ void multiply_chunk(f32 (&acc)[N][4], const Parts<W> 
         for (u32 order = 0; order < W::TERMS; ++order) {
 #pragma unroll
             for (u32 part = 0; part < W::PARTS && part <= order; ++part) {
-                const u32 a[4] = {
-                    weights.low[part][2 * step], weights.high[part][2 * step],
-                    weights.low[part][2 * step + 1], weights.high[part][2 * step + 1],
-                };
 #pragma unroll
-                for (u32 n = 0; n < N; ++n) {
-                    const uint4 t = terms[n][order - part];
-                    multiply<W::HALF>(acc[n], a, step == 0 ? t.x : t.z, step == 0 ? t.y : t.w);
+                for (u32 m = 0; m < M; ++m) {
+                    const u32 a[4] = {
+                        weights[m].low[part][2 * step], weights[m].high[part][2 * step],
+                        weights[m].low[part][2 * step + 1], weights[m].high[part][2 * step + 1],
+                    };
+#pragma unroll
+                    for (u32 n = 0; n < N; ++n) {
+                        const uint4 t = terms[n][order - part];
+                        multiply<W::HALF>(acc[m][n], a, step == 0 ? t.x : t.z,
+                                          step == 0 ? t.y : t.w);
+                    }
                 }
             }
         }

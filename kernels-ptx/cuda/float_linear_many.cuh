@@ -17,43 +17,59 @@ __device__ __forceinline__ void copy_async(u8 *to, const void *from, bool in) {
 }
 
 // WARPS_M by WARPS_N warps, each with TILES_M tiles of 16 features by TILES_N tiles of eight rows.
-template <typename W, u32 WARPS_M, u32 WARPS_N, u32 TILES_M, u32 TILES_N, u32 SHARED_MAX>
+template <typename W, u32 WARPS_M, u32 WARPS_N, u32 TILES_M, u32 TILES_N, u32 STAGE_CHUNKS,
+          u32 SHARED_MAX>
 struct Block {
     static constexpr u32 FEATURES = WARPS_M * TILES_M * 16;
     static constexpr u32 ROWS = WARPS_N * TILES_N * 8;
+    // A stage is STAGE_CHUNKS chunks, each with its weights and its terms.
     static constexpr u32 WEIGHT_ROW = CHUNK * WEIGHT_BYTES<W>;
     static constexpr u32 WEIGHTS = FEATURES * WEIGHT_ROW;
-    static constexpr u32 STAGE = WEIGHTS + W::TERMS * ROWS * ROW_BYTES;
+    static constexpr u32 CHUNK_BYTES = WEIGHTS + W::TERMS * ROWS * ROW_BYTES;
+    static constexpr u32 STAGE = STAGE_CHUNKS * CHUNK_BYTES;
     static constexpr u32 STAGES = SHARED_MAX / STAGE;
     static_assert(WARPS_M * WARPS_N * WARP == Args::THREADS, "every warp has a place");
     static_assert(STAGES >= 2, "one stage is filled while another is read");
+    static_assert(CHUNKS % STAGE_CHUNKS == 0, "a stretch is whole stages");
 
     const Args &args;
     u32 first_feature;
     u32 first_row;
 
-    __device__ __forceinline__ void fill(u32 chunk, u32 chunks) const {
-        u8 *stage = reinterpret_cast<u8 *>(staged) + chunk % STAGES * STAGE;
-        const u32 first_col = chunk * CHUNK;
-        if (chunk < chunks) {
+    // What lies beyond a side becomes zero.
+    __device__ __forceinline__ void fill(u32 index, u32 stages) const {
+        u8 *stage = reinterpret_cast<u8 *>(staged) + index % STAGES * STAGE;
+        const u32 first_col = index * (STAGE_CHUNKS * CHUNK);
+        if (index < stages) {
             constexpr u32 PIECES = WEIGHT_ROW / 16;
-            constexpr u32 COLS = CHUNK / PIECES;
-            for (u32 i = threadIdx.x; i < FEATURES * PIECES; i += Args::THREADS) {
-                const u32 feature = first_feature + i / PIECES;
-                const u32 col = first_col + i % PIECES * COLS;
+            constexpr u32 ROW_PIECES = STAGE_CHUNKS * PIECES;
+#pragma unroll
+            for (u32 i = threadIdx.x; i < FEATURES * ROW_PIECES; i += Args::THREADS) {
+                const u32 line = i / ROW_PIECES;
+                const u32 piece = i % ROW_PIECES;
+                const u32 feature = first_feature + line;
+                const u32 col = first_col + piece * (CHUNK / PIECES);
                 const bool in = feature < args.features && col < args.stride;
                 const size_t at = static_cast<size_t>(feature) * args.stride + col;
-                copy_async(stage + i * 16, args.weights + (in ? at * WEIGHT_BYTES<W> : 0), in);
+                copy_async(stage + piece / PIECES * CHUNK_BYTES + line * WEIGHT_ROW
+                               + piece % PIECES * 16,
+                           args.weights + (in ? at * WEIGHT_BYTES<W> : 0), in);
             }
             constexpr u32 TERM_PIECES = ROW_BYTES / 16;
-            for (u32 i = threadIdx.x; i < W::TERMS * ROWS * TERM_PIECES; i += Args::THREADS) {
-                const u32 row = first_row + i / TERM_PIECES % ROWS;
-                const u32 term = i / TERM_PIECES / ROWS;
-                const u32 col = first_col + i % TERM_PIECES * (CHUNK / TERM_PIECES);
-                const bool in = row < args.rows;
+            constexpr u32 TERM_ROW_PIECES = STAGE_CHUNKS * TERM_PIECES;
+#pragma unroll
+            for (u32 i = threadIdx.x; i < W::TERMS * ROWS * TERM_ROW_PIECES; i += Args::THREADS) {
+                const u32 line = i / TERM_ROW_PIECES;
+                const u32 piece = i % TERM_ROW_PIECES;
+                const u32 row = first_row + line % ROWS;
+                const u32 term = line / ROWS;
+                const u32 col = first_col + piece * (CHUNK / TERM_PIECES);
+                const bool in = row < args.rows && col < args.terms_stride;
                 const size_t at =
                     (static_cast<size_t>(row) * W::TERMS + term) * args.terms_stride + col;
-                copy_async(stage + WEIGHTS + i * 16, args.terms + (in ? at : 0), in);
+                copy_async(stage + piece / TERM_PIECES * CHUNK_BYTES + WEIGHTS + line * ROW_BYTES
+                               + piece % TERM_PIECES * 16,
+                           args.terms + (in ? at : 0), in);
             }
         }
         asm volatile("cp.async.commit_group;" ::: "memory");
@@ -66,47 +82,50 @@ struct Block {
         const u32 q = lane % 4;
         const u32 warp_feature = warp % WARPS_M * TILES_M * 16;
         const u32 warp_row = warp / WARPS_M * TILES_N * 8;
-        const u32 chunks = (args.cols + CHUNK - 1) / CHUNK;
+        const u32 stages = (args.cols + STAGE_CHUNKS * CHUNK - 1) / (STAGE_CHUNKS * CHUNK);
 
-        for (u32 chunk = 0; chunk < STAGES - 1; ++chunk) {
-            fill(chunk, chunks);
+        for (u32 index = 0; index < STAGES - 1; ++index) {
+            fill(index, stages);
         }
         f32 total[TILES_M][TILES_N][4] = {};
         f32 acc[TILES_M][TILES_N][4] = {};
-        for (u32 chunk = 0; chunk < chunks; ++chunk) {
+        for (u32 index = 0; index < stages; ++index) {
             asm volatile("cp.async.wait_group %0;" :: "n"(STAGES - 2) : "memory");
             __syncthreads();
             // Fills the stage that everybody has left behind.
-            fill(chunk + STAGES - 1, chunks);
-
-            const u8 *stage = reinterpret_cast<const u8 *>(staged) + chunk % STAGES * STAGE;
-            uint4 terms[TILES_N][W::TERMS];
+            fill(index + STAGES - 1, stages);
+            const u8 *stage = reinterpret_cast<const u8 *>(staged) + index % STAGES * STAGE;
 #pragma unroll
-            for (u32 n = 0; n < TILES_N; ++n) {
+            for (u32 chunk = 0; chunk < STAGE_CHUNKS; ++chunk) {
+                const u8 *from = stage + chunk * CHUNK_BYTES;
+                uint4 terms[TILES_N][W::TERMS];
 #pragma unroll
-                for (u32 term = 0; term < W::TERMS; ++term) {
-                    const u32 row = term * ROWS + warp_row + 8 * n + g;
-                    terms[n][term] = *reinterpret_cast<const uint4 *>(
-                        stage + WEIGHTS + row * ROW_BYTES + 16 * q);
+                for (u32 n = 0; n < TILES_N; ++n) {
+#pragma unroll
+                    for (u32 term = 0; term < W::TERMS; ++term) {
+                        const u32 row = term * ROWS + warp_row + 8 * n + g;
+                        terms[n][term] = *reinterpret_cast<const uint4 *>(
+                            from + WEIGHTS + row * ROW_BYTES + 16 * q);
+                    }
                 }
-            }
+                Parts<W> weights[TILES_M];
 #pragma unroll
-            for (u32 m = 0; m < TILES_M; ++m) {
-                const u8 *low = stage + (warp_feature + 16 * m + g) * WEIGHT_ROW
-                    + q * 8 * WEIGHT_BYTES<W>;
-                Stored<W> stored;
+                for (u32 m = 0; m < TILES_M; ++m) {
+                    const u8 *low = from + (warp_feature + 16 * m + g) * WEIGHT_ROW
+                        + q * 8 * WEIGHT_BYTES<W>;
+                    Stored<W> stored;
 #pragma unroll
-                for (u32 i = 0; i < W::LOADS; ++i) {
-                    stored.low[i] = *reinterpret_cast<const uint4 *>(low + 16 * i);
-                    stored.high[i] =
-                        *reinterpret_cast<const uint4 *>(low + 8 * WEIGHT_ROW + 16 * i);
+                    for (u32 i = 0; i < W::LOADS; ++i) {
+                        stored.low[i] = *reinterpret_cast<const uint4 *>(low + 16 * i);
+                        stored.high[i] =
+                            *reinterpret_cast<const uint4 *>(low + 8 * WEIGHT_ROW + 16 * i);
+                    }
+                    split<W>(stored.low, weights[m].low);
+                    split<W>(stored.high, weights[m].high);
                 }
-                Parts<W> weights;
-                split<W>(stored.low, weights.low);
-                split<W>(stored.high, weights.high);
-                multiply_chunk<W, TILES_N>(acc[m], weights, terms);
+                multiply_chunk<W, TILES_M, TILES_N>(acc, weights, terms);
             }
-            if (chunk % CHUNKS == CHUNKS - 1 || chunk == chunks - 1) {
+            if ((index + 1) % (CHUNKS / STAGE_CHUNKS) == 0 || index + 1 == stages) {
 #pragma unroll
                 for (u32 m = 0; m < TILES_M; ++m) {
 #pragma unroll
@@ -153,11 +172,19 @@ __device__ __forceinline__ void float_linear_many(const Args &args) {
     B{args, blockIdx.x / row_blocks * B::FEATURES, blockIdx.x % row_blocks * B::ROWS}.run();
 }
 
+#if __CUDA_ARCH__ >= 900
+constexpr u32 SHARED_NARROW = Args::SHARED_NARROW_SM_90;
+constexpr u32 SHARED_WIDE = Args::SHARED_WIDE_SM_90;
+#else
+constexpr u32 SHARED_NARROW = Args::SHARED_NARROW_SM_80;
+constexpr u32 SHARED_WIDE = Args::SHARED_WIDE_SM_80;
+#endif
+
 // For up to some dozens of rows, and for more of them.
 template <typename W>
-using Narrow = Block<W, 8, 1, 1, 4, Args::SHARED_NARROW>;
+using Narrow = Block<W, 8, 1, 1, 4, 2, SHARED_NARROW>;
 template <typename W>
-using Wide = Block<W, 2, 4, 4, 4, Args::SHARED_WIDE>;
+using Wide = Block<W, 2, 4, 4, 4, W::TERMS == 2 ? 2 : 1, SHARED_WIDE>;
 static_assert(Narrow<F16>::FEATURES == Args::MANY_FEATURES, "the grid");
 static_assert(Wide<F16>::FEATURES == Args::MANY_FEATURES, "the grid");
 static_assert(Narrow<F16>::ROWS == Args::NARROW_ROWS, "the grid");

@@ -268,11 +268,16 @@ macro_rules! kernels {
     };
 }
 
+mod decode;
 mod floats;
 mod measure;
 mod ternary;
 
-pub use floats::{EmbedArgs, FloatLinearArgs, NormalizeArgs};
+pub use decode::{DecodeAttendArgs, DecodeLinearArgs};
+pub use floats::{
+    AttendRowsArgs, AttendRowsExactArgs, ChooseArgs, EmbedArgs, FloatLinearArgs, NormalizeArgs,
+    RopeStoreArgs,
+};
 pub use measure::ReadMemoryArgs;
 pub use ternary::{LinearArgs, QuantizeArgs, TernaryGemmArgs};
 
@@ -304,7 +309,8 @@ const fn equal(a: &[u8], b: &[u8]) -> bool {
 /// Every kernel, in the order of the header.
 pub const KERNELS: &[KernelSpec] = &joined::<{ count(&GROUPS) }>(&GROUPS);
 
-const GROUPS: [&[&[KernelSpec]]; 3] = [ternary::BLOCKS, floats::BLOCKS, measure::BLOCKS];
+const GROUPS: [&[&[KernelSpec]]; 4] =
+    [ternary::BLOCKS, floats::BLOCKS, decode::BLOCKS, measure::BLOCKS];
 
 const fn count(groups: &[&[&[KernelSpec]]]) -> usize {
     let (mut total, mut group) = (0, 0);

@@ -3,6 +3,10 @@
 use crate::contract::{LinearArgs, QuantizeArgs, TernaryGemmArgs};
 use crate::ptx::Target;
 
+mod decode;
+
+pub use decode::{DecodeAttendShape, DecodeFinish, DecodeLinearShape, DeviceShape};
+
 /// Thread blocks of a launch along x, y and z. The threads of a block are in the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grid {

@@ -63,11 +63,35 @@ pub const fn kernels() -> &'static [Kernel] {
                 "float_linear_f16" for SM_80 "sm_80", SM_90 "sm_90";
                 "float_linear_bf16" for SM_80 "sm_80", SM_90 "sm_90";
                 "float_linear_f32" for SM_80 "sm_80", SM_90 "sm_90";
-                "float_linear_narrow_f16" for SM_80 "sm_80";
-                "float_linear_narrow_bf16" for SM_80 "sm_80";
-                "float_linear_narrow_f32" for SM_80 "sm_80";
-                "float_linear_wide_f16" for SM_80 "sm_80";
-                "float_linear_wide_bf16" for SM_80 "sm_80";
+                "float_linear_narrow_f16" for SM_80 "sm_80", SM_90 "sm_90";
+                "float_linear_narrow_bf16" for SM_80 "sm_80", SM_90 "sm_90";
+                "float_linear_narrow_f32" for SM_80 "sm_80", SM_90 "sm_90";
+                "float_linear_wide_f16" for SM_80 "sm_80", SM_90 "sm_90";
+                "float_linear_wide_bf16" for SM_80 "sm_80", SM_90 "sm_90";
+            RopeStoreArgs:
+                "rope_store" for SM_80 "sm_80", SM_90 "sm_90";
+            AttendRowsExactArgs:
+                "attend_rows_exact_f16" for SM_80 "sm_80";
+                "attend_rows_exact_f32" for SM_80 "sm_80";
+            AttendRowsArgs:
+                "attend_rows_f16_64" for SM_80 "sm_80";
+                "attend_rows_f16_96" for SM_80 "sm_80";
+                "attend_rows_f16_100" for SM_80 "sm_80";
+                "attend_rows_f16_128" for SM_80 "sm_80";
+                "attend_rows_f16_256" for SM_80 "sm_80";
+            ChooseArgs:
+                "choose" for SM_80 "sm_80", SM_90 "sm_90";
+            DecodeLinearArgs:
+                "decode_qkv_4" for SM_90 "sm_90";
+                "decode_out_4" for SM_90 "sm_90";
+                "decode_out_9" for SM_90 "sm_90";
+                "decode_out_14" for SM_90 "sm_90";
+                "decode_gate_up_4" for SM_90 "sm_90";
+            DecodeAttendArgs:
+                "decode_attend_f16_128_c4" for SM_90 "sm_90";
+                "decode_attend_f16_128_c8" for SM_90 "sm_90";
+                "decode_attend_f16_256_c8" for SM_90 "sm_90";
+                "decode_attend_f32_256_c8" for SM_90 "sm_90";
         }
     }
 }

@@ -138,12 +138,20 @@ kernels! {
         NARROW_ROWS = 32,
         /// Rows of a block of the `wide` entries.
         WIDE_ROWS = 128,
-        /// Most bytes of shared memory of a block of the `narrow` entries.
-        SHARED_NARROW = 65536,
-        /// Most bytes of shared memory of a block of the `wide` entries: what every device has.
-        SHARED_WIDE = 98304,
+        /// Most shared memory of a block of the `narrow` entries, in bytes, in PTX for 8.0.
+        SHARED_NARROW_SM_80 = 98304,
+        /// As above, for 9.0.
+        SHARED_NARROW_SM_90 = 114688,
+        /// Most shared memory of a block of the `wide` entries, in bytes, in PTX for 8.0.
+        SHARED_WIDE_SM_80 = 98304,
+        /// As above, for 9.0.
+        SHARED_WIDE_SM_90 = 229376,
         /// Columns of a stretch of the sum.
         STRETCH = 256,
+        /// Columns that a lane of the entries for few rows asks for at a time.
+        BATCH_COLS = 64,
+        /// Bytes of shared memory that such a lane has for weights on the way.
+        LANE_BYTES = 320,
         /// `out = value`.
         STORE = 0,
         /// `out += value`.
@@ -158,5 +166,174 @@ kernels! {
         RELU2 = 1,
         /// `max(x, 0)`.
         RELU = 2,
+    }
+
+    /// Turns queries and keys by their rows' positions and stores keys and values in the cache.
+    /// Equal to the CPU to the bit.
+    ///
+    /// Element `i` of a head turns with element `i + head_dim / 2`. Keys stand in the cache as
+    /// `(slot, kv_head, position / 32, head_dim, position % 32)`, values as `(slot, kv_head,
+    /// position, head_dim)`; halves are rounded to nearest even.
+    ///
+    /// Grid: `launch::RopeStoreShape::grid`.
+    fn rope_store[256](RopeStoreArgs {
+        /// `(rows, query + 2 kv)`: queries, keys, values; queries and keys are turned in place.
+        qkv: DevicePtrMut<f32>,
+        /// `(rows)`; `NONE` marks a row that only fills up the batch.
+        positions: DevicePtr<u32>,
+        /// `(rows)`
+        slots: DevicePtr<u32>,
+        /// `(positions, head_dim / 2)`; or null where positions are not rotary.
+        cos: DevicePtr<f32>,
+        /// As `cos`.
+        sin: DevicePtr<f32>,
+        /// Keys of the layer.
+        keys: DevicePtrMut<u8>,
+        /// Values of the layer.
+        values: DevicePtrMut<u8>,
+        /// At least 1.
+        rows: u32,
+        /// Query heads.
+        heads: u32,
+        /// Key and value heads.
+        kv_heads: u32,
+        /// Even, at most `HEAD_DIM_MAX`.
+        head_dim: u32,
+        /// Positions of a slot, a multiple of `KEY_BLOCK`.
+        capacity: u32,
+        /// `F16` or `F32`: numbers of the cache.
+        kv: u32,
+    }) where {
+        /// Position of a row that is none.
+        NONE = 4294967295,
+        /// Rows of a thread block.
+        BLOCK_ROWS = 32,
+        /// Positions of a block of keys.
+        KEY_BLOCK = 32,
+        /// Widest head.
+        HEAD_DIM_MAX = 256,
+        /// Half precision.
+        F16 = 0,
+        /// Single precision.
+        F32 = 1,
+    }
+
+    /// `mixed[b, h] = Σ_t softmax_t(q[b, h] · k[t] / √head_dim) v[t]` over the positions up to the
+    /// row's own, in the CPU's order of operations and equal to it to the bit; `f16` and `f32` are
+    /// the numbers of the cache.
+    ///
+    /// A row's bits do not depend on the tiles.
+    ///
+    /// Grid: `launch::AttendRowsShape::grid`, with its shared memory.
+    fn attend_rows_exact_f16, attend_rows_exact_f32[256](AttendRowsExactArgs {
+        /// `(rows, query + 2 kv)` after `rope_store`.
+        qkv: DevicePtr<f32>,
+        /// Keys of the layer.
+        keys: DevicePtr<u8>,
+        /// Values of the layer.
+        values: DevicePtr<u8>,
+        /// `(rows)`
+        positions: DevicePtr<u32>,
+        /// `(rows)`
+        slots: DevicePtr<u32>,
+        /// `(tiles, 2)`: first row, and number of rows from 1 to `TILE_ROWS`: of one slot, at
+        /// consecutive positions.
+        tiles: DevicePtr<u32>,
+        /// `(rows, query)`; the rows of the tiles are written.
+        mixed: DevicePtrMut<f32>,
+        /// Query heads: a multiple of `kv_heads`.
+        heads: u32,
+        /// Key and value heads.
+        kv_heads: u32,
+        /// At most `HEAD_DIM_MAX`.
+        head_dim: u32,
+        /// Positions of a slot, a multiple of `KEY_BLOCK`.
+        capacity: u32,
+    }) where {
+        /// Most rows of a tile.
+        TILE_ROWS = 64,
+        /// Positions of a block of keys.
+        KEY_BLOCK = 32,
+        /// Widest head.
+        HEAD_DIM_MAX = 256,
+    }
+
+    /// As `attend_rows_exact`, on tensor cores, for a cache of halves and the head width in the
+    /// entry's name; near single precision.
+    ///
+    /// Keys are taken in blocks of 64 positions counted from the start of the slot, and a block
+    /// beyond a row's position leaves its bits alone: they do not depend on the tiles, and so
+    /// neither on the chunks of a prefill.
+    ///
+    /// Grid: `launch::AttendRowsShape::grid`, with its shared memory.
+    fn attend_rows_f16_64, attend_rows_f16_96, attend_rows_f16_100, attend_rows_f16_128,
+        attend_rows_f16_256[128](AttendRowsArgs {
+        /// `(rows, query + 2 kv)` after `rope_store`.
+        qkv: DevicePtr<f32>,
+        /// Keys of the layer, 16-byte aligned.
+        keys: DevicePtr<u16>,
+        /// Values of the layer, 16-byte aligned.
+        values: DevicePtr<u16>,
+        /// `(rows)`
+        positions: DevicePtr<u32>,
+        /// `(rows)`
+        slots: DevicePtr<u32>,
+        /// `(tiles, 2)`: first row, and number of rows from 1 to `TILE_ROWS`: of one slot, at
+        /// consecutive positions.
+        tiles: DevicePtr<u32>,
+        /// `(rows, query)`; the rows of the tiles are written.
+        mixed: DevicePtrMut<f32>,
+        /// Query heads: a multiple of `kv_heads`.
+        heads: u32,
+        /// Key and value heads.
+        kv_heads: u32,
+        /// That in the entry's name.
+        head_dim: u32,
+        /// Positions of a slot, a multiple of `KEY_BLOCK`.
+        capacity: u32,
+    }) where {
+        /// Most rows of a tile.
+        TILE_ROWS = 64,
+        /// Positions of a block of keys.
+        KEY_BLOCK = 32,
+        /// Most bytes of shared memory: what every device has.
+        SHARED_MAX = 101376,
+    }
+
+    /// The next token of each row of logits: `host/src/sampler.rs`, with the random number given.
+    ///
+    /// Equal to it but for sums of weights, which are added up in another order, in double
+    /// precision: a number within 1e-12 of the border between two tokens may fall to the other.
+    ///
+    /// Grid: one block per row.
+    fn choose[1024](ChooseArgs {
+        /// `(rows, vocab)`
+        logits: DevicePtr<f32>,
+        /// `(rows, vocab / 32 rounded up)`: a bit for every token of the context, from the lowest;
+        /// the token chosen is added. Or null for no penalty.
+        seen: DevicePtrMut<u32>,
+        /// `(rows)`, in `0..1`; read where `temperature` is not 0.
+        uniforms: DevicePtr<f64>,
+        /// `(rows, vocab)` to work in; where `temperature` is not 0.
+        weights: DevicePtrMut<f32>,
+        /// `(rows)`: the token; 0 where a logit is not finite.
+        chosen: DevicePtrMut<u32>,
+        /// `(rows)`: the first token whose logit is not finite, or `NONE`.
+        faults: DevicePtrMut<u32>,
+        /// At least 1.
+        vocab: u32,
+        /// Keeps the `k` most likely tokens; 0 is off.
+        top_k: u32,
+        /// Divides the logits; 0 takes the largest one.
+        temperature: f32,
+        /// Divides (multiplies, where negative) the logits of tokens in `seen`.
+        repetition_penalty: f32,
+        /// Keeps the most likely tokens that together reach probability `p`; 1 is off.
+        top_p: f32,
+        /// Keeps tokens at least `p` times as likely as the most likely one; 0 is off.
+        min_p: f32,
+    }) where {
+        /// No token.
+        NONE = 4294967295,
     }
 }

@@ -5,11 +5,12 @@
 use tercet_kernels_ptx::contract::{
     AttendRowsArgs, AttendRowsExactArgs, DevicePtr, RopeStoreArgs,
 };
-use tercet_kernels_ptx::launch::{AttendRowsShape, RopeStoreShape};
+use tercet_kernels_ptx::launch::{self, AttendRowsShape};
 
+use super::decode::Decode;
 use super::driver::{CudaError, Launch, Stream};
 use super::modules::{Loaded, Modules};
-use super::launches::{Step, count};
+use super::launches::{Step, as_launch, count};
 use super::state::State;
 use crate::backend::{DeviceError, KvType, Limits, Row};
 use crate::config::ModelConfig;
@@ -20,30 +21,32 @@ const TILE_ROWS: usize = AttendRowsArgs::TILE_ROWS as usize;
 /// The kernels of attention that a model and a cache need.
 #[derive(Debug)]
 pub(super) struct Attention {
+    kv: KvType,
     store: Loaded<RopeStoreArgs>,
     rows: RowsKernel,
-    kv: KvType,
 }
 
 /// Attention of many rows of a sequence.
 #[derive(Debug)]
 enum RowsKernel {
     /// On tensor cores, for a cache of halves and the head widths of known models.
-    Tensor(Loaded<AttendRowsArgs>),
+    Near(Loaded<AttendRowsArgs>),
     /// In the CPU's order of operations, for the rest.
     Exact(Loaded<AttendRowsExactArgs>),
 }
 
-/// The kernels that `config` needs.
-pub(super) fn entries(config: &ModelConfig) -> Vec<&'static str> {
-    let mut entries = vec!["rope_store", "attend_rows_exact_f32"];
-    entries.push(tensor_entry(config.head_dim).unwrap_or("attend_rows_exact_f16"));
-    entries
+fn shape(config: &ModelConfig, kv: KvType) -> AttendRowsShape {
+    AttendRowsShape {
+        heads: count(config.heads),
+        head_dim: count(config.head_dim),
+        halves: kv == KvType::F16,
+    }
 }
 
-/// The kernel on tensor cores for heads of this width.
-fn tensor_entry(head_dim: usize) -> Option<&'static str> {
-    AttendRowsShape::entry(u32::try_from(head_dim).ok()?)
+/// The kernels that `config` needs, whatever the cache.
+pub(super) fn entries(config: &ModelConfig) -> Vec<&'static str> {
+    let near = shape(config, KvType::F16).near().unwrap_or("attend_rows_exact_f16");
+    vec!["rope_store", "attend_rows_exact_f32", near]
 }
 
 /// Cuts the rows of a step into tiles, two numbers each in `tiles`: first row and number of rows.
@@ -78,17 +81,12 @@ impl Attention {
         config: &ModelConfig,
         limits: &Limits,
     ) -> Result<Self, CudaError> {
-        let tensor = tensor_entry(config.head_dim).filter(|_| limits.kv == KvType::F16);
-        let dim = count(config.head_dim);
-        let rows = match (tensor, limits.kv) {
-            (Some(entry), _) => {
-                let shared = AttendRowsShape::shared_bytes(dim);
-                RowsKernel::Tensor(modules.with_shared(entry, shared)?)
-            }
+        let rows = match (shape(config, limits.kv).near(), limits.kv) {
+            (Some(entry), _) => RowsKernel::Near(modules.need(entry)?),
             (None, KvType::F16) => RowsKernel::Exact(modules.need("attend_rows_exact_f16")?),
             (None, KvType::F32) => RowsKernel::Exact(modules.need("attend_rows_exact_f32")?),
         };
-        Ok(Self { store: modules.need("rope_store")?, rows, kv: limits.kv })
+        Ok(Self { kv: limits.kv, store: modules.need("rope_store")?, rows })
     }
 
     /// `q, k` turned by their positions; `k, v` stored; `mixed = softmax(q kᵀ / √head_dim) v`.
@@ -97,6 +95,7 @@ impl Attention {
         config: &ModelConfig,
         layer: usize,
         step: Step,
+        decode: &Decode,
         state: &mut State,
         stream: &Stream,
     ) -> Result<(), DeviceError> {
@@ -105,14 +104,13 @@ impl Attention {
             KvType::F32 => 4,
         };
         let start = layer * state.layout.layer_elements() * number;
+        if step.batch && decode.attend(config, self.kv, start, step, state, stream)? {
+            return Ok(());
+        }
         let places = state.list();
-        let angles = |index: usize| match &state.angles {
-            Some(angles) => angles[index].ptr(0),
-            None => DevicePtr::new(0),
-        };
+        let [cos, sin] = state.angles_ptr();
         let (heads, kv_heads) = (count(config.heads), count(config.kv_heads));
         let (head_dim, capacity) = (count(config.head_dim), count(state.layout.positions()));
-        let (cos, sin) = (angles(0), angles(1));
         let args = RopeStoreArgs {
             qkv: state.qkv.ptr_mut(0),
             positions: state.rows.ptr(places.positions),
@@ -131,14 +129,14 @@ impl Attention {
                 KvType::F32 => RopeStoreArgs::F32,
             },
         };
-        let grid = RopeStoreShape::new(step.rows, heads, kv_heads).grid();
+        let grid = launch::rope_store_grid(step.rows, heads, kv_heads);
         let grid = self.store.prepare(Launch::grid(grid.x, grid.y, grid.z));
         // SAFETY: see the beginning of `launches`.
         unsafe { self.store.function.launch(grid, stream, &args) }?;
 
-        let shape = AttendRowsShape::new(step.tiles, heads, kv_heads, head_dim);
+        let shape = shape(config, self.kv);
         match &self.rows {
-            RowsKernel::Tensor(kernel) => {
+            RowsKernel::Near(kernel) => {
                 let args = AttendRowsArgs {
                     qkv: state.qkv.ptr(0),
                     keys: DevicePtr::new(state.keys.address(start)),
@@ -152,11 +150,11 @@ impl Attention {
                     head_dim,
                     capacity,
                 };
-                let grid = shape.grid();
-                let grid = Launch::grid(grid.x, grid.y, grid.z)
-                    .shared(AttendRowsShape::shared_bytes(head_dim));
-                // SAFETY: see the beginning of `launches`.
-                unsafe { kernel.function.launch(kernel.prepare(grid), stream, &args) }?;
+                let launch = shape.launch_near(step.tiles).expect("it has a kernel");
+                // SAFETY: as above.
+                unsafe {
+                    kernel.function.launch(kernel.prepare(as_launch(launch)), stream, &args)
+                }?;
             }
             RowsKernel::Exact(kernel) => {
                 let args = AttendRowsExactArgs {
@@ -172,10 +170,9 @@ impl Attention {
                     head_dim,
                     capacity,
                 };
-                let grid = shape.grid();
-                let grid = Launch::grid(grid.x, grid.y, grid.z);
-                // SAFETY: see the beginning of `launches`.
-                unsafe { kernel.function.launch(kernel.prepare(grid), stream, &args) }?;
+                let launch = as_launch(shape.launch_exact(step.tiles));
+                // SAFETY: as above.
+                unsafe { kernel.function.launch(kernel.prepare(launch), stream, &args) }?;
             }
         }
         Ok(())

@@ -7,13 +7,16 @@
 
 #![allow(unsafe_code, reason = "launches kernels")]
 
+use std::collections::BTreeSet;
+
 use tercet_kernels_ptx::contract::{
     ChooseArgs, DevicePtr, DevicePtrMut, EmbedArgs, FloatLinearArgs, LinearArgs, NormalizeArgs,
     QuantizeArgs,
 };
-use tercet_kernels_ptx::launch::{self, FloatLinearShape, LinearShape};
+use tercet_kernels_ptx::launch::{self, FloatLinearShape, LinearShape, WeightType};
 
 use super::attention::{self, Attention};
+use super::decode::{self, Decode};
 use super::driver::{Context, Launch, Stream};
 use super::modules::Loaded;
 use super::state::{NONE, State, terms_stride};
@@ -27,12 +30,14 @@ use crate::model::{Layer, LinearWeights, Model};
 #[derive(Debug)]
 pub(super) struct Launches {
     multiprocessors: u32,
+    shared_bytes_max: u32,
     embed: Loaded<EmbedArgs>,
     normalize: Loaded<NormalizeArgs>,
     quantize: Option<Loaded<QuantizeArgs>>,
     linear: Option<Loaded<LinearArgs>>,
     floats: Vec<(&'static str, Loaded<FloatLinearArgs>)>,
     attention: Attention,
+    decode: Decode,
     choose: Loaded<ChooseArgs>,
     step: Step,
 }
@@ -50,7 +55,7 @@ pub(super) struct Step {
 
 /// What becomes of a linear's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Finish {
+pub(super) enum Finish {
     Store,
     Add,
     /// The activation, of the gate where there is one.
@@ -59,7 +64,7 @@ enum Finish {
 
 /// The kernels that `model` needs, whatever the session.
 pub(super) fn entries(model: &Model<'_>) -> Vec<&'static str> {
-    let mut entries = vec!["embed", "normalize", "choose"];
+    let mut entries = vec!["embed", "normalize", "choose", "tile_weights"];
     let matrices = model.layers.iter().flat_map(Layer::linears);
     let mut types = vec![model.head.float];
     types.extend(matrices.filter_map(|linear| match &linear.weights {
@@ -68,13 +73,14 @@ pub(super) fn entries(model: &Model<'_>) -> Vec<&'static str> {
     }));
     for float in [FloatType::F16, FloatType::Bf16, FloatType::F32] {
         if types.contains(&float) {
-            entries.extend(FloatLinearShape::entries(form(float)));
+            entries.extend(weight_type(float).entries());
         }
     }
     if model.config.linears == LinearKind::Ternary {
         entries.extend(["quantize", "linear"]);
     }
     entries.extend(attention::entries(&model.config));
+    entries.extend(decode::entries(&model.config));
     entries
 }
 
@@ -85,24 +91,19 @@ impl Launches {
         limits: &Limits,
     ) -> Result<Self, DeviceError> {
         let modules = &weights.modules;
-        let mut floats = Vec::new();
-        for float in [FloatType::F16, FloatType::Bf16, FloatType::F32] {
-            for entry in FloatLinearShape::entries(form(float)) {
-                let shared = FloatLinearShape::shared_bytes_max(entry);
-                if let Some(kernel) = modules.get(entry, shared)? {
-                    floats.push((*entry, kernel));
-                }
-            }
-        }
-        let shared = modules.target("linear").map_or(0, launch::linear_shared_bytes);
+        let floats = [FloatType::F16, FloatType::Bf16, FloatType::F32];
+        let entries = floats.into_iter().flat_map(|float| weight_type(float).entries());
+        let entries: BTreeSet<_> = entries.collect();
         Ok(Self {
             multiprocessors: context.device().multiprocessors,
+            shared_bytes_max: context.device().shared_per_block_max,
             embed: modules.need("embed")?,
             normalize: modules.need("normalize")?,
-            quantize: modules.get("quantize", 0)?,
-            linear: modules.get("linear", shared)?,
-            floats,
+            quantize: modules.get("quantize")?,
+            linear: modules.get("linear")?,
+            floats: modules.several(&Vec::from_iter(entries))?,
             attention: Attention::new(modules, &weights.config, limits)?,
+            decode: Decode::new(context, modules)?,
             choose: modules.need("choose")?,
             step: Step::default(),
         })
@@ -177,6 +178,8 @@ impl Launches {
             table_form: form(table.float),
             learned_form: learned.map_or(0, |table| form(table.float)),
             learned_offset: offset,
+            tiled: u32::from(table.tiled),
+            reserved: 0,
         };
         let grid = Launch::grid(self.step.rows, 1, 1);
         // SAFETY: see the module's beginning.
@@ -205,7 +208,7 @@ impl Launches {
         state: &mut State,
         stream: &Stream,
     ) -> Result<(), DeviceError> {
-        self.attention.run(&weights.config, layer, self.step, state, stream)
+        self.attention.run(&weights.config, layer, self.step, &self.decode, state, stream)
     }
 
     pub(super) fn attention_out(
@@ -291,6 +294,9 @@ impl Launches {
         state: &mut State,
         stream: &Stream,
     ) -> Result<(), DeviceError> {
+        if self.step.rows == 1 && self.decode.linear(matrix, &call, &weights.config, stream)? {
+            return Ok(());
+        }
         let (quantize, linear) = match (&self.quantize, &self.linear) {
             (Some(quantize), Some(linear)) => (quantize, linear),
             _ => unreachable!("loaded for models with ternary linears"),
@@ -399,7 +405,7 @@ impl Launches {
             terms: state.terms.ptr_mut(0),
             scales: state.scales.ptr_mut(0),
             cols: matrix.cols,
-            terms_stride: count(terms_stride(matrix.stride as usize)),
+            terms_stride: count(terms_stride(matrix.cols as usize)),
             form: match matrix.float {
                 FloatType::F16 => NormalizeArgs::F16,
                 FloatType::Bf16 | FloatType::F32 => NormalizeArgs::BF16,
@@ -422,43 +428,46 @@ impl Launches {
         state: &mut State,
         stream: &Stream,
     ) -> Result<(), DeviceError> {
-        let shape = FloatLinearShape::new(form(matrix.float), matrix.rows, matrix.cols, rows, self.multiprocessors);
-        let kernel = self.floats.iter().find(|(entry, _)| *entry == shape.entry());
+        let shape = FloatLinearShape::new(weight_type(matrix.float), matrix.rows, matrix.cols);
+        let device = launch::Device {
+            multiprocessors: self.multiprocessors,
+            shared_bytes_max: self.shared_bytes_max,
+            target: self.normalize.target,
+        };
+        let launch = shape.launch(rows, device);
+        let kernel = self.floats.iter().find(|(entry, _)| *entry == launch.entry);
         let (_, kernel) = kernel.expect("loaded for the types of the model's matrices");
         let args = FloatLinearArgs {
             weights: matrix.bytes.ptr(0),
             terms: state.terms.ptr(0),
             scales: state.scales.ptr(0),
+            units: NULL,
             bias: matrix.bias.as_ref().map_or(NULL, |bias| bias.ptr(0)),
             out: place.output,
             features: matrix.rows,
             cols: matrix.cols,
-            stride: matrix.stride,
             rows,
-            terms_stride: count(terms_stride(matrix.stride as usize)),
+            terms_stride: count(terms_stride(matrix.cols as usize)),
             out_stride: count(place.width),
             offset: place.offset,
             epilogue,
             activation: activation(weights.config.activation),
-            split: shape.split(),
         };
-        let grid = shape.grid();
-        let grid = Launch::grid(grid.x, grid.y, grid.z).shared(shape.shared_bytes());
         // SAFETY: see the module's beginning.
-        unsafe { kernel.function.launch(kernel.prepare(grid), stream, &args) }?;
+        unsafe { kernel.function.launch(kernel.prepare(as_launch(launch)), stream, &args) }?;
         Ok(())
     }
 }
 
 /// What a linear reads and writes.
-struct Call<'a> {
+pub(super) struct Call<'a> {
     /// `(rows, cols)`
-    input: DevicePtr<f32>,
-    norm: Option<&'a DeviceNorm>,
+    pub(super) input: DevicePtr<f32>,
+    pub(super) norm: Option<&'a DeviceNorm>,
     /// `(rows, width)`
-    output: DevicePtrMut<f32>,
-    width: usize,
-    finish: Finish,
+    pub(super) output: DevicePtrMut<f32>,
+    pub(super) width: usize,
+    pub(super) finish: Finish,
 }
 
 /// Features `offset..` of the rows of `width`.
@@ -468,10 +477,25 @@ struct Place {
     offset: u32,
 }
 
-const NULL: DevicePtr<f32> = DevicePtr::new(0);
+pub(super) const NULL: DevicePtr<f32> = DevicePtr::new(0);
 
 fn bias_of(norm: Option<&DeviceNorm>) -> DevicePtr<f32> {
     norm.and_then(|norm| norm.bias.as_ref()).map_or(NULL, |bias| bias.ptr(0))
+}
+
+/// A launch as the contract's arithmetic describes it.
+pub(super) fn as_launch(launch: launch::Launch) -> Launch {
+    let launch::Grid { x, y, z } = launch.grid;
+    Launch::grid(x, y, z).shared(launch.shared_bytes)
+}
+
+/// How float linears call a type of weights.
+pub(super) fn weight_type(float: FloatType) -> WeightType {
+    match float {
+        FloatType::F16 => WeightType::F16,
+        FloatType::Bf16 => WeightType::Bf16,
+        FloatType::F32 => WeightType::F32,
+    }
 }
 
 /// How kernels call a type of floats.
@@ -484,7 +508,7 @@ fn form(float: FloatType) -> u32 {
 }
 
 /// How kernels call an activation.
-fn activation(activation: Activation) -> u32 {
+pub(super) fn activation(activation: Activation) -> u32 {
     match activation {
         Activation::Silu => LinearArgs::SILU,
         Activation::Relu2 => LinearArgs::RELU2,

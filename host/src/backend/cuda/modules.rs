@@ -33,6 +33,8 @@ impl<B: ArgumentBlock> Loaded<B> {
 #[derive(Debug)]
 pub(super) struct Modules {
     modules: BTreeMap<&'static str, (Target, Module)>,
+    /// Shared memory that a block can have.
+    shared_bytes_max: u32,
     /// How long the driver took to compile them, or to find them compiled.
     pub(super) compiled_in: Duration,
 }
@@ -68,48 +70,41 @@ impl Modules {
             })
         })?;
         let modules = modules.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Ok(Self { modules, compiled_in: start.elapsed() })
+        let shared_bytes_max = context.device().shared_per_block_max;
+        Ok(Self { modules, shared_bytes_max, compiled_in: start.elapsed() })
     }
 
-    /// A kernel that every device has, without dynamic shared memory.
+    /// A kernel that every device has.
     pub(super) fn need<B: ArgumentBlock>(
         &self,
         entry: &'static str,
     ) -> Result<Loaded<B>, CudaError> {
-        self.with_shared(entry, 0)
+        self.get(entry)?.ok_or(CudaError::NoKernel { entry })
     }
 
-    /// The same with so many bytes of dynamic shared memory.
-    pub(super) fn with_shared<B: ArgumentBlock>(
+    /// Those of `entries` that are loaded.
+    pub(super) fn several<B: ArgumentBlock>(
         &self,
-        entry: &'static str,
-        shared_max: u32,
-    ) -> Result<Loaded<B>, CudaError> {
-        self.get(entry, shared_max)?.ok_or(CudaError::NoKernel { entry })
+        entries: &[&'static str],
+    ) -> Result<Vec<(&'static str, Loaded<B>)>, CudaError> {
+        let loaded = entries.iter().map(|entry| {
+            let loaded = self.get(entry)?;
+            Ok(loaded.map(|loaded| (*entry, loaded)))
+        });
+        loaded.filter_map(Result::transpose).collect()
     }
 
-    /// What kernel `entry` was compiled for, if it is loaded.
-    pub(super) fn target(&self, entry: &str) -> Option<Target> {
-        self.modules.get(entry).map(|(target, _)| *target)
-    }
-
-    /// The kernel `entry`, or `None` where it was not loaded or the device is below its targets.
-    /// `shared_max` is the most dynamic shared memory that it will be launched with.
+    /// The kernel `entry`, or `None` where it was not loaded: no model wants it, or the device is
+    /// below its targets. It may have all the shared memory that a block can have.
     pub(super) fn get<B: ArgumentBlock>(
         &self,
         entry: &str,
-        shared_max: u32,
     ) -> Result<Option<Loaded<B>>, CudaError> {
-        /// What a kernel may have without asking.
-        const SHARED_FREE: u32 = 48 << 10;
         let Some((target, module)) = self.modules.get(entry) else { return Ok(None) };
         let function = module.entry::<B>(entry)?;
-        if shared_max > SHARED_FREE {
-            function.allow_shared(shared_max)?;
-        }
-        if shared_max > 0 {
-            function.prefer_shared()?;
-        }
+        let own = function.attributes().shared_bytes;
+        function.allow_shared(self.shared_bytes_max.saturating_sub(own))?;
+        function.prefer_shared()?;
         let hopper = ComputeCapability { major: 9, minor: 0 };
         let dependent = target.capability >= hopper;
         Ok(Some(Loaded { function, dependent, target: *target }))

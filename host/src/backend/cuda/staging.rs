@@ -61,6 +61,19 @@ impl Staging {
         Ok(())
     }
 
+    /// Copies `stored` to `target`.
+    pub(super) fn copy(
+        &mut self,
+        stored: &[u8],
+        target: &mut DeviceBuffer<u8>,
+    ) -> Result<(), CudaError> {
+        self.fill(target, stored.len(), 1, |first, out| {
+            let part = &stored[first..first + out.len()];
+            let pieces = out.par_chunks_mut(PIECE).zip(part.par_chunks(PIECE));
+            pieces.for_each(|(out, stored)| out.copy_from_slice(stored));
+        })
+    }
+
     /// Waits until everything is on the device.
     pub(super) fn finish(&self) -> Result<(), CudaError> {
         self.stream.synchronize()

@@ -2,6 +2,7 @@
 
 use half::f16;
 use rayon::prelude::*;
+use tercet_kernels_ptx::contract::DevicePtr;
 use tercet_kernels_ptx::launch::{self, LinearShape};
 
 use super::driver::{Context, CudaError, DeviceBuffer, PinnedBuffer, PinnedUse};
@@ -25,7 +26,7 @@ pub(super) fn bucket(rows: usize) -> usize {
 /// Terms of a float (`normalize`): at most three of 16 bits.
 const TERMS: usize = 3;
 /// Numbers from term to term are a multiple of it.
-const TERM_COLS: usize = 32;
+const TERM_COLS: usize = 64;
 
 /// What the kernels of a step read and write.
 #[derive(Debug)]
@@ -173,6 +174,14 @@ impl State {
             Buffer::Mixed => &mut self.mixed,
             Buffer::Gated => &mut self.gated,
             Buffer::Logits => &mut self.logits,
+        }
+    }
+
+    /// Addresses of the cosines and sines; null where positions are not rotary.
+    pub(super) fn angles_ptr(&self) -> [DevicePtr<f32>; 2] {
+        match &self.angles {
+            Some([cos, sin]) => [cos.ptr(0), sin.ptr(0)],
+            None => [DevicePtr::new(0); 2],
         }
     }
 

@@ -1,9 +1,11 @@
 //! [`CudaWeights`]: a model in device memory.
 
 use rayon::prelude::*;
-use tercet_core::packed::{Mma16x128, Rows128};
+use tercet_core::packed::Mma16x128;
+use tercet_kernels_ptx::launch::FloatLinearShape;
 
 use super::driver::{Context, CudaError, DeviceBuffer};
+use super::launches::{count, weight_type};
 use super::modules::Modules;
 use super::staging::Staging;
 use crate::backend::DeviceError;
@@ -12,9 +14,6 @@ use crate::floats::FloatType;
 use crate::model::{FloatMatrix, Layer, Linear, LinearWeights, Model, Norm};
 use crate::ternary::Rows128Matrix;
 
-/// Columns to which rows of floats are padded, so that each starts at a multiple of 16 bytes.
-const FLOAT_COLS: usize = 8;
-
 /// Two codes of trit zero, four times: what pads a matrix.
 const ZERO_CODES: u8 = 0b0101_0101;
 
@@ -22,8 +21,6 @@ const ZERO_CODES: u8 = 0b0101_0101;
 #[derive(Debug)]
 pub struct CudaWeights {
     pub(super) config: ModelConfig,
-    /// Rows of the embedding are gathered on the host where it is not also the head: one row is
-    /// read per token.
     pub(super) embedding: Embedding,
     pub(super) positions: Option<DeviceFloats>,
     pub(super) layers: Vec<DeviceLayer>,
@@ -39,9 +36,9 @@ pub struct CudaWeights {
 /// Where the embedding is.
 #[derive(Debug)]
 pub(super) enum Embedding {
-    /// On the device, which it shares with the head.
+    /// It is the head.
     Head,
-    /// On the device, because the head pads its rows or is another table.
+    /// A table of its own.
     Device(DeviceFloats),
 }
 
@@ -93,18 +90,17 @@ pub(super) struct DeviceTernary {
     pub(super) gated: bool,
 }
 
-/// A float matrix with padded rows.
+/// A float matrix.
 #[derive(Debug)]
 pub(super) struct DeviceFloats {
     pub(super) float: FloatType,
-    /// `(rows, stride)`
+    /// `(rows, cols)`, or the tiles of it that float linears read.
     pub(super) bytes: DeviceBuffer<u8>,
+    pub(super) tiled: bool,
     /// `(rows,)`
     pub(super) bias: Option<DeviceBuffer<f32>>,
     pub(super) rows: u32,
     pub(super) cols: u32,
-    /// Elements from row to row.
-    pub(super) stride: u32,
 }
 
 /// Uploads `model`; `progress` hears bytes done and bytes in all. `modules` is asked last: they are
@@ -125,8 +121,7 @@ pub(super) fn upload(
 
     let mut to = Uploader { context, staging: Staging::new(context)? };
     let head = to.floats("the head", &model.head, None)?;
-    let same = head.stride == head.cols;
-    let embedding = if model.tied() && same {
+    let embedding = if model.tied() {
         Embedding::Head
     } else {
         Embedding::Device(to.table(&model.embedding)?)
@@ -330,7 +325,6 @@ impl Uploader<'_> {
             let bias = spread(&|matrix, row| biases[matrix].map_or(0.0, |bias| bias[row]));
             self.vector("a bias", &bias)
         });
-        let count = |n: usize| u32::try_from(n).expect("widths are below 2^17");
         Ok(DeviceTernary {
             codes,
             units,
@@ -342,49 +336,35 @@ impl Uploader<'_> {
         })
     }
 
-    /// A matrix whose rows are padded with zeros.
+    /// A matrix to be multiplied with: as tiles.
     fn floats(
         &mut self,
         what: &'static str,
         matrix: &FloatMatrix<'_>,
         bias: Option<&[f32]>,
     ) -> Result<DeviceFloats, CudaError> {
-        let stride = matrix.cols.next_multiple_of(FLOAT_COLS);
-        let mut floats = self.rows(what, matrix, stride)?;
-        floats.bias = bias.map(|bias| self.vector("a bias", bias)).transpose()?;
-        Ok(floats)
-    }
-
-    /// A table whose rows are looked up: without padding.
-    fn table(&mut self, table: &FloatMatrix<'_>) -> Result<DeviceFloats, CudaError> {
-        self.rows("the embedding", table, table.cols)
-    }
-
-    fn rows(
-        &mut self,
-        what: &'static str,
-        matrix: &FloatMatrix<'_>,
-        stride: usize,
-    ) -> Result<DeviceFloats, CudaError> {
         let &FloatMatrix { rows, cols, float, bytes: stored } = matrix;
-        let (row_bytes, unit) = (cols * float.bytes(), stride * float.bytes());
-        let mut bytes = DeviceBuffer::uninitialized(self.context, what, rows * unit)?;
-        self.staging.fill(&mut bytes, rows * unit, unit, |first, out| {
-            if row_bytes == unit {
-                let part = &stored[first..first + out.len()];
-                let pieces = out.par_chunks_mut(1 << 20).zip(part.par_chunks(1 << 20));
-                pieces.for_each(|(out, stored)| out.copy_from_slice(stored));
-            } else {
-                for (row, out) in (first / unit..).zip(out.chunks_exact_mut(unit)) {
-                    let (numbers, padding) = out.split_at_mut(row_bytes);
-                    numbers.copy_from_slice(&stored[row * row_bytes..(row + 1) * row_bytes]);
-                    padding.fill(0);
-                }
-            }
-        })?;
-        let count = |n: usize| u32::try_from(n).expect("sizes are below 2^24");
-        let (rows, cols, stride) = (count(rows), count(cols), count(stride));
-        Ok(DeviceFloats { float, bytes, bias: None, rows, cols, stride })
+        let shape = FloatLinearShape::new(weight_type(float), count(rows), count(cols));
+        let len = usize::try_from(shape.weights_bytes()).expect("as large as the model");
+        let mut tiles = DeviceBuffer::uninitialized(self.context, what, len)?;
+        self.staging.tile(stored, float, cols, shape, &mut tiles)?;
+        Ok(DeviceFloats {
+            float,
+            bytes: tiles,
+            tiled: true,
+            bias: bias.map(|bias| self.vector("a bias", bias)).transpose()?,
+            rows: count(rows),
+            cols: count(cols),
+        })
+    }
+
+    /// A table whose rows are looked up: as it is stored.
+    fn table(&mut self, table: &FloatMatrix<'_>) -> Result<DeviceFloats, CudaError> {
+        let &FloatMatrix { rows, cols, float, bytes: stored } = table;
+        let mut bytes = DeviceBuffer::uninitialized(self.context, "the embedding", stored.len())?;
+        self.staging.copy(stored, &mut bytes)?;
+        let (rows, cols) = (count(rows), count(cols));
+        Ok(DeviceFloats { float, bytes, tiled: false, bias: None, rows, cols })
     }
 }
 
@@ -442,6 +422,7 @@ impl Rows {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tercet_core::packed::Rows128;
 
     /// `(matrix, row)` of every row of the tiles; `None` pads.
     fn places(rows: &Rows) -> Vec<Option<(usize, usize)>> {
