@@ -84,7 +84,8 @@ struct EmbedArgs {
     // Single precision.
     static constexpr u32 F32 = 2;
 
-    // `(vocab, cols)` of form `table_form`, 16-byte aligned.
+    // `(vocab, cols)` of form `table_form`, 16-byte aligned; where `tiled` is not 0, the tiles
+    // that `tile_weights` makes of it.
     const u8 *table;
     // `(positions, cols)` of form `learned_form`, 16-byte aligned; or null.
     const u8 *learned;
@@ -102,8 +103,12 @@ struct EmbedArgs {
     u32 learned_form;
     // Rows at the top of `learned` that stand for no position.
     u32 learned_offset;
+    // Whether `table` is tiles.
+    u32 tiled;
+    // Zero.
+    u32 reserved;
 };
-static_assert(sizeof(EmbedArgs) == 56, "EmbedArgs");
+static_assert(sizeof(EmbedArgs) == 64, "EmbedArgs");
 static_assert(alignof(EmbedArgs) == 8, "EmbedArgs");
 static_assert(offsetof(EmbedArgs, table) == 0, "table");
 static_assert(offsetof(EmbedArgs, learned) == 8, "learned");
@@ -114,6 +119,8 @@ static_assert(offsetof(EmbedArgs, cols) == 40, "cols");
 static_assert(offsetof(EmbedArgs, table_form) == 44, "table_form");
 static_assert(offsetof(EmbedArgs, learned_form) == 48, "learned_form");
 static_assert(offsetof(EmbedArgs, learned_offset) == 52, "learned_offset");
+static_assert(offsetof(EmbedArgs, tiled) == 56, "tiled");
+static_assert(offsetof(EmbedArgs, reserved) == 60, "reserved");
 extern "C" __global__ void embed(EmbedArgs args);
 
 // Rows normalised as the CPU does, to the bit, and split into the 16-bit terms that float
@@ -153,7 +160,7 @@ struct NormalizeArgs {
     f32 *scales;
     // Multiple of 4, at most `COLS_MAX`.
     u32 cols;
-    // Multiple of 32, at least `cols`.
+    // Multiple of 64, at least `cols`.
     u32 terms_stride;
     // `F16` or `BF16`.
     u32 form;
@@ -174,6 +181,46 @@ static_assert(offsetof(NormalizeArgs, terms_stride) == 60, "terms_stride");
 static_assert(offsetof(NormalizeArgs, form) == 64, "form");
 static_assert(offsetof(NormalizeArgs, eps) == 68, "eps");
 extern "C" __global__ void normalize(NormalizeArgs args);
+
+// Brings weights into the order in which float linears read them: tiles of 16 features by a
+// chunk of 32 columns (64 of `I8`), chunk fastest, zero beyond the sides.
+//
+// A tile is pieces of 16 bytes, `(2, 1 (2 for F32), 32)`: feature `g` or `g + 8`, then the
+// first or second half of a lane's columns, then lane `4 g + q`, which has columns `8 q..8 q +
+// 8` (`16 q..16 q + 16` of `I8`).
+//
+// Grid: one block per 16 features. Runs of rows may be brought over one after the other.
+struct TileWeightsArgs {
+    static constexpr u32 THREADS = 256;
+    // Numbers of 16 bits.
+    static constexpr u32 BITS16 = 0;
+    // Singles.
+    static constexpr u32 F32 = 2;
+    // Signed bytes.
+    static constexpr u32 I8 = 3;
+
+    // `(features, cols)`, row-major, 4-byte aligned.
+    const u8 *rows;
+    // `(features / 16, cols / chunk)` tiles, both rounded up; 16-byte aligned.
+    u8 *tiles;
+    // At least 1.
+    u32 features;
+    // Multiple of 4.
+    u32 cols;
+    // `BITS16`, `F32` or `I8`.
+    u32 form;
+    // Zero.
+    u32 reserved;
+};
+static_assert(sizeof(TileWeightsArgs) == 32, "TileWeightsArgs");
+static_assert(alignof(TileWeightsArgs) == 8, "TileWeightsArgs");
+static_assert(offsetof(TileWeightsArgs, rows) == 0, "rows");
+static_assert(offsetof(TileWeightsArgs, tiles) == 8, "tiles");
+static_assert(offsetof(TileWeightsArgs, features) == 16, "features");
+static_assert(offsetof(TileWeightsArgs, cols) == 20, "cols");
+static_assert(offsetof(TileWeightsArgs, form) == 24, "form");
+static_assert(offsetof(TileWeightsArgs, reserved) == 28, "reserved");
+extern "C" __global__ void tile_weights(TileWeightsArgs args);
 
 // `value[b, f] = Σ_c weights[f, c] · rows[b, c] (+ bias[f])`, combined with `out` by
 // `epilogue`; near single precision.
@@ -225,13 +272,15 @@ struct FloatLinearArgs {
     // `max(x, 0)`.
     static constexpr u32 RELU = 2;
 
-    // `(features, stride)` numbers of the entry's type, 16-byte aligned; zero from `cols` on.
+    // What `tile_weights` makes of `(features, cols)` numbers of the entry's type.
     const u8 *weights;
-    // `(rows, 2 or 3, terms_stride)`, from `normalize`: form `F16` for `f16` weights, `BF16`
-    // for others.
+    // `(rows, 2 or 3, terms_stride)`, from `normalize`: form `F16` for `f16` and `i8` weights,
+    // `BF16` for `bf16` and `f32`. 16-byte aligned.
     const u16 *terms;
-    // `(rows)`, from `normalize`; read for `f16` weights only.
+    // `(rows)`, from `normalize`; read for `f16` and `i8` weights only.
     const f32 *scales;
+    // `(features)`: what weight 1 is worth, the factor of the sum; or null.
+    const f32 *units;
     // `(features)`; or null.
     const f32 *bias;
     // Element `(b, f)` stands at `b · out_stride + offset + f`.
@@ -240,11 +289,9 @@ struct FloatLinearArgs {
     u32 features;
     // At least 1.
     u32 cols;
-    // Numbers from one row of `weights` to the next: a multiple of 8, at least `cols`.
-    u32 stride;
     // At least 1.
     u32 rows;
-    // Numbers from one term to the next: a multiple of 32, at least `stride`.
+    // Numbers from one term to the next: a multiple of 64, at least `cols`.
     u32 terms_stride;
     // Elements from one row of `out` to the next.
     u32 out_stride;
@@ -254,34 +301,34 @@ struct FloatLinearArgs {
     u32 epilogue;
     // `SILU`, `RELU2` or `RELU`, of `ACTIVATE` and `GATE`.
     u32 activation;
-    // Warps that share the columns of a tile, for few rows: 1, 2, 4 or 8.
-    u32 split;
 };
 static_assert(sizeof(FloatLinearArgs) == 80, "FloatLinearArgs");
 static_assert(alignof(FloatLinearArgs) == 8, "FloatLinearArgs");
 static_assert(offsetof(FloatLinearArgs, weights) == 0, "weights");
 static_assert(offsetof(FloatLinearArgs, terms) == 8, "terms");
 static_assert(offsetof(FloatLinearArgs, scales) == 16, "scales");
-static_assert(offsetof(FloatLinearArgs, bias) == 24, "bias");
-static_assert(offsetof(FloatLinearArgs, out) == 32, "out");
-static_assert(offsetof(FloatLinearArgs, features) == 40, "features");
-static_assert(offsetof(FloatLinearArgs, cols) == 44, "cols");
-static_assert(offsetof(FloatLinearArgs, stride) == 48, "stride");
-static_assert(offsetof(FloatLinearArgs, rows) == 52, "rows");
-static_assert(offsetof(FloatLinearArgs, terms_stride) == 56, "terms_stride");
-static_assert(offsetof(FloatLinearArgs, out_stride) == 60, "out_stride");
-static_assert(offsetof(FloatLinearArgs, offset) == 64, "offset");
-static_assert(offsetof(FloatLinearArgs, epilogue) == 68, "epilogue");
-static_assert(offsetof(FloatLinearArgs, activation) == 72, "activation");
-static_assert(offsetof(FloatLinearArgs, split) == 76, "split");
+static_assert(offsetof(FloatLinearArgs, units) == 24, "units");
+static_assert(offsetof(FloatLinearArgs, bias) == 32, "bias");
+static_assert(offsetof(FloatLinearArgs, out) == 40, "out");
+static_assert(offsetof(FloatLinearArgs, features) == 48, "features");
+static_assert(offsetof(FloatLinearArgs, cols) == 52, "cols");
+static_assert(offsetof(FloatLinearArgs, rows) == 56, "rows");
+static_assert(offsetof(FloatLinearArgs, terms_stride) == 60, "terms_stride");
+static_assert(offsetof(FloatLinearArgs, out_stride) == 64, "out_stride");
+static_assert(offsetof(FloatLinearArgs, offset) == 68, "offset");
+static_assert(offsetof(FloatLinearArgs, epilogue) == 72, "epilogue");
+static_assert(offsetof(FloatLinearArgs, activation) == 76, "activation");
 extern "C" __global__ void float_linear_f16(FloatLinearArgs args);
 extern "C" __global__ void float_linear_bf16(FloatLinearArgs args);
 extern "C" __global__ void float_linear_f32(FloatLinearArgs args);
+extern "C" __global__ void float_linear_i8(FloatLinearArgs args);
 extern "C" __global__ void float_linear_narrow_f16(FloatLinearArgs args);
 extern "C" __global__ void float_linear_narrow_bf16(FloatLinearArgs args);
 extern "C" __global__ void float_linear_narrow_f32(FloatLinearArgs args);
+extern "C" __global__ void float_linear_narrow_i8(FloatLinearArgs args);
 extern "C" __global__ void float_linear_wide_f16(FloatLinearArgs args);
 extern "C" __global__ void float_linear_wide_bf16(FloatLinearArgs args);
+extern "C" __global__ void float_linear_wide_i8(FloatLinearArgs args);
 
 // Turns queries and keys by their rows' positions and stores keys and values in the cache.
 // Equal to the CPU to the bit.

@@ -266,7 +266,8 @@ mod floats;
 mod ternary;
 
 pub use floats::{
-    AttendRowsArgs, AttendRowsExactArgs, ChooseArgs, EmbedArgs, FloatLinearArgs, NormalizeArgs, RopeStoreArgs,
+    AttendRowsArgs, AttendRowsExactArgs, ChooseArgs, EmbedArgs, FloatLinearArgs, NormalizeArgs,
+    RopeStoreArgs, TileWeightsArgs,
 };
 pub use ternary::TernaryGemmArgs;
 

@@ -1,5 +1,9 @@
 //! From shapes to grids and buffer lengths: plain arithmetic, tested without a device.
 
+mod floats;
+
+pub use floats::{AttendRowsShape, Device, FloatLinearShape, Launch, WeightType, rope_store_grid};
+
 use crate::contract::TernaryGemmArgs;
 
 /// Thread blocks of a launch along x, y and z. The threads of a block are in the contract.
