@@ -230,7 +230,7 @@ extern "C" __global__ void tile_weights(TileWeightsArgs args);
 // nor on the split, and are the same from the entries for few rows, for some (`narrow`) and
 // for many (`wide`).
 //
-// Grid, entry, shared memory: `launch::FloatLinearShape`.
+// Launch: `launch::FloatLinearShape`.
 struct FloatLinearArgs {
     static constexpr u32 THREADS = 256;
     // Features of a tile.
@@ -256,7 +256,9 @@ struct FloatLinearArgs {
     // Columns that a lane of the entries for few rows asks for at a time.
     static constexpr u32 BATCH_COLS = 64;
     // Bytes of shared memory that such a lane has for weights on the way.
-    static constexpr u32 LANE_BYTES = 320;
+    static constexpr u32 LANE_BYTES = 256;
+    // Features from which the entries for few rows take two tiles together.
+    static constexpr u32 PAIR_FEATURES = 16384;
     // `out = value`.
     static constexpr u32 STORE = 0;
     // `out += value`.
@@ -337,7 +339,7 @@ extern "C" __global__ void float_linear_wide_i8(FloatLinearArgs args);
 // `(slot, kv_head, position / 32, head_dim, position % 32)`, values as `(slot, kv_head,
 // position, head_dim)`; halves are rounded to nearest even.
 //
-// Grid: `launch::RopeStoreShape::grid`.
+// Grid: `launch::rope_store_grid`.
 struct RopeStoreArgs {
     static constexpr u32 THREADS = 256;
     // Position of a row that is none.
@@ -403,7 +405,7 @@ extern "C" __global__ void rope_store(RopeStoreArgs args);
 //
 // A row's bits do not depend on the tiles.
 //
-// Grid: `launch::AttendRowsShape::grid`, with its shared memory.
+// Launch: `launch::AttendRowsShape`.
 struct AttendRowsExactArgs {
     static constexpr u32 THREADS = 256;
     // Most rows of a tile.
@@ -460,7 +462,7 @@ extern "C" __global__ void attend_rows_exact_f32(AttendRowsExactArgs args);
 // beyond a row's position leaves its bits alone: they do not depend on the tiles, and so
 // neither on the chunks of a prefill.
 //
-// Grid: `launch::AttendRowsShape::grid`, with its shared memory.
+// Launch: `launch::AttendRowsShape`.
 struct AttendRowsArgs {
     static constexpr u32 THREADS = 128;
     // Most rows of a tile.
@@ -524,7 +526,7 @@ struct ChooseArgs {
     // No token.
     static constexpr u32 NONE = 4294967295;
 
-    // `(rows, vocab)`
+    // `(rows, vocab)`, 16-byte aligned.
     const f32 *logits;
     // `(rows, vocab / 32 rounded up)`: a bit for every token of the context, from the lowest;
     // the token chosen is added. Or null for no penalty.

@@ -3,7 +3,8 @@
 // Blocks stay and walk over the tiles; the warps of a block share the columns of a tile. Weights are
 // copied in the order in which they lie in memory, far ahead of their use, and before anything is
 // known of the rows. A lane copies what it will read itself, so no warp waits for another but at the
-// end of a tile, where the sums of its stretches are added up.
+// end of a tile, where the sums of its stretches are added up. Where there are tiles enough, two are
+// taken together: their products need not wait for each other, and share the terms.
 #pragma once
 #include "float_linear.cuh"
 
@@ -11,7 +12,7 @@ namespace {
 
 constexpr u32 WARPS = Args::THREADS / WARP;
 
-// Weights on the way, (warp, slot, chunk of the slot, piece, lane); sums, (2, stretch, lane); and
+// Weights on the way, (warp, slot, chunk of the slot, tile, piece, lane); sums, (2, stretch, tile, lane); and
 // the terms, (chunk, unit, term, row, q), where there is room for them.
 extern __shared__ uint4 shared[];
 
@@ -21,11 +22,11 @@ __device__ __forceinline__ u32 shared_bytes() {
     return bytes;
 }
 
-template <typename W>
-__device__ __forceinline__ void float_linear_few(const Args &args) {
+template <typename W, u32 M>
+__device__ __forceinline__ void multiply_tiles(const Args &args) {
     // Chunks that are copied, and waited for, together.
-    constexpr u32 BATCH = Args::BATCH_COLS / W::COLS;
-    constexpr u32 SLOT = BATCH * W::PIECES * WARP;
+    constexpr u32 BATCH = M == 1 ? Args::BATCH_COLS / W::COLS : 1;
+    constexpr u32 SLOT = BATCH * M * W::PIECES * WARP;
     constexpr u32 DEPTH = Args::LANE_BYTES / 16 * WARP / SLOT;
     static_assert(DEPTH >= 2, "one batch is on the way while another is read");
     static_assert(CHUNKS<W> % BATCH == 0, "a stretch is whole batches");
@@ -44,27 +45,32 @@ __device__ __forceinline__ void float_linear_few(const Args &args) {
     launch_dependents();
     uint4 *ring = shared + warp * (DEPTH * SLOT) + lane;
     const uint4 *weights = reinterpret_cast<const uint4 *>(args.weights) + lane;
-    u32 next_tile = blockIdx.x;
+    u32 next_tile = blockIdx.x * M;
     u32 next_batch = 0;
     u32 next_slot = 0;
     const auto fill = [&] {
         if (next_tile < tiles && batches > 0) {
             const u32 chunk = first_chunk + next_batch * BATCH;
-            const uint4 *from = weights
-                + (static_cast<size_t>(next_tile) * chunks + chunk) * (W::PIECES * WARP);
             uint4 *to = ring + next_slot * SLOT;
 #pragma unroll
-            for (u32 i = 0; i < BATCH; ++i) {
-                const bool in = chunk + i < end_chunk;
+            for (u32 m = 0; m < M; ++m) {
+                const uint4 *from = weights
+                    + (static_cast<size_t>(next_tile + m) * chunks + chunk) * (W::PIECES * WARP);
 #pragma unroll
-                for (u32 piece = 0; piece < W::PIECES; ++piece) {
-                    const u32 at = (i * W::PIECES + piece) * WARP;
-                    copy_async(to + at, in ? from + at : weights, in);
+                for (u32 i = 0; i < BATCH; ++i) {
+                    const bool in = chunk + i < end_chunk && next_tile + m < tiles;
+#pragma unroll
+                    for (u32 piece = 0; piece < W::PIECES; ++piece) {
+                        const u32 at = (i * W::PIECES + piece) * WARP;
+                        copy_async(to + m * W::PIECES * WARP + i * (M * W::PIECES * WARP)
+                                       + piece * WARP,
+                                   in ? from + at : weights, in);
+                    }
                 }
             }
             if (++next_batch == batches) {
                 next_batch = 0;
-                next_tile += gridDim.x;
+                next_tile += gridDim.x * M;
             }
             next_slot = next_slot + 1 == DEPTH ? 0 : next_slot + 1;
         }
@@ -83,10 +89,10 @@ __device__ __forceinline__ void float_linear_few(const Args &args) {
         + static_cast<size_t>(block_row + (row_in ? g : 0)) * W::TERMS * args.terms_stride
         + q * (8 * UNITS<W>);
     float4 *sums = reinterpret_cast<float4 *>(shared + WARPS * DEPTH * SLOT);
-    uint4 *kept = reinterpret_cast<uint4 *>(sums + 2 * stretches * WARP) + g * 4 + q;
+    uint4 *kept = reinterpret_cast<uint4 *>(sums + 2 * stretches * M * WARP) + g * 4 + q;
     const u32 kept_bytes = chunks * UNITS<W> * W::TERMS * rows * 64;
     const bool keeps =
-        WARPS * DEPTH * SLOT * 16 + 2 * stretches * WARP * 16 + kept_bytes <= shared_bytes();
+        WARPS * DEPTH * SLOT * 16 + 2 * stretches * M * WARP * 16 + kept_bytes <= shared_bytes();
     if (keeps) {
         for (u32 chunk = first_chunk; row_in && chunk < end_chunk; ++chunk) {
 #pragma unroll
@@ -106,9 +112,9 @@ __device__ __forceinline__ void float_linear_few(const Args &args) {
 
     u32 slot = 0;
     u32 round = 0;
-    for (u32 tile = blockIdx.x; tile < tiles; tile += gridDim.x, ++round) {
-        float4 *tile_sums = sums + round % 2 * stretches * WARP + lane;
-        f32 acc[1][1][4] = {};
+    for (u32 tile = blockIdx.x * M; tile < tiles; tile += gridDim.x * M, ++round) {
+        float4 *tile_sums = sums + round % 2 * stretches * M * WARP + lane;
+        f32 acc[M][1][4] = {};
         for (u32 batch = 0; batch < batches; ++batch) {
             const u32 chunk = first_chunk + batch * BATCH;
             uint4 terms[BATCH][UNITS<W>][1][W::TERMS];
@@ -134,49 +140,70 @@ __device__ __forceinline__ void float_linear_few(const Args &args) {
             slot = slot + 1 == DEPTH ? 0 : slot + 1;
 #pragma unroll
             for (u32 i = 0; i < BATCH; ++i) {
-                Stored<W> stored;
+                Stored<W> stored[M];
 #pragma unroll
-                for (u32 piece = 0; piece < W::PIECES; ++piece) {
-                    stored.pieces[piece] = from[(i * W::PIECES + piece) * WARP];
+                for (u32 m = 0; m < M; ++m) {
+#pragma unroll
+                    for (u32 piece = 0; piece < W::PIECES; ++piece) {
+                        stored[m].pieces[piece] = from[((i * M + m) * W::PIECES + piece) * WARP];
+                    }
                 }
 #pragma unroll
                 for (u32 unit = 0; unit < UNITS<W>; ++unit) {
-                    const Parts<W> parts[1] = {split_unit<W>(stored, unit)};
-                    multiply_unit<W, 1, 1>(acc, parts, terms[i][unit]);
+                    Parts<W> parts[M];
+#pragma unroll
+                    for (u32 m = 0; m < M; ++m) {
+                        parts[m] = split_unit<W>(stored[m], unit);
+                    }
+                    multiply_unit<W, M, 1>(acc, parts, terms[i][unit]);
                 }
             }
             // Into the slot that was read in the round before.
             fill();
             if ((batch + 1) % (CHUNKS<W> / BATCH) == 0 || batch + 1 == batches) {
                 const u32 stretch = first_stretch + batch / (CHUNKS<W> / BATCH);
-                tile_sums[stretch * WARP] =
-                    make_float4(acc[0][0][0], acc[0][0][1], acc[0][0][2], acc[0][0][3]);
 #pragma unroll
-                for (u32 i = 0; i < 4; ++i) {
-                    acc[0][0][i] = 0.0f;
+                for (u32 m = 0; m < M; ++m) {
+                    f32(&sum)[4] = acc[m][0];
+                    tile_sums[(stretch * M + m) * WARP] =
+                        make_float4(sum[0], sum[1], sum[2], sum[3]);
+#pragma unroll
+                    for (u32 i = 0; i < 4; ++i) {
+                        sum[i] = 0.0f;
+                    }
                 }
             }
         }
-        // One warp adds up and goes on; what it read is written again only after the next barrier.
+        // One warp a tile adds up and goes on; what it read is written again only after the next barrier.
         __syncthreads();
-        if (round % WARPS != warp) {
+        const u32 turn = (warp + WARPS - round * M % WARPS) % WARPS;
+        if (turn >= M) {
             continue;
         }
         f32 total[4] = {};
 #pragma unroll 4
         for (u32 stretch = 0; stretch < stretches; ++stretch) {
-            const float4 sum = tile_sums[stretch * WARP];
+            const float4 sum = tile_sums[(stretch * M + turn) * WARP];
             total[0] += sum.x;
             total[1] += sum.y;
             total[2] += sum.z;
             total[3] += sum.w;
         }
-        const u32 feature = tile * Args::TILE_FEATURES + g;
+        const u32 feature = (tile + turn) * Args::TILE_FEATURES + g;
         const u32 row = block_row + 2 * q;
         finish<W>(args, row, feature, total[0]);
         finish<W>(args, row + 1, feature, total[1]);
         finish<W>(args, row, feature + 8, total[2]);
         finish<W>(args, row + 1, feature + 8, total[3]);
+    }
+}
+
+template <typename W>
+__device__ __forceinline__ void float_linear_few(const Args &args) {
+    if (args.features >= Args::PAIR_FEATURES) {
+        multiply_tiles<W, 2>(args);
+    } else {
+        multiply_tiles<W, 1>(args);
     }
 }
 

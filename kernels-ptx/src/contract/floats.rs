@@ -185,7 +185,9 @@ kernels! {
         /// Columns that a lane of the entries for few rows asks for at a time.
         BATCH_COLS = 64,
         /// Bytes of shared memory that such a lane has for weights on the way.
-        LANE_BYTES = 320,
+        LANE_BYTES = 256,
+        /// Features from which the entries for few rows take two tiles together.
+        PAIR_FEATURES = 16384,
         /// `out = value`.
         STORE = 0,
         /// `out += value`.
@@ -341,7 +343,7 @@ kernels! {
     ///
     /// Grid: one block per row.
     fn choose[1024](ChooseArgs {
-        /// `(rows, vocab)`
+        /// `(rows, vocab)`, 16-byte aligned.
         logits: DevicePtr<f32>,
         /// `(rows, vocab / 32 rounded up)`: a bit for every token of the context, from the lowest;
         /// the token chosen is added. Or null for no penalty.

@@ -179,7 +179,9 @@ impl FloatLinearShape {
     fn few(self, entry: &'static str, rows: u32, device: Device) -> Option<Launch> {
         let stretches = u64::from(self.cols.div_ceil(FloatLinearArgs::STRETCH));
         let weights = u64::from(FloatLinearArgs::LANE_BYTES * FloatLinearArgs::THREADS);
-        let least = weights + 2 * stretches * 512;
+        let pairs = self.features >= FloatLinearArgs::PAIR_FEATURES;
+        let together = if pairs { 2 } else { 1 };
+        let least = weights + u64::from(together) * 2 * stretches * 512;
         let block_rows = rows.min(FloatLinearArgs::BLOCK_ROWS);
         let cols = self.cols.next_multiple_of(self.weights.chunk_cols());
         let kept = least + u64::from(cols) * u64::from(2 * self.weights.terms() * block_rows);
@@ -193,7 +195,7 @@ impl FloatLinearShape {
         if bytes > whole {
             return None;
         }
-        let x = self.tiles().min(blocks * device.multiprocessors);
+        let x = self.tiles().div_ceil(together).min(blocks * device.multiprocessors);
         let grid = Grid { x, y: rows.div_ceil(FloatLinearArgs::BLOCK_ROWS), z: 1 };
         Some(Launch { entry, grid, shared_bytes: u32::try_from(bytes).ok()? })
     }
@@ -297,8 +299,8 @@ mod tests {
         assert_eq!(of(1).grid, Grid { x: 264, y: 1, z: 1 });
         assert_eq!(of(65).grid, Grid { x: 250, y: 1, z: 1 });
         assert_eq!(of(129).grid, Grid { x: 500, y: 1, z: 1 });
-        // 80 KiB of weights, two times thirteen sums, two terms of one row.
-        assert_eq!(of(1).shared_bytes, 81920 + 2 * 13 * 512 + 2 * 2 * 3200);
+        // 64 KiB of weights, two times thirteen sums of two tiles, two terms of one row.
+        assert_eq!(of(1).shared_bytes, 65536 + 2 * 13 * 1024 + 2 * 2 * 3200);
     }
 
     #[test]
