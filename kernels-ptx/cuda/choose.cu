@@ -263,13 +263,24 @@ extern "C" __global__ void __launch_bounds__(Args::THREADS) choose(Args args) {
     // The most likely token, and the first that is not finite.
     u64 best = 0;
     u32 fault = Args::NONE;
-#pragma unroll 8
-    for (u32 token = threadIdx.x; token < vocab; token += Args::THREADS) {
-        const f32 logit = logits[token];
+    const auto look = [&](u32 token, f32 logit) {
         const bool finite = (__float_as_uint(logit) & 0x7f800000u) != 0x7f800000u;
         fault = finite ? fault : min(fault, token);
         const u64 x = item(ordered(penalised(token, logit)), token);
         best = x > best ? x : best;
+    };
+    // Four at a time where rows are aligned for it.
+    const u32 fours = vocab % 4 == 0 ? vocab / 4 : 0;
+#pragma unroll 4
+    for (u32 four = threadIdx.x; four < fours; four += Args::THREADS) {
+        const float4 x = reinterpret_cast<const float4 *>(logits)[four];
+        look(4 * four, x.x);
+        look(4 * four + 1, x.y);
+        look(4 * four + 2, x.z);
+        look(4 * four + 3, x.w);
+    }
+    for (u32 token = 4 * fours + threadIdx.x; token < vocab; token += Args::THREADS) {
+        look(token, logits[token]);
     }
 #pragma unroll
     for (u32 step = 1; step < WARP; step *= 2) {

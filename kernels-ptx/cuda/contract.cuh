@@ -231,7 +231,8 @@ struct EmbedArgs {
     // Single precision.
     static constexpr u32 F32 = 2;
 
-    // `(vocab, cols)` of form `table_form`, 16-byte aligned.
+    // `(vocab, cols)` of form `table_form`, 16-byte aligned; where `tiled` is not 0, the tiles
+    // that `tile_weights` makes of it.
     const u8 *table;
     // `(positions, cols)` of form `learned_form`, 16-byte aligned; or null.
     const u8 *learned;
@@ -249,8 +250,12 @@ struct EmbedArgs {
     u32 learned_form;
     // Rows at the top of `learned` that stand for no position.
     u32 learned_offset;
+    // Whether `table` is tiles.
+    u32 tiled;
+    // Zero.
+    u32 reserved;
 };
-static_assert(sizeof(EmbedArgs) == 56, "EmbedArgs");
+static_assert(sizeof(EmbedArgs) == 64, "EmbedArgs");
 static_assert(alignof(EmbedArgs) == 8, "EmbedArgs");
 static_assert(offsetof(EmbedArgs, table) == 0, "table");
 static_assert(offsetof(EmbedArgs, learned) == 8, "learned");
@@ -261,6 +266,8 @@ static_assert(offsetof(EmbedArgs, cols) == 40, "cols");
 static_assert(offsetof(EmbedArgs, table_form) == 44, "table_form");
 static_assert(offsetof(EmbedArgs, learned_form) == 48, "learned_form");
 static_assert(offsetof(EmbedArgs, learned_offset) == 52, "learned_offset");
+static_assert(offsetof(EmbedArgs, tiled) == 56, "tiled");
+static_assert(offsetof(EmbedArgs, reserved) == 60, "reserved");
 extern "C" __global__ void embed(EmbedArgs args);
 
 // Rows normalised as the CPU does, to the bit, and split into the 16-bit terms that float
@@ -300,7 +307,7 @@ struct NormalizeArgs {
     f32 *scales;
     // Multiple of 4, at most `COLS_MAX`.
     u32 cols;
-    // Multiple of 32, at least `cols`.
+    // Multiple of 64, at least `cols`.
     u32 terms_stride;
     // `F16` or `BF16`.
     u32 form;
@@ -322,6 +329,46 @@ static_assert(offsetof(NormalizeArgs, form) == 64, "form");
 static_assert(offsetof(NormalizeArgs, eps) == 68, "eps");
 extern "C" __global__ void normalize(NormalizeArgs args);
 
+// Brings weights into the order in which float linears read them: tiles of 16 features by a
+// chunk of 32 columns (64 of `I8`), chunk fastest, zero beyond the sides.
+//
+// A tile is pieces of 16 bytes, `(2, 1 (2 for F32), 32)`: feature `g` or `g + 8`, then the
+// first or second half of a lane's columns, then lane `4 g + q`, which has columns `8 q..8 q +
+// 8` (`16 q..16 q + 16` of `I8`).
+//
+// Grid: one block per 16 features. Runs of rows may be brought over one after the other.
+struct TileWeightsArgs {
+    static constexpr u32 THREADS = 256;
+    // Numbers of 16 bits.
+    static constexpr u32 BITS16 = 0;
+    // Singles.
+    static constexpr u32 F32 = 2;
+    // Signed bytes.
+    static constexpr u32 I8 = 3;
+
+    // `(features, cols)`, row-major, 4-byte aligned.
+    const u8 *rows;
+    // `(features / 16, cols / chunk)` tiles, both rounded up; 16-byte aligned.
+    u8 *tiles;
+    // At least 1.
+    u32 features;
+    // Multiple of 4.
+    u32 cols;
+    // `BITS16`, `F32` or `I8`.
+    u32 form;
+    // Zero.
+    u32 reserved;
+};
+static_assert(sizeof(TileWeightsArgs) == 32, "TileWeightsArgs");
+static_assert(alignof(TileWeightsArgs) == 8, "TileWeightsArgs");
+static_assert(offsetof(TileWeightsArgs, rows) == 0, "rows");
+static_assert(offsetof(TileWeightsArgs, tiles) == 8, "tiles");
+static_assert(offsetof(TileWeightsArgs, features) == 16, "features");
+static_assert(offsetof(TileWeightsArgs, cols) == 20, "cols");
+static_assert(offsetof(TileWeightsArgs, form) == 24, "form");
+static_assert(offsetof(TileWeightsArgs, reserved) == 28, "reserved");
+extern "C" __global__ void tile_weights(TileWeightsArgs args);
+
 // `value[b, f] = Σ_c weights[f, c] · rows[b, c] (+ bias[f])`, combined with `out` by
 // `epilogue`; near single precision.
 //
@@ -330,7 +377,7 @@ extern "C" __global__ void normalize(NormalizeArgs args);
 // nor on the split, and are the same from the entries for few rows, for some (`narrow`) and
 // for many (`wide`).
 //
-// Grid, entry, shared memory: `launch::FloatLinearShape`.
+// Launch: `launch::FloatLinearShape`.
 struct FloatLinearArgs {
     static constexpr u32 THREADS = 256;
     // Features of a tile.
@@ -356,7 +403,9 @@ struct FloatLinearArgs {
     // Columns that a lane of the entries for few rows asks for at a time.
     static constexpr u32 BATCH_COLS = 64;
     // Bytes of shared memory that such a lane has for weights on the way.
-    static constexpr u32 LANE_BYTES = 320;
+    static constexpr u32 LANE_BYTES = 256;
+    // Features from which the entries for few rows take two tiles together.
+    static constexpr u32 PAIR_FEATURES = 16384;
     // `out = value`.
     static constexpr u32 STORE = 0;
     // `out += value`.
@@ -372,13 +421,15 @@ struct FloatLinearArgs {
     // `max(x, 0)`.
     static constexpr u32 RELU = 2;
 
-    // `(features, stride)` numbers of the entry's type, 16-byte aligned; zero from `cols` on.
+    // What `tile_weights` makes of `(features, cols)` numbers of the entry's type.
     const u8 *weights;
-    // `(rows, 2 or 3, terms_stride)`, from `normalize`: form `F16` for `f16` weights, `BF16`
-    // for others.
+    // `(rows, 2 or 3, terms_stride)`, from `normalize`: form `F16` for `f16` and `i8` weights,
+    // `BF16` for `bf16` and `f32`. 16-byte aligned.
     const u16 *terms;
-    // `(rows)`, from `normalize`; read for `f16` weights only.
+    // `(rows)`, from `normalize`; read for `f16` and `i8` weights only.
     const f32 *scales;
+    // `(features)`: what weight 1 is worth, the factor of the sum; or null.
+    const f32 *units;
     // `(features)`; or null.
     const f32 *bias;
     // Element `(b, f)` stands at `b · out_stride + offset + f`.
@@ -387,11 +438,9 @@ struct FloatLinearArgs {
     u32 features;
     // At least 1.
     u32 cols;
-    // Numbers from one row of `weights` to the next: a multiple of 8, at least `cols`.
-    u32 stride;
     // At least 1.
     u32 rows;
-    // Numbers from one term to the next: a multiple of 32, at least `stride`.
+    // Numbers from one term to the next: a multiple of 64, at least `cols`.
     u32 terms_stride;
     // Elements from one row of `out` to the next.
     u32 out_stride;
@@ -401,34 +450,34 @@ struct FloatLinearArgs {
     u32 epilogue;
     // `SILU`, `RELU2` or `RELU`, of `ACTIVATE` and `GATE`.
     u32 activation;
-    // Warps that share the columns of a tile, for few rows: 1, 2, 4 or 8.
-    u32 split;
 };
 static_assert(sizeof(FloatLinearArgs) == 80, "FloatLinearArgs");
 static_assert(alignof(FloatLinearArgs) == 8, "FloatLinearArgs");
 static_assert(offsetof(FloatLinearArgs, weights) == 0, "weights");
 static_assert(offsetof(FloatLinearArgs, terms) == 8, "terms");
 static_assert(offsetof(FloatLinearArgs, scales) == 16, "scales");
-static_assert(offsetof(FloatLinearArgs, bias) == 24, "bias");
-static_assert(offsetof(FloatLinearArgs, out) == 32, "out");
-static_assert(offsetof(FloatLinearArgs, features) == 40, "features");
-static_assert(offsetof(FloatLinearArgs, cols) == 44, "cols");
-static_assert(offsetof(FloatLinearArgs, stride) == 48, "stride");
-static_assert(offsetof(FloatLinearArgs, rows) == 52, "rows");
-static_assert(offsetof(FloatLinearArgs, terms_stride) == 56, "terms_stride");
-static_assert(offsetof(FloatLinearArgs, out_stride) == 60, "out_stride");
-static_assert(offsetof(FloatLinearArgs, offset) == 64, "offset");
-static_assert(offsetof(FloatLinearArgs, epilogue) == 68, "epilogue");
-static_assert(offsetof(FloatLinearArgs, activation) == 72, "activation");
-static_assert(offsetof(FloatLinearArgs, split) == 76, "split");
+static_assert(offsetof(FloatLinearArgs, units) == 24, "units");
+static_assert(offsetof(FloatLinearArgs, bias) == 32, "bias");
+static_assert(offsetof(FloatLinearArgs, out) == 40, "out");
+static_assert(offsetof(FloatLinearArgs, features) == 48, "features");
+static_assert(offsetof(FloatLinearArgs, cols) == 52, "cols");
+static_assert(offsetof(FloatLinearArgs, rows) == 56, "rows");
+static_assert(offsetof(FloatLinearArgs, terms_stride) == 60, "terms_stride");
+static_assert(offsetof(FloatLinearArgs, out_stride) == 64, "out_stride");
+static_assert(offsetof(FloatLinearArgs, offset) == 68, "offset");
+static_assert(offsetof(FloatLinearArgs, epilogue) == 72, "epilogue");
+static_assert(offsetof(FloatLinearArgs, activation) == 76, "activation");
 extern "C" __global__ void float_linear_f16(FloatLinearArgs args);
 extern "C" __global__ void float_linear_bf16(FloatLinearArgs args);
 extern "C" __global__ void float_linear_f32(FloatLinearArgs args);
+extern "C" __global__ void float_linear_i8(FloatLinearArgs args);
 extern "C" __global__ void float_linear_narrow_f16(FloatLinearArgs args);
 extern "C" __global__ void float_linear_narrow_bf16(FloatLinearArgs args);
 extern "C" __global__ void float_linear_narrow_f32(FloatLinearArgs args);
+extern "C" __global__ void float_linear_narrow_i8(FloatLinearArgs args);
 extern "C" __global__ void float_linear_wide_f16(FloatLinearArgs args);
 extern "C" __global__ void float_linear_wide_bf16(FloatLinearArgs args);
+extern "C" __global__ void float_linear_wide_i8(FloatLinearArgs args);
 
 // Turns queries and keys by their rows' positions and stores keys and values in the cache.
 // Equal to the CPU to the bit.
@@ -437,7 +486,7 @@ extern "C" __global__ void float_linear_wide_bf16(FloatLinearArgs args);
 // `(slot, kv_head, position / 32, head_dim, position % 32)`, values as `(slot, kv_head,
 // position, head_dim)`; halves are rounded to nearest even.
 //
-// Grid: `launch::RopeStoreShape::grid`.
+// Grid: `launch::rope_store_grid`.
 struct RopeStoreArgs {
     static constexpr u32 THREADS = 256;
     // Position of a row that is none.
@@ -503,7 +552,7 @@ extern "C" __global__ void rope_store(RopeStoreArgs args);
 //
 // A row's bits do not depend on the tiles.
 //
-// Grid: `launch::AttendRowsShape::grid`, with its shared memory.
+// Launch: `launch::AttendRowsShape`.
 struct AttendRowsExactArgs {
     static constexpr u32 THREADS = 256;
     // Most rows of a tile.
@@ -560,7 +609,7 @@ extern "C" __global__ void attend_rows_exact_f32(AttendRowsExactArgs args);
 // beyond a row's position leaves its bits alone: they do not depend on the tiles, and so
 // neither on the chunks of a prefill.
 //
-// Grid: `launch::AttendRowsShape::grid`, with its shared memory.
+// Launch: `launch::AttendRowsShape`.
 struct AttendRowsArgs {
     static constexpr u32 THREADS = 128;
     // Most rows of a tile.
@@ -624,7 +673,7 @@ struct ChooseArgs {
     // No token.
     static constexpr u32 NONE = 4294967295;
 
-    // `(rows, vocab)`
+    // `(rows, vocab)`, 16-byte aligned.
     const f32 *logits;
     // `(rows, vocab / 32 rounded up)`: a bit for every token of the context, from the lowest;
     // the token chosen is added. Or null for no penalty.
@@ -665,3 +714,199 @@ static_assert(offsetof(ChooseArgs, repetition_penalty) == 60, "repetition_penalt
 static_assert(offsetof(ChooseArgs, top_p) == 64, "top_p");
 static_assert(offsetof(ChooseArgs, min_p) == 68, "min_p");
 extern "C" __global__ void choose(ChooseArgs args);
+
+// A ternary linear of one row, from the norm before it to what follows it: exact up to the
+// last roundings and equal to the CPU to the bit.
+//
+// `value[f] = (Σ_c values[c] · trit(f, c) · row_unit) · units[f] + bias[f]`, where values and
+// row unit are those of the normed row. `decode_qkv` stores it, `decode_out` adds it to
+// `residual`, `decode_gate_up` stores `activation(gate) · up`. The number in an entry's name
+// is the widest row in units of 1024 columns.
+//
+// The row is awaited in one of two ways. `awaited` 0: until the kernels ahead in the stream
+// have ended. `awaited` 1: until no word of it is `UNWRITTEN`, while its producer may still
+// run; the same for `residual`. A kernel of this file never writes `UNWRITTEN`, so a row that
+// consisted of it before the producer started is complete once none is left. Whoever uses
+// this has every buffer that is awaited set to `UNWRITTEN` ahead of its producer: `clear` does
+// it for buffers that all readers are done with once this kernel has read its row.
+//
+// Grid, entry, shared memory and the scalars of a launch: `launch::DecodeLinearShape`.
+struct DecodeLinearArgs {
+    static constexpr u32 THREADS = 544;
+    // Most pairs of row tiles in shared memory.
+    static constexpr u32 STAGES_MAX = 16;
+    // What a word that is awaited holds until it is written: a NaN that no kernel writes.
+    static constexpr u32 UNWRITTEN = 4294967295;
+    // `x / (1 + exp(-x))`.
+    static constexpr u32 SILU = 0;
+    // `max(x, 0)²`.
+    static constexpr u32 RELU2 = 1;
+    // `max(x, 0)`.
+    static constexpr u32 RELU = 2;
+
+    // `(cols)`, 16-byte aligned.
+    const f32 *x;
+    // `(cols)`: weight of an RMS norm, 16-byte aligned; null: no norm.
+    const f32 *norm;
+    // `(row_tiles, col_tiles, 128)` words, layout `mma16x128`, 16-byte aligned. For
+    // `decode_gate_up` row tile `2i` holds 16 rows of the gate, `2i + 1` those of up.
+    const u32 *codes;
+    // `(16 · row_tiles)`: what trit 1 is worth, to multiply by.
+    const f32 *units;
+    // `(16 · row_tiles)`; null: no bias.
+    const f32 *bias;
+    // `(features)`, read by `decode_out`. May be `out` where `awaited` is 0.
+    const f32 *residual;
+    // `(features)`; every element is written.
+    f32 *out;
+    // `(clear_words)` that become `UNWRITTEN`, 16-byte aligned; null where that is 0.
+    u32 *clear;
+    // Row tiles of `codes`; even for `decode_gate_up`.
+    u32 row_tiles;
+    // Column tiles of `codes`: `cols / 128`, rounded up.
+    u32 col_tiles;
+    // Multiple of 4, at most 1024 times the number in the entry's name.
+    u32 cols;
+    // Features of the output.
+    u32 features;
+    // Pairs of row tiles that a thread block multiplies.
+    u32 block_pairs;
+    // Pairs of row tiles that shared memory holds at a time; at most `STAGES_MAX`.
+    u32 stages;
+    // `SILU`, `RELU2` or `RELU`; read by `decode_gate_up`.
+    u32 activation;
+    // 0 or 1.
+    u32 awaited;
+    // Multiple of 4.
+    u32 clear_words;
+    // Added to the mean square.
+    f32 eps;
+};
+static_assert(sizeof(DecodeLinearArgs) == 104, "DecodeLinearArgs");
+static_assert(alignof(DecodeLinearArgs) == 8, "DecodeLinearArgs");
+static_assert(offsetof(DecodeLinearArgs, x) == 0, "x");
+static_assert(offsetof(DecodeLinearArgs, norm) == 8, "norm");
+static_assert(offsetof(DecodeLinearArgs, codes) == 16, "codes");
+static_assert(offsetof(DecodeLinearArgs, units) == 24, "units");
+static_assert(offsetof(DecodeLinearArgs, bias) == 32, "bias");
+static_assert(offsetof(DecodeLinearArgs, residual) == 40, "residual");
+static_assert(offsetof(DecodeLinearArgs, out) == 48, "out");
+static_assert(offsetof(DecodeLinearArgs, clear) == 56, "clear");
+static_assert(offsetof(DecodeLinearArgs, row_tiles) == 64, "row_tiles");
+static_assert(offsetof(DecodeLinearArgs, col_tiles) == 68, "col_tiles");
+static_assert(offsetof(DecodeLinearArgs, cols) == 72, "cols");
+static_assert(offsetof(DecodeLinearArgs, features) == 76, "features");
+static_assert(offsetof(DecodeLinearArgs, block_pairs) == 80, "block_pairs");
+static_assert(offsetof(DecodeLinearArgs, stages) == 84, "stages");
+static_assert(offsetof(DecodeLinearArgs, activation) == 88, "activation");
+static_assert(offsetof(DecodeLinearArgs, awaited) == 92, "awaited");
+static_assert(offsetof(DecodeLinearArgs, clear_words) == 96, "clear_words");
+static_assert(offsetof(DecodeLinearArgs, eps) == 100, "eps");
+extern "C" __global__ void decode_qkv_4(DecodeLinearArgs args);
+extern "C" __global__ void decode_out_4(DecodeLinearArgs args);
+extern "C" __global__ void decode_out_9(DecodeLinearArgs args);
+extern "C" __global__ void decode_out_14(DecodeLinearArgs args);
+extern "C" __global__ void decode_gate_up_4(DecodeLinearArgs args);
+
+// Attention of rows that each stand alone in their slot: turns queries and key, stores key and
+// value, and mixes the values of all positions up to the row's own. Keys and values in the
+// cache are equal to the CPU's to the bit; the mix is near single precision.
+//
+// Element `i` of a head turns with element `i + head_dim / 2`. Keys stand in the cache as
+// `(slot, kv_head, position / 32, head_dim, position % 32)`, values as `(slot, kv_head,
+// position, head_dim)`; halves are rounded to nearest even. How a row is split depends on its
+// position alone, so its bits do not depend on the rows beside it.
+//
+// The entry's name gives the numbers of the cache, the widest head and the thread blocks of a
+// cluster. `awaited` as in [`DecodeLinearArgs`].
+//
+// Grid, entry and shared memory: `launch::DecodeAttendShape`.
+struct DecodeAttendArgs {
+    static constexpr u32 THREADS = 256;
+    // Position of a row that is none.
+    static constexpr u32 NONE = 4294967295;
+    // Positions of a block of keys.
+    static constexpr u32 KEY_BLOCK = 32;
+    // Query heads of one key head that a cluster takes.
+    static constexpr u32 HEADS_MAX = 8;
+    // What a word that is awaited holds until it is written.
+    static constexpr u32 UNWRITTEN = 4294967295;
+
+    // `(rows, query + 2 kv)`: queries, keys, values.
+    const f32 *qkv;
+    // Keys of the layer, 16-byte aligned.
+    u8 *keys;
+    // Values of the layer, 16-byte aligned.
+    u8 *values;
+    // `(positions, head_dim / 2)`; or null where positions are not rotary.
+    const f32 *cos;
+    // As `cos`.
+    const f32 *sin;
+    // `(rows)`; `NONE` marks a row that only fills up the batch. Not written by the kernels
+    // between the start of the step and this one.
+    const u32 *positions;
+    // `(rows)`, as `positions`; no two rows have the same.
+    const u32 *slots;
+    // `(rows, query)`; a row that is none is left alone, or zero where `awaited` is 1.
+    f32 *mixed;
+    // Query heads: a multiple of `kv_heads`.
+    u32 heads;
+    // Key and value heads.
+    u32 kv_heads;
+    // Multiple of 4, at most the entry's.
+    u32 head_dim;
+    // Positions of a slot, a multiple of `KEY_BLOCK`.
+    u32 capacity;
+    // 0 or 1.
+    u32 awaited;
+    // What a score is multiplied by: `1 / √head_dim`.
+    f32 factor;
+};
+static_assert(sizeof(DecodeAttendArgs) == 88, "DecodeAttendArgs");
+static_assert(alignof(DecodeAttendArgs) == 8, "DecodeAttendArgs");
+static_assert(offsetof(DecodeAttendArgs, qkv) == 0, "qkv");
+static_assert(offsetof(DecodeAttendArgs, keys) == 8, "keys");
+static_assert(offsetof(DecodeAttendArgs, values) == 16, "values");
+static_assert(offsetof(DecodeAttendArgs, cos) == 24, "cos");
+static_assert(offsetof(DecodeAttendArgs, sin) == 32, "sin");
+static_assert(offsetof(DecodeAttendArgs, positions) == 40, "positions");
+static_assert(offsetof(DecodeAttendArgs, slots) == 48, "slots");
+static_assert(offsetof(DecodeAttendArgs, mixed) == 56, "mixed");
+static_assert(offsetof(DecodeAttendArgs, heads) == 64, "heads");
+static_assert(offsetof(DecodeAttendArgs, kv_heads) == 68, "kv_heads");
+static_assert(offsetof(DecodeAttendArgs, head_dim) == 72, "head_dim");
+static_assert(offsetof(DecodeAttendArgs, capacity) == 76, "capacity");
+static_assert(offsetof(DecodeAttendArgs, awaited) == 80, "awaited");
+static_assert(offsetof(DecodeAttendArgs, factor) == 84, "factor");
+extern "C" __global__ void decode_attend_f16_128_c4(DecodeAttendArgs args);
+extern "C" __global__ void decode_attend_f16_128_c8(DecodeAttendArgs args);
+extern "C" __global__ void decode_attend_f16_256_c8(DecodeAttendArgs args);
+extern "C" __global__ void decode_attend_f32_256_c8(DecodeAttendArgs args);
+
+// Reads memory as fast as the device can: the limit that decoding runs into.
+//
+// Threads whose exclusive-or sums differ from `zero` add them to `sums[0]`, so that no read can
+// be left out; over zeroed memory nothing is written.
+//
+// Grid: `BLOCKS_PER_MULTIPROCESSOR` blocks for every multiprocessor; any number does.
+struct ReadMemoryArgs {
+    static constexpr u32 THREADS = 512;
+    // Blocks that are resident on a multiprocessor together.
+    static constexpr u32 BLOCKS_PER_MULTIPROCESSOR = 4;
+
+    // `(vectors, 4)` words, 16-byte aligned.
+    const u32 *words;
+    // One number, added to modulo 2³².
+    u32 *sums;
+    // Vectors of 16 bytes, at least 1.
+    u32 vectors;
+    // 0.
+    u32 zero;
+};
+static_assert(sizeof(ReadMemoryArgs) == 24, "ReadMemoryArgs");
+static_assert(alignof(ReadMemoryArgs) == 8, "ReadMemoryArgs");
+static_assert(offsetof(ReadMemoryArgs, words) == 0, "words");
+static_assert(offsetof(ReadMemoryArgs, sums) == 8, "sums");
+static_assert(offsetof(ReadMemoryArgs, vectors) == 16, "vectors");
+static_assert(offsetof(ReadMemoryArgs, zero) == 20, "zero");
+extern "C" __global__ void read_memory(ReadMemoryArgs args);

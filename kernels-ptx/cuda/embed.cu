@@ -4,6 +4,22 @@
 
 using Args = EmbedArgs;
 
+namespace {
+
+// Where element (row, col), col a multiple of 4, stands in `tile_weights`' tiles of 16-bit numbers
+// (32 columns a chunk) or singles.
+__device__ __forceinline__ size_t tiled(u32 form, size_t row, u32 col, u32 cols) {
+    const u32 chunks = (cols + 31) / 32;
+    const u32 lane = row % 8 * 4 + col % 32 / 8;
+    const u32 half = row / 8 % 2;
+    const size_t chunk = row / 16 * chunks + col / 32;
+    return form > FORM_BF16
+        ? ((chunk * 4 + half * 2 + col % 8 / 4) * WARP + lane) * 4
+        : ((chunk * 2 + half) * WARP + lane) * 8 + col % 8;
+}
+
+}  // namespace
+
 // Grid: (rows).
 extern "C" __global__ void __launch_bounds__(Args::THREADS) embed(Args args) {
     launch_dependents();
@@ -16,7 +32,9 @@ extern "C" __global__ void __launch_bounds__(Args::THREADS) embed(Args args) {
     for (u32 at = threadIdx.x * 4; at < args.cols; at += Args::THREADS * 4) {
         float4 x = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
         if (real) {
-            x = load_four(args.table, args.table_form, token * args.cols + at);
+            const size_t place = args.tiled != 0 ? tiled(args.table_form, token, at, args.cols)
+                                                 : token * args.cols + at;
+            x = load_four(args.table, args.table_form, place);
             if (args.learned != nullptr) {
                 const size_t place = static_cast<size_t>(position) + args.learned_offset;
                 const float4 y =

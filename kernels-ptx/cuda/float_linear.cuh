@@ -1,20 +1,16 @@
 // The product of float weights and rows split into 16-bit terms, on tensor cores; contract.cuh says
 // what it computes. Shared by the kernels for few rows and for many, which give the same bits.
 //
-// A tile is 16 features by 32 columns: lane (g, q) of a warp, g = lane / 4 and q = lane % 4, takes
-// columns 8 q .. 8 q + 8 of features g and g + 8, and of row g of the terms: sixteen bytes as they
-// lie in memory. To the tensor cores, which see two steps of 16 columns, the columns are merely in
-// another order, the same for weights and rows.
+// Weights come in tiles (`tile_weights`): 16 features by a chunk of columns, in the order in which
+// the lanes of a warp want them. Lane (g, q), g = lane / 4 and q = lane % 4, has neighbouring
+// columns of features g and g + 8, and takes the same columns of row g of the terms. To the tensor
+// cores, which see steps of 16 columns, the columns are merely in another order, the same for both.
 #pragma once
 #include "floats.cuh"
 
 namespace {
 
 using Args = FloatLinearArgs;
-
-constexpr u32 CHUNK = 32;
-constexpr u32 CHUNKS = Args::STRETCH / CHUNK;
-static_assert(Args::STRETCH % CHUNK == 0, "whole chunks");
 
 // acc += a · b for 16 features, 16 columns, 8 rows.
 template <bool HALF>
@@ -32,57 +28,90 @@ __device__ __forceinline__ void multiply(f32 (&acc)[4], const u32 (&a)[4], u32 b
     }
 }
 
-// How weights of a type are stored and multiplied.
+// How weights of a type are stored and multiplied: columns of a chunk, pieces of 16 bytes that a
+// lane has of it, units of eight columns, terms of a row, parts of a weight.
 struct F16 {
     static constexpr bool HALF = true;
-    static constexpr u32 TERMS = 2;   // of a row
-    static constexpr u32 LOADS = 1;   // of 16 bytes, for eight weights
-    static constexpr u32 PARTS = 1;   // of a weight
+    static constexpr u32 COLS = 32;
+    static constexpr u32 PIECES = 2;
+    static constexpr u32 TERMS = 2;
+    static constexpr u32 PARTS = 1;
 };
 struct BF16 {
     static constexpr bool HALF = false;
+    static constexpr u32 COLS = 32;
+    static constexpr u32 PIECES = 2;
     static constexpr u32 TERMS = 3;
-    static constexpr u32 LOADS = 1;
     static constexpr u32 PARTS = 1;
 };
 // A single is split into three parts as the rows are.
 struct F32 {
     static constexpr bool HALF = false;
+    static constexpr u32 COLS = 32;
+    static constexpr u32 PIECES = 4;
     static constexpr u32 TERMS = 3;
-    static constexpr u32 LOADS = 2;
     static constexpr u32 PARTS = 3;
 };
-
-template <typename W>
-constexpr u32 WEIGHT_BYTES = 2 * W::LOADS;
-
-// Eight weights of two features, as loaded.
-template <typename W>
-struct Stored {
-    uint4 low[W::LOADS];
-    uint4 high[W::LOADS];
+// Halves hold any INT8.
+struct I8 {
+    static constexpr bool HALF = true;
+    static constexpr u32 COLS = 64;
+    static constexpr u32 PIECES = 2;
+    static constexpr u32 TERMS = 2;
+    static constexpr u32 PARTS = 1;
 };
 
-// The same, in parts, each as four words of two weights.
+template <typename W>
+constexpr u32 UNITS = W::COLS / 32;
+template <typename W>
+constexpr u32 CHUNKS = Args::STRETCH / W::COLS;
+template <typename W>
+constexpr u32 CHUNK_BYTES = W::PIECES * WARP * 16;
+
+// A lane's pieces of a chunk: first those of feature g, then those of g + 8.
+template <typename W>
+struct Stored {
+    uint4 pieces[W::PIECES];
+};
+
+// Eight weights of two features, in parts of four words of two weights.
 template <typename W>
 struct Parts {
     u32 low[W::PARTS][4];
     u32 high[W::PARTS][4];
 };
 
+// Two signed bytes, 0 and 1 or 2 and 3 of a word, as halves: 1024 + 128 + x has x + 128 in its
+// lowest bits.
+__device__ __forceinline__ u32 halves(u32 word, u32 selector) {
+    u32 result;
+    asm("sub.f16x2 %0, %1, %2;"
+        : "=r"(result)
+        : "r"(__byte_perm(word ^ 0x80808080u, 0x64646464u, selector)), "r"(0x64806480u));
+    return result;
+}
+
+// The weights of one feature and one unit.
 template <typename W>
-__device__ __forceinline__ void split(const uint4 (&stored)[W::LOADS], u32 (&parts)[W::PARTS][4]) {
-    if constexpr (W::PARTS == 1) {
-        parts[0][0] = stored[0].x;
-        parts[0][1] = stored[0].y;
-        parts[0][2] = stored[0].z;
-        parts[0][3] = stored[0].w;
+__device__ __forceinline__ void split(const uint4 *pieces, u32 unit, u32 (&parts)[W::PARTS][4]) {
+    if constexpr (W::COLS == 64) {
+        const u32 first = unit == 0 ? pieces[0].x : pieces[0].z;
+        const u32 second = unit == 0 ? pieces[0].y : pieces[0].w;
+        parts[0][0] = halves(first, 0x4140);
+        parts[0][1] = halves(first, 0x4342);
+        parts[0][2] = halves(second, 0x4140);
+        parts[0][3] = halves(second, 0x4342);
+    } else if constexpr (W::PARTS == 1) {
+        parts[0][0] = pieces[0].x;
+        parts[0][1] = pieces[0].y;
+        parts[0][2] = pieces[0].z;
+        parts[0][3] = pieces[0].w;
     } else {
         f32 rest[8] = {
-            __uint_as_float(stored[0].x), __uint_as_float(stored[0].y),
-            __uint_as_float(stored[0].z), __uint_as_float(stored[0].w),
-            __uint_as_float(stored[1].x), __uint_as_float(stored[1].y),
-            __uint_as_float(stored[1].z), __uint_as_float(stored[1].w),
+            __uint_as_float(pieces[0].x), __uint_as_float(pieces[0].y),
+            __uint_as_float(pieces[0].z), __uint_as_float(pieces[0].w),
+            __uint_as_float(pieces[1].x), __uint_as_float(pieces[1].y),
+            __uint_as_float(pieces[1].z), __uint_as_float(pieces[1].w),
         };
 #pragma unroll
         for (u32 part = 0; part < W::PARTS; ++part) {
@@ -98,11 +127,25 @@ __device__ __forceinline__ void split(const uint4 (&stored)[W::LOADS], u32 (&par
     }
 }
 
-// acc += the chunk's products, for M times 16 features and N times eight rows: columns in two steps,
+template <typename W>
+__device__ __forceinline__ Parts<W> split_unit(const Stored<W> &stored, u32 unit) {
+    Parts<W> parts;
+    split<W>(stored.pieces, unit, parts.low);
+    split<W>(stored.pieces + W::PIECES / 2, unit, parts.high);
+    return parts;
+}
+
+__device__ __forceinline__ void copy_async(void *to, const void *from, bool in) {
+    const u32 address = static_cast<u32>(__cvta_generic_to_shared(to));
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;"
+                 :: "r"(address), "l"(from), "r"(in ? 16 : 0) : "memory");
+}
+
+// acc += a unit's products, for M times 16 features and N times eight rows: columns in two steps,
 // per step the parts and terms from the largest product down. This order is what the bits of a
 // result hang on.
 template <typename W, u32 M, u32 N>
-__device__ __forceinline__ void multiply_chunk(f32 (&acc)[M][N][4], const Parts<W> (&weights)[M],
+__device__ __forceinline__ void multiply_unit(f32 (&acc)[M][N][4], const Parts<W> (&weights)[M],
                                                const uint4 (&terms)[N][W::TERMS]) {
 #pragma unroll
     for (u32 step = 0; step < 2; ++step) {
@@ -142,6 +185,9 @@ __device__ __forceinline__ void finish(const Args &args, u32 row, u32 feature, f
         return;
     }
     f32 value = W::HALF ? sum * args.scales[row] : sum;
+    if (args.units != nullptr) {
+        value *= __ldg(args.units + feature);
+    }
     if (args.bias != nullptr) {
         value += __ldg(args.bias + feature);
     }

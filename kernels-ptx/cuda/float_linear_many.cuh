@@ -1,74 +1,69 @@
-// Float linears for many rows: a block multiplies a tile of features and a tile of rows, both
-// brought to shared memory by asynchronous copies some chunks ahead. A row of 64 bytes there is read
-// sixteen bytes a lane, two rows to a conflict-free turn.
+// Float linears for many rows: a block multiplies some tiles of features and a tile of rows, both
+// brought to shared memory by asynchronous copies some chunks ahead.
 #pragma once
 #include "float_linear.cuh"
 
 namespace {
 
-constexpr u32 ROW_BYTES = CHUNK * sizeof(u16);
-
 extern __shared__ uint4 staged[];
-
-__device__ __forceinline__ void copy_async(u8 *to, const void *from, bool in) {
-    const u32 address = static_cast<u32>(__cvta_generic_to_shared(to));
-    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;"
-                 :: "r"(address), "l"(from), "r"(in ? 16 : 0));
-}
 
 // WARPS_M by WARPS_N warps, each with TILES_M tiles of 16 features by TILES_N tiles of eight rows.
 template <typename W, u32 WARPS_M, u32 WARPS_N, u32 TILES_M, u32 TILES_N, u32 STAGE_CHUNKS,
           u32 SHARED_MAX>
 struct Block {
-    static constexpr u32 FEATURES = WARPS_M * TILES_M * 16;
+    static constexpr u32 TILES = WARPS_M * TILES_M;
+    static constexpr u32 FEATURES = TILES * Args::TILE_FEATURES;
     static constexpr u32 ROWS = WARPS_N * TILES_N * 8;
     // A stage is STAGE_CHUNKS chunks, each with its weights and its terms.
-    static constexpr u32 WEIGHT_ROW = CHUNK * WEIGHT_BYTES<W>;
-    static constexpr u32 WEIGHTS = FEATURES * WEIGHT_ROW;
-    static constexpr u32 CHUNK_BYTES = WEIGHTS + W::TERMS * ROWS * ROW_BYTES;
-    static constexpr u32 STAGE = STAGE_CHUNKS * CHUNK_BYTES;
+    static constexpr u32 ROW_BYTES = 2 * W::COLS;
+    static constexpr u32 WEIGHTS = TILES * CHUNK_BYTES<W>;
+    static constexpr u32 CHUNK = WEIGHTS + W::TERMS * ROWS * ROW_BYTES;
+    static constexpr u32 STAGE = STAGE_CHUNKS * CHUNK;
     static constexpr u32 STAGES = SHARED_MAX / STAGE;
     static_assert(WARPS_M * WARPS_N * WARP == Args::THREADS, "every warp has a place");
     static_assert(STAGES >= 2, "one stage is filled while another is read");
-    static_assert(CHUNKS % STAGE_CHUNKS == 0, "a stretch is whole stages");
+    static_assert(CHUNKS<W> % STAGE_CHUNKS == 0, "a stretch is whole stages");
 
     const Args &args;
-    u32 first_feature;
+    u32 first_tile;
     u32 first_row;
 
     // What lies beyond a side becomes zero.
     __device__ __forceinline__ void fill(u32 index, u32 stages) const {
         u8 *stage = reinterpret_cast<u8 *>(staged) + index % STAGES * STAGE;
-        const u32 first_col = index * (STAGE_CHUNKS * CHUNK);
         if (index < stages) {
-            constexpr u32 PIECES = WEIGHT_ROW / 16;
-            constexpr u32 ROW_PIECES = STAGE_CHUNKS * PIECES;
+            const u32 tiles = (args.features + Args::TILE_FEATURES - 1) / Args::TILE_FEATURES;
+            const u32 chunks = (args.cols + W::COLS - 1) / W::COLS;
+            const u32 first_chunk = index * STAGE_CHUNKS;
+            // Chunks of a tile lie one behind the other.
+            constexpr u32 PIECES = W::PIECES * WARP;
+            constexpr u32 TILE_PIECES = STAGE_CHUNKS * PIECES;
 #pragma unroll
-            for (u32 i = threadIdx.x; i < FEATURES * ROW_PIECES; i += Args::THREADS) {
+            for (u32 i = threadIdx.x; i < TILES * TILE_PIECES; i += Args::THREADS) {
+                const u32 tile = i / TILE_PIECES;
+                const u32 piece = i % TILE_PIECES;
+                const bool in =
+                    first_tile + tile < tiles && first_chunk + piece / PIECES < chunks;
+                const size_t at =
+                    (static_cast<size_t>(first_tile + tile) * chunks + first_chunk) * PIECES
+                    + piece;
+                copy_async(stage + piece / PIECES * CHUNK
+                               + (tile * PIECES + piece % PIECES) * 16,
+                           args.weights + (in ? at * 16 : 0), in);
+            }
+            constexpr u32 ROW_PIECES = STAGE_CHUNKS * ROW_BYTES / 16;
+#pragma unroll
+            for (u32 i = threadIdx.x; i < W::TERMS * ROWS * ROW_PIECES; i += Args::THREADS) {
                 const u32 line = i / ROW_PIECES;
                 const u32 piece = i % ROW_PIECES;
-                const u32 feature = first_feature + line;
-                const u32 col = first_col + piece * (CHUNK / PIECES);
-                const bool in = feature < args.features && col < args.stride;
-                const size_t at = static_cast<size_t>(feature) * args.stride + col;
-                copy_async(stage + piece / PIECES * CHUNK_BYTES + line * WEIGHT_ROW
-                               + piece % PIECES * 16,
-                           args.weights + (in ? at * WEIGHT_BYTES<W> : 0), in);
-            }
-            constexpr u32 TERM_PIECES = ROW_BYTES / 16;
-            constexpr u32 TERM_ROW_PIECES = STAGE_CHUNKS * TERM_PIECES;
-#pragma unroll
-            for (u32 i = threadIdx.x; i < W::TERMS * ROWS * TERM_ROW_PIECES; i += Args::THREADS) {
-                const u32 line = i / TERM_ROW_PIECES;
-                const u32 piece = i % TERM_ROW_PIECES;
                 const u32 row = first_row + line % ROWS;
                 const u32 term = line / ROWS;
-                const u32 col = first_col + piece * (CHUNK / TERM_PIECES);
+                const u32 col = first_chunk * W::COLS + piece * 8;
                 const bool in = row < args.rows && col < args.terms_stride;
                 const size_t at =
                     (static_cast<size_t>(row) * W::TERMS + term) * args.terms_stride + col;
-                copy_async(stage + piece / TERM_PIECES * CHUNK_BYTES + WEIGHTS + line * ROW_BYTES
-                               + piece % TERM_PIECES * 16,
+                copy_async(stage + piece / (ROW_BYTES / 16) * CHUNK + WEIGHTS + line * ROW_BYTES
+                               + piece % (ROW_BYTES / 16) * 16,
                            args.terms + (in ? at : 0), in);
             }
         }
@@ -80,9 +75,10 @@ struct Block {
         const u32 warp = threadIdx.x / WARP;
         const u32 g = lane / 4;
         const u32 q = lane % 4;
-        const u32 warp_feature = warp % WARPS_M * TILES_M * 16;
+        const u32 warp_tile = warp % WARPS_M * TILES_M;
         const u32 warp_row = warp / WARPS_M * TILES_N * 8;
-        const u32 stages = (args.cols + STAGE_CHUNKS * CHUNK - 1) / (STAGE_CHUNKS * CHUNK);
+        constexpr u32 STAGE_COLS = STAGE_CHUNKS * W::COLS;
+        const u32 stages = (args.cols + STAGE_COLS - 1) / STAGE_COLS;
 
         for (u32 index = 0; index < STAGES - 1; ++index) {
             fill(index, stages);
@@ -97,35 +93,37 @@ struct Block {
             const u8 *stage = reinterpret_cast<const u8 *>(staged) + index % STAGES * STAGE;
 #pragma unroll
             for (u32 chunk = 0; chunk < STAGE_CHUNKS; ++chunk) {
-                const u8 *from = stage + chunk * CHUNK_BYTES;
-                uint4 terms[TILES_N][W::TERMS];
-#pragma unroll
-                for (u32 n = 0; n < TILES_N; ++n) {
-#pragma unroll
-                    for (u32 term = 0; term < W::TERMS; ++term) {
-                        const u32 row = term * ROWS + warp_row + 8 * n + g;
-                        terms[n][term] = *reinterpret_cast<const uint4 *>(
-                            from + WEIGHTS + row * ROW_BYTES + 16 * q);
-                    }
-                }
-                Parts<W> weights[TILES_M];
+                const u8 *from = stage + chunk * CHUNK;
+                Stored<W> stored[TILES_M];
 #pragma unroll
                 for (u32 m = 0; m < TILES_M; ++m) {
-                    const u8 *low = from + (warp_feature + 16 * m + g) * WEIGHT_ROW
-                        + q * 8 * WEIGHT_BYTES<W>;
-                    Stored<W> stored;
 #pragma unroll
-                    for (u32 i = 0; i < W::LOADS; ++i) {
-                        stored.low[i] = *reinterpret_cast<const uint4 *>(low + 16 * i);
-                        stored.high[i] =
-                            *reinterpret_cast<const uint4 *>(low + 8 * WEIGHT_ROW + 16 * i);
+                    for (u32 piece = 0; piece < W::PIECES; ++piece) {
+                        stored[m].pieces[piece] = reinterpret_cast<const uint4 *>(
+                            from)[((warp_tile + m) * W::PIECES + piece) * WARP + lane];
                     }
-                    split<W>(stored.low, weights[m].low);
-                    split<W>(stored.high, weights[m].high);
                 }
-                multiply_chunk<W, TILES_M, TILES_N>(acc, weights, terms);
+#pragma unroll
+                for (u32 unit = 0; unit < UNITS<W>; ++unit) {
+                    uint4 terms[TILES_N][W::TERMS];
+#pragma unroll
+                    for (u32 n = 0; n < TILES_N; ++n) {
+#pragma unroll
+                        for (u32 term = 0; term < W::TERMS; ++term) {
+                            const u32 row = term * ROWS + warp_row + 8 * n + g;
+                            terms[n][term] = *reinterpret_cast<const uint4 *>(
+                                from + WEIGHTS + row * ROW_BYTES + 16 * (q * UNITS<W> + unit));
+                        }
+                    }
+                    Parts<W> parts[TILES_M];
+#pragma unroll
+                    for (u32 m = 0; m < TILES_M; ++m) {
+                        parts[m] = split_unit<W>(stored[m], unit);
+                    }
+                    multiply_unit<W, TILES_M, TILES_N>(acc, parts, terms);
+                }
             }
-            if ((index + 1) % (CHUNKS / STAGE_CHUNKS) == 0 || index + 1 == stages) {
+            if ((index + 1) % (CHUNKS<W> / STAGE_CHUNKS) == 0 || index + 1 == stages) {
 #pragma unroll
                 for (u32 m = 0; m < TILES_M; ++m) {
 #pragma unroll
@@ -149,7 +147,7 @@ struct Block {
         for (u32 m = 0; m < TILES_M; ++m) {
 #pragma unroll
             for (u32 n = 0; n < TILES_N; ++n) {
-                f32 *to = sums + (warp_row + 8 * n + 2 * q) * ROW + warp_feature + 16 * m + g;
+                f32 *to = sums + (warp_row + 8 * n + 2 * q) * ROW + (warp_tile + m) * 16 + g;
                 to[0] = total[m][n][0];
                 to[ROW] = total[m][n][1];
                 to[8] = total[m][n][2];
@@ -160,7 +158,8 @@ struct Block {
         for (u32 i = threadIdx.x; i < ROWS * FEATURES; i += Args::THREADS) {
             const u32 row = i / FEATURES;
             const u32 feature = i % FEATURES;
-            finish<W>(args, first_row + row, first_feature + feature, sums[row * ROW + feature]);
+            finish<W>(args, first_row + row, first_tile * Args::TILE_FEATURES + feature,
+                      sums[row * ROW + feature]);
         }
     }
 };
@@ -169,7 +168,7 @@ struct Block {
 template <typename B>
 __device__ __forceinline__ void float_linear_many(const Args &args) {
     const u32 row_blocks = (args.rows + B::ROWS - 1) / B::ROWS;
-    B{args, blockIdx.x / row_blocks * B::FEATURES, blockIdx.x % row_blocks * B::ROWS}.run();
+    B{args, blockIdx.x / row_blocks * B::TILES, blockIdx.x % row_blocks * B::ROWS}.run();
 }
 
 #if __CUDA_ARCH__ >= 900
@@ -184,7 +183,7 @@ constexpr u32 SHARED_WIDE = Args::SHARED_WIDE_SM_80;
 template <typename W>
 using Narrow = Block<W, 8, 1, 1, 4, 2, SHARED_NARROW>;
 template <typename W>
-using Wide = Block<W, 2, 4, 4, 4, W::TERMS == 2 ? 2 : 1, SHARED_WIDE>;
+using Wide = Block<W, 2, 4, 4, 4, W::TERMS == 2 && W::COLS == 32 ? 2 : 1, SHARED_WIDE>;
 static_assert(Narrow<F16>::FEATURES == Args::MANY_FEATURES, "the grid");
 static_assert(Wide<F16>::FEATURES == Args::MANY_FEATURES, "the grid");
 static_assert(Narrow<F16>::ROWS == Args::NARROW_ROWS, "the grid");

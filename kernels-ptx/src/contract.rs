@@ -276,7 +276,7 @@ mod ternary;
 pub use decode::{DecodeAttendArgs, DecodeLinearArgs};
 pub use floats::{
     AttendRowsArgs, AttendRowsExactArgs, ChooseArgs, EmbedArgs, FloatLinearArgs, NormalizeArgs,
-    RopeStoreArgs,
+    RopeStoreArgs, TileWeightsArgs,
 };
 pub use measure::ReadMemoryArgs;
 pub use ternary::{LinearArgs, QuantizeArgs, TernaryGemmArgs};

@@ -1,11 +1,13 @@
 //! From shapes to grids and buffer lengths: plain arithmetic, tested without a device.
 
-use crate::contract::{LinearArgs, QuantizeArgs, TernaryGemmArgs};
-use crate::ptx::Target;
-
 mod decode;
+mod floats;
 
 pub use decode::{DecodeAttendShape, DecodeFinish, DecodeLinearShape, DeviceShape};
+pub use floats::{AttendRowsShape, Device, FloatLinearShape, Launch, WeightType, rope_store_grid};
+
+use crate::contract::{LinearArgs, QuantizeArgs, TernaryGemmArgs};
+use crate::ptx::Target;
 
 /// Thread blocks of a launch along x, y and z. The threads of a block are in the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -59,15 +59,20 @@ pub const fn kernels() -> &'static [Kernel] {
                 "embed" for SM_80 "sm_80", SM_90 "sm_90";
             NormalizeArgs:
                 "normalize" for SM_80 "sm_80", SM_90 "sm_90";
+            TileWeightsArgs:
+                "tile_weights" for SM_80 "sm_80";
             FloatLinearArgs:
                 "float_linear_f16" for SM_80 "sm_80", SM_90 "sm_90";
                 "float_linear_bf16" for SM_80 "sm_80", SM_90 "sm_90";
                 "float_linear_f32" for SM_80 "sm_80", SM_90 "sm_90";
+                "float_linear_i8" for SM_80 "sm_80", SM_90 "sm_90";
                 "float_linear_narrow_f16" for SM_80 "sm_80", SM_90 "sm_90";
                 "float_linear_narrow_bf16" for SM_80 "sm_80", SM_90 "sm_90";
                 "float_linear_narrow_f32" for SM_80 "sm_80", SM_90 "sm_90";
+                "float_linear_narrow_i8" for SM_80 "sm_80", SM_90 "sm_90";
                 "float_linear_wide_f16" for SM_80 "sm_80", SM_90 "sm_90";
                 "float_linear_wide_bf16" for SM_80 "sm_80", SM_90 "sm_90";
+                "float_linear_wide_i8" for SM_80 "sm_80", SM_90 "sm_90";
             RopeStoreArgs:
                 "rope_store" for SM_80 "sm_80", SM_90 "sm_90";
             AttendRowsExactArgs:

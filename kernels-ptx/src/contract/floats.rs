@@ -11,7 +11,8 @@ kernels! {
     ///
     /// Grid: one block per row. A row whose position is `NONE` becomes zero.
     fn embed[256](EmbedArgs {
-        /// `(vocab, cols)` of form `table_form`, 16-byte aligned.
+        /// `(vocab, cols)` of form `table_form`, 16-byte aligned; where `tiled` is not 0, the tiles
+        /// that `tile_weights` makes of it.
         table: DevicePtr<u8>,
         /// `(positions, cols)` of form `learned_form`, 16-byte aligned; or null.
         learned: DevicePtr<u8>,
@@ -29,6 +30,10 @@ kernels! {
         learned_form: u32,
         /// Rows at the top of `learned` that stand for no position.
         learned_offset: u32,
+        /// Whether `table` is tiles.
+        tiled: u32,
+        /// Zero.
+        reserved: u32,
     }) where {
         /// Position of a row that is none.
         NONE = 4294967295,
@@ -67,7 +72,7 @@ kernels! {
         scales: DevicePtrMut<f32>,
         /// Multiple of 4, at most `COLS_MAX`.
         cols: u32,
-        /// Multiple of 32, at least `cols`.
+        /// Multiple of 64, at least `cols`.
         terms_stride: u32,
         /// `F16` or `BF16`.
         form: u32,
@@ -84,6 +89,36 @@ kernels! {
         COLS_MAX = 131072,
     }
 
+    /// Brings weights into the order in which float linears read them: tiles of 16 features by a
+    /// chunk of 32 columns (64 of `I8`), chunk fastest, zero beyond the sides.
+    ///
+    /// A tile is pieces of 16 bytes, `(2, 1 (2 for F32), 32)`: feature `g` or `g + 8`, then the
+    /// first or second half of a lane's columns, then lane `4 g + q`, which has columns `8 q..8 q +
+    /// 8` (`16 q..16 q + 16` of `I8`).
+    ///
+    /// Grid: one block per 16 features. Runs of rows may be brought over one after the other.
+    fn tile_weights[256](TileWeightsArgs {
+        /// `(features, cols)`, row-major, 4-byte aligned.
+        rows: DevicePtr<u8>,
+        /// `(features / 16, cols / chunk)` tiles, both rounded up; 16-byte aligned.
+        tiles: DevicePtrMut<u8>,
+        /// At least 1.
+        features: u32,
+        /// Multiple of 4.
+        cols: u32,
+        /// `BITS16`, `F32` or `I8`.
+        form: u32,
+        /// Zero.
+        reserved: u32,
+    }) where {
+        /// Numbers of 16 bits.
+        BITS16 = 0,
+        /// Singles.
+        F32 = 2,
+        /// Signed bytes.
+        I8 = 3,
+    }
+
     /// `value[b, f] = Σ_c weights[f, c] · rows[b, c] (+ bias[f])`, combined with `out` by
     /// `epilogue`; near single precision.
     ///
@@ -92,17 +127,20 @@ kernels! {
     /// nor on the split, and are the same from the entries for few rows, for some (`narrow`) and
     /// for many (`wide`).
     ///
-    /// Grid, entry, shared memory: `launch::FloatLinearShape`.
-    fn float_linear_f16, float_linear_bf16, float_linear_f32,
+    /// Launch: `launch::FloatLinearShape`.
+    fn float_linear_f16, float_linear_bf16, float_linear_f32, float_linear_i8,
         float_linear_narrow_f16, float_linear_narrow_bf16, float_linear_narrow_f32,
-        float_linear_wide_f16, float_linear_wide_bf16 [256](FloatLinearArgs {
-        /// `(features, stride)` numbers of the entry's type, 16-byte aligned; zero from `cols` on.
+        float_linear_narrow_i8, float_linear_wide_f16, float_linear_wide_bf16,
+        float_linear_wide_i8[256](FloatLinearArgs {
+        /// What `tile_weights` makes of `(features, cols)` numbers of the entry's type.
         weights: DevicePtr<u8>,
-        /// `(rows, 2 or 3, terms_stride)`, from `normalize`: form `F16` for `f16` weights, `BF16`
-        /// for others.
+        /// `(rows, 2 or 3, terms_stride)`, from `normalize`: form `F16` for `f16` and `i8` weights,
+        /// `BF16` for `bf16` and `f32`. 16-byte aligned.
         terms: DevicePtr<u16>,
-        /// `(rows)`, from `normalize`; read for `f16` weights only.
+        /// `(rows)`, from `normalize`; read for `f16` and `i8` weights only.
         scales: DevicePtr<f32>,
+        /// `(features)`: what weight 1 is worth, the factor of the sum; or null.
+        units: DevicePtr<f32>,
         /// `(features)`; or null.
         bias: DevicePtr<f32>,
         /// Element `(b, f)` stands at `b · out_stride + offset + f`.
@@ -111,11 +149,9 @@ kernels! {
         features: u32,
         /// At least 1.
         cols: u32,
-        /// Numbers from one row of `weights` to the next: a multiple of 8, at least `cols`.
-        stride: u32,
         /// At least 1.
         rows: u32,
-        /// Numbers from one term to the next: a multiple of 32, at least `stride`.
+        /// Numbers from one term to the next: a multiple of 64, at least `cols`.
         terms_stride: u32,
         /// Elements from one row of `out` to the next.
         out_stride: u32,
@@ -125,8 +161,6 @@ kernels! {
         epilogue: u32,
         /// `SILU`, `RELU2` or `RELU`, of `ACTIVATE` and `GATE`.
         activation: u32,
-        /// Warps that share the columns of a tile, for few rows: 1, 2, 4 or 8.
-        split: u32,
     }) where {
         /// Features of a tile.
         TILE_FEATURES = 16,
@@ -151,7 +185,9 @@ kernels! {
         /// Columns that a lane of the entries for few rows asks for at a time.
         BATCH_COLS = 64,
         /// Bytes of shared memory that such a lane has for weights on the way.
-        LANE_BYTES = 320,
+        LANE_BYTES = 256,
+        /// Features from which the entries for few rows take two tiles together.
+        PAIR_FEATURES = 16384,
         /// `out = value`.
         STORE = 0,
         /// `out += value`.
@@ -175,7 +211,7 @@ kernels! {
     /// `(slot, kv_head, position / 32, head_dim, position % 32)`, values as `(slot, kv_head,
     /// position, head_dim)`; halves are rounded to nearest even.
     ///
-    /// Grid: `launch::RopeStoreShape::grid`.
+    /// Grid: `launch::rope_store_grid`.
     fn rope_store[256](RopeStoreArgs {
         /// `(rows, query + 2 kv)`: queries, keys, values; queries and keys are turned in place.
         qkv: DevicePtrMut<f32>,
@@ -224,7 +260,7 @@ kernels! {
     ///
     /// A row's bits do not depend on the tiles.
     ///
-    /// Grid: `launch::AttendRowsShape::grid`, with its shared memory.
+    /// Launch: `launch::AttendRowsShape`.
     fn attend_rows_exact_f16, attend_rows_exact_f32[256](AttendRowsExactArgs {
         /// `(rows, query + 2 kv)` after `rope_store`.
         qkv: DevicePtr<f32>,
@@ -265,7 +301,7 @@ kernels! {
     /// beyond a row's position leaves its bits alone: they do not depend on the tiles, and so
     /// neither on the chunks of a prefill.
     ///
-    /// Grid: `launch::AttendRowsShape::grid`, with its shared memory.
+    /// Launch: `launch::AttendRowsShape`.
     fn attend_rows_f16_64, attend_rows_f16_96, attend_rows_f16_100, attend_rows_f16_128,
         attend_rows_f16_256[128](AttendRowsArgs {
         /// `(rows, query + 2 kv)` after `rope_store`.
@@ -307,7 +343,7 @@ kernels! {
     ///
     /// Grid: one block per row.
     fn choose[1024](ChooseArgs {
-        /// `(rows, vocab)`
+        /// `(rows, vocab)`, 16-byte aligned.
         logits: DevicePtr<f32>,
         /// `(rows, vocab / 32 rounded up)`: a bit for every token of the context, from the lowest;
         /// the token chosen is added. Or null for no penalty.
