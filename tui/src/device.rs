@@ -9,7 +9,7 @@ use crate::clean::OneLine;
 use crate::failure::{Failure, note};
 
 /// The device that computes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Chosen {
     /// The CPU.
     Cpu,

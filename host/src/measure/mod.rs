@@ -116,6 +116,12 @@ impl<O: Ops> Stepper<O> {
         }
     }
 
+    /// What it runs on.
+    #[must_use]
+    pub fn ops(&self) -> &O {
+        &self.ops
+    }
+
     /// Fills the cache up to the workload's depth. Once is enough: a run starts there and leaves
     /// what is before it alone.
     ///

@@ -68,7 +68,6 @@ impl WeightType {
         }
     }
 
-    /// Entries for few rows, for some, and for many.
     /// Entries of `float_linear` for weights of this type: for few rows, for some, for many.
     #[must_use]
     pub const fn entries(self) -> [&'static str; 3] {
@@ -106,6 +105,18 @@ impl FloatLinearShape {
         assert!(cols > 0 && cols <= 1 << 24, "1 to 2^24 columns");
         assert!(cols.is_multiple_of(4), "columns come in fours");
         Self { weights, features, cols }
+    }
+
+    /// Output features.
+    #[must_use]
+    pub const fn features(self) -> u32 {
+        self.features
+    }
+
+    /// Input features.
+    #[must_use]
+    pub const fn cols(self) -> u32 {
+        self.cols
     }
 
     /// Tiles along the features: the grid of `tile_weights`.

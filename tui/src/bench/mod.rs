@@ -5,6 +5,7 @@
 //! ```
 
 mod args;
+mod device;
 mod plan;
 mod report;
 mod row;
@@ -17,23 +18,21 @@ use core::time::Duration;
 use std::io::Write;
 use std::time::Instant;
 
-use tercet_host::backend::cpu::{CpuBackend, CpuWeights};
-use tercet_host::backend::{Backend, DeviceError, HeadType, Limits};
+use tercet_host::backend::Limits;
 use tercet_host::inspect::{Description, describe};
-use tercet_host::measure::{
-    Stepper, Workload, machine, read_bandwidth, session_bytes, upload_bytes,
-};
+use tercet_host::measure::{Stepper, Workload, machine};
 use tercet_host::package::Package;
 use tercet_host::synth;
 
+pub use self::device::Benched;
 pub use self::args::{BenchArgs, Format, Suite, preset_names, with_bench_as_command};
 pub use self::plan::{Test, tests};
 pub use self::report::Report;
-pub use self::row::{Context, Row};
+pub use self::row::{Context, Gpu, Row};
 pub use self::runs::{Repeat, measure};
 pub use self::stats::{Oddity, Percentiles, Summary, oddities, percentiles, summary};
 use crate::args::DeviceArgs;
-use crate::device::{self, Chosen};
+use crate::device::{self as choice, Chosen};
 use crate::engine::{self, Progress};
 use crate::failure::{Failure, note};
 use crate::signals::Signals;
@@ -121,27 +120,45 @@ impl Bench<'_> {
     ) -> Result<bool, Failure> {
         let Self { args, package, .. } = *self;
         let options = DeviceArgs { threads, ..args.device.clone() };
-        let Chosen::Cpu = device::choose(&options)?;
-        let backend = engine::cpu(&options)?;
+        match choice::choose(&options)? {
+            Chosen::Cpu => self.on_device(&engine::cpu(&options)?, tests, report),
+            Chosen::Cuda(device) => {
+                self.on_device(&engine::gpu(&device, package, &options)?, tests, report)
+            }
+        }
+    }
+
+    /// All tests on one device. Returns whether to go on.
+    fn on_device<B: Benched>(
+        &self,
+        backend: &B,
+        tests: &[Test],
+        report: &mut Report<'_, impl Write>,
+    ) -> Result<bool, Failure>
+    where
+        for<'w> B::Ops<'w>: Send,
+    {
+        let Self { args, package, .. } = *self;
         let model = package.bind()?;
-        let most = tests.iter().map(|test| self.session(&test.workload, &backend).1).max();
-        enough_memory(
-            "the model with its session",
-            upload_bytes(&model, backend.head()) + most.unwrap_or(0),
-        )?;
+        for test in tests {
+            backend.room_for(&model, self.limits(&test.workload, backend))?;
+        }
         let progress = Progress::new("loading", args.device.quiet);
         let start = Instant::now();
         let weights = backend.upload(&model, &mut |done, total| progress.show(done, total))?;
         let uploading = start.elapsed();
         progress.done();
         let description = describe(package, package.config.positions_max)?;
-        let mut context = self.context(&backend, &weights, description);
+        let mut context = self.context(description);
+        context.step_bytes = backend.step_bytes(&weights);
+        context.model_size += backend.added_bytes(&weights);
+        backend.describe(&mut context);
         context.load = self.opening + uploading;
         for test in tests {
             if self.signals.cancel.requested() {
                 return Ok(false);
             }
-            let (row, whole) = self.test(test, &backend, &weights, context.clone())?;
+            let (row, whole) = self.test(test, backend, &weights, context.clone())?;
             row.map_or(Ok(()), |row| report.row(row))?;
             if !whole {
                 return Ok(false);
@@ -150,41 +167,30 @@ impl Bench<'_> {
         Ok(true)
     }
 
-    /// What a session for `workload` holds, and the bytes it takes.
-    fn session(&self, workload: &Workload, backend: &CpuBackend) -> (Limits, u64) {
-        let rows_max = self.args.ubatch.map_or(engine::prefill_rows(backend), |rows| rows as usize);
+    /// What a session for `workload` holds.
+    fn limits(&self, workload: &Workload, backend: &impl Benched) -> Limits {
+        let rows_max = self.args.ubatch.map_or(backend.prefill_rows(), |rows| rows as usize);
         let mut limits = workload.limits(rows_max, engine::kv_type(self.args.device.kv));
+        // A step never has more rows than the prompts.
+        limits.rows_max = limits.rows_max.min((workload.slots * workload.positions()).max(1));
         if let Some(context) = self.args.device.ctx {
             limits.positions_max = context as usize;
         }
-        (limits, session_bytes(&self.package.config, &limits))
+        limits
     }
 
-    fn context(
-        &self,
-        backend: &CpuBackend,
-        weights: &CpuWeights<'_>,
-        description: Description,
-    ) -> Context {
+    fn context(&self, description: Description) -> Context {
         let halves = self.args.device.kv == crate::args::Kv::F16;
         let kv_bytes = description.memory.kv_bytes_per_token;
         Context {
             model: description.model,
             architecture: description.architecture,
             weights: description.weights,
-            head: match backend.head() {
-                HeadType::Stored => description.head,
-                HeadType::Int8 => "int8",
-            },
-            model_size: description.memory.weights_bytes + weights.head_bytes_added(),
+            head: description.head,
+            model_size: description.memory.weights_bytes,
             parameters: description.parameters,
             kv: if halves { "f16" } else { "f32" },
             kv_bytes: if halves { kv_bytes } else { 2 * kv_bytes },
-            simd: backend.simd().to_string(),
-            threads: backend.threads(),
-            step_bytes: weights.bytes_per_step(),
-            // The CPU knows no other way.
-            deterministic: true,
             seed: self.args.preset.is_some().then_some(self.args.seed),
             cpu: machine::cpu_name().unwrap_or_else(|| std::env::consts::ARCH.into()),
             ..Context::default()
@@ -193,19 +199,21 @@ impl Bench<'_> {
 
     /// One test: bandwidth, then runs. Returns the row, if a run was finished, and whether all
     /// were.
-    fn test(
+    fn test<B: Benched>(
         &self,
         test: &Test,
-        backend: &CpuBackend,
-        weights: &CpuWeights<'_>,
+        backend: &B,
+        weights: &B::Weights<'_>,
         mut context: Context,
-    ) -> Result<(Option<Row>, bool), Failure> {
+    ) -> Result<(Option<Row>, bool), Failure>
+    where
+        for<'w> B::Ops<'w>: Send,
+    {
         let Self { args, package, signals, .. } = *self;
-        let (limits, bytes) = self.session(&test.workload, backend);
-        enough_memory("the test's session", bytes)?;
+        let limits = self.limits(&test.workload, backend);
         context.ubatch = limits.rows_max;
         context.test_time = machine::utc_now();
-        context.bandwidth = bandwidth(backend);
+        context.bandwidth = backend.bandwidth();
         if !machine::reset_peak_memory() {
             context.warnings.push("the peak of memory is that of the whole program".into());
         }
@@ -218,12 +226,13 @@ impl Bench<'_> {
         let mut stepper = Stepper::new(ops, package.config.layers, package.config.vocab, limits);
         let neighbours = machine::Neighbours::watch();
         let workload = &test.workload;
-        let timings =
-            backend.run(|| measure(&mut stepper, workload, repeat, &signals.cancel, &mut show))?;
+        let timings = backend.run(|| {
+            Ok(measure(&mut stepper, workload, repeat, &signals.cancel, &mut show)?)
+        })?;
         progress.done();
         context.neighbours = neighbours.cores();
         context.load_average = machine::load_average();
-        context.peak_memory = machine::peak_memory();
+        backend.note_memory(weights, stepper.ops(), &mut context);
 
         let whole = timings.len() == args.repetitions as usize;
         if !whole {
@@ -232,27 +241,4 @@ impl Bench<'_> {
         }
         Ok((Row::new(test, &timings, context), whole))
     }
-}
-
-/// Refuses what would take more memory than there is.
-fn enough_memory(what: &'static str, needed: u64) -> Result<(), Failure> {
-    match machine::available_memory() {
-        Some(available) if available < needed => {
-            Err(DeviceError::TooLarge { what, needed, available }.into())
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Reads a buffer several times as large as the last cache, with all threads; `None` where there is
-/// no room for one.
-fn bandwidth(backend: &CpuBackend) -> Option<f64> {
-    const LEAST: u64 = 256 << 20;
-    const MOST: u64 = 2 << 30;
-    let wanted = machine::cache_bytes().unwrap_or(0).saturating_mul(4).clamp(LEAST, MOST);
-    // No more than a quarter of what is free: measuring must not push others out.
-    if machine::available_memory().is_some_and(|available| available / 4 < wanted) {
-        return None;
-    }
-    read_bandwidth(backend.threads(), backend.simd(), usize::try_from(wanted).ok()?)
 }

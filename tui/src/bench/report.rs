@@ -95,16 +95,28 @@ impl<'o, W: Write> Report<'o, W> {
 /// What holds for every row.
 fn legend(row: &Row) -> String {
     let text = format!(
-        "{} on {}, {}; {}; weights {}, head {}, cache {}",
+        "{} on {}; {}; weights {}, head {}, cache {}",
         row.build_commit,
-        row.cpu_info,
-        row.simd,
+        processor(row),
         row.model_filename,
         row.type_weights,
         row.type_head,
         row.type_k
     );
     OneLine(&text).to_string()
+}
+
+/// What computes.
+fn processor(row: &Row) -> String {
+    match &row.gpu {
+        Some(gpu) => format!("{} (driver for CUDA {})", gpu.name, gpu.driver),
+        None => format!("{}, {}", row.cpu_info, row.simd),
+    }
+}
+
+/// A time in milliseconds, with as many digits as say something.
+fn ms(time: f64) -> String {
+    if time < 10.0 { format!("{time:.3}") } else { format!("{time:.1}") }
 }
 
 /// A cell of the table.
@@ -154,21 +166,26 @@ fn cells(row: &Row) -> [Cell; 11] {
         cell(
             "ms (median ± MAD)",
             18,
-            format!("{:.1} ± {:.1}", row.median_ns as f64 / 1e6, row.mad_ns as f64 / 1e6),
+            format!("{} ± {}", ms(row.median_ns as f64 / 1e6), ms(row.mad_ns as f64 / 1e6)),
         ),
         cell(
             "ttft ms p50/p99",
             16,
-            row.ttft_ms.map_or_else(none, |ms| format!("{:.1} / {:.1}", ms.p50, ms.p99)),
+            row.ttft_ms.map_or_else(none, |times| format!("{} / {}", ms(times.p50), ms(times.p99))),
         ),
         cell(
             "itl ms p50/p99",
             16,
-            row.itl_ms.map_or_else(none, |ms| format!("{:.1} / {:.1}", ms.p50, ms.p99)),
+            row.itl_ms.map_or_else(none, |times| format!("{} / {}", ms(times.p50), ms(times.p99))),
         ),
         cell("of read GB/s", 16, share(row).unwrap_or_else(none)),
-        cell("peak", 8, row.peak_rss_bytes.map_or_else(none, gb)),
+        cell("peak", 8, peak(row).map_or_else(none, gb)),
     ]
+}
+
+/// Memory of the device that computes.
+fn peak(row: &Row) -> Option<u64> {
+    row.gpu.as_ref().map_or(row.peak_rss_bytes, |gpu| gpu.memory_bytes)
 }
 
 /// `42 % of 28.4`: the share of the bandwidth measured beside the test; only the bandwidth where

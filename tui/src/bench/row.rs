@@ -22,6 +22,8 @@ pub struct Context {
     pub kv: &'static str,
     /// Bytes of keys and values of one position.
     pub kv_bytes: u64,
+    pub backends: &'static str,
+    pub gpu: Option<Gpu>,
     pub simd: String,
     pub threads: usize,
     pub ubatch: usize,
@@ -38,6 +40,28 @@ pub struct Context {
     pub neighbours: Option<f64>,
     /// Things to be said beside those that the samples say.
     pub warnings: Vec<String>,
+}
+
+/// What is known of a GPU and its memory, in bytes.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct Gpu {
+    /// Its name.
+    pub name: String,
+    /// Version of CUDA that the driver speaks.
+    pub driver: String,
+    /// Device memory of this process at the end of the test, or what came into use since its
+    /// start where processes are hidden.
+    pub memory_bytes: Option<u64>,
+    /// The part of that which a context takes by itself.
+    pub context_bytes: Option<u64>,
+    /// Weights.
+    pub weights_bytes: u64,
+    /// Keys and values.
+    pub cache_bytes: u64,
+    /// Buffers between operations.
+    pub work_bytes: u64,
+    /// Compiling the kernels, beside the loading.
+    pub compile_ms: f64,
 }
 
 /// One test, measured. Names as in llama-bench where the meaning is the same; `null` where a number
@@ -141,9 +165,22 @@ pub struct Row {
     pub load_average: Option<f64>,
     /// Processors that other processes kept busy during the test.
     pub foreign_cores: Option<f64>,
+    /// The GPU and its memory, where there is one.
+    pub gpu: Option<Gpu>,
     /// What makes the numbers doubtful.
     pub warnings: Vec<String>,
 }
+
+/// Fields of [`Gpu`] in a flat row; its name is `gpu_info`.
+const GPU_FIELDS: [&str; 7] = [
+    "driver",
+    "memory_bytes",
+    "context_bytes",
+    "weights_bytes",
+    "cache_bytes",
+    "work_bytes",
+    "compile_ms",
+];
 
 impl Row {
     /// Sums up the runs of a test; `None` when none was finished.
@@ -173,8 +210,8 @@ impl Row {
         Some(Self {
             build_commit: format!("tercet {}", env!("CARGO_PKG_VERSION")),
             cpu_info: context.cpu,
-            gpu_info: String::new(),
-            backends: "CPU".into(),
+            gpu_info: context.gpu.as_ref().map_or_else(String::new, |gpu| gpu.name.clone()),
+            backends: context.backends.into(),
             model_filename: context.model,
             model_type: format!("{} {:.2}B", context.architecture, context.parameters as f64 / 1e9),
             model_size: context.model_size,
@@ -219,6 +256,7 @@ impl Row {
             seed: context.seed,
             load_average: context.load_average,
             foreign_cores: context.neighbours,
+            gpu: context.gpu,
             warnings,
         })
     }
@@ -239,6 +277,12 @@ impl Row {
                     for part in ["mean", "p50", "p90", "p99"] {
                         let number = value.get(part).cloned().unwrap_or_default();
                         flat.insert(format!("{name}_{part}"), number);
+                    }
+                }
+                "gpu" => {
+                    for part in GPU_FIELDS {
+                        let field = value.get(part).cloned().unwrap_or_default();
+                        flat.insert(format!("gpu_{part}"), field);
                     }
                 }
                 _ => {

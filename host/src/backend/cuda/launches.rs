@@ -64,7 +64,7 @@ pub(super) enum Finish {
 
 /// The kernels that `model` needs, whatever the session.
 pub(super) fn entries(model: &Model<'_>) -> Vec<&'static str> {
-    let mut entries = vec!["embed", "normalize", "choose", "tile_weights"];
+    let mut entries = vec!["embed", "normalize", "choose"];
     let matrices = model.layers.iter().flat_map(Layer::linears);
     let mut types = vec![model.head.float];
     types.extend(matrices.filter_map(|linear| match &linear.weights {

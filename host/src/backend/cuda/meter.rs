@@ -72,6 +72,15 @@ impl CudaBackend {
         Ok(GpuMemory { used: used.unwrap_or(total - free), context: self.context_bytes, process })
     }
 
+    /// Bytes of device memory that anybody can have.
+    ///
+    /// # Errors
+    ///
+    /// What the driver answered.
+    pub fn free_memory(&self) -> Result<u64, CudaError> {
+        Ok(self.context.memory()?.free)
+    }
+
     /// Bytes a second that the device reads, of `bytes` of its memory; the fastest of several
     /// passes, since others can only slow it down.
     ///

@@ -6,13 +6,15 @@
 //! modules      PTX, compiled by the driver: what a model needs of it
 //! weights      the model in device memory; staging: its way there
 //! state        the buffers of a session
-//! launches     which kernels make an operation, with what arguments; attention: those of one
+//! launches     which kernels make an operation, with what arguments
+//! attention    those of `attend`; decode: the fused ones for one row
 //! ops          the operations of a session, recorded where steps repeat
 //! meter        memory in use, bandwidth
 //! trials       every kernel by itself beside what defines it
 //! ```
 
 mod attention;
+mod decode;
 pub mod driver;
 pub mod kernels;
 mod launches;
@@ -33,8 +35,12 @@ use self::driver::{Context, CudaError, Device};
 use self::kernels::KernelSet;
 use self::meter::Meter;
 use self::modules::Modules;
+use self::staging::Staging;
 use super::{Backend, DeviceError, Limits};
 use crate::model::Model;
+
+/// The kernel that weights need on their way to the device.
+const TILE_WEIGHTS: &str = "tile_weights";
 
 /// A GPU with this process's context on it.
 #[derive(Debug)]
@@ -92,6 +98,9 @@ impl Backend for CudaBackend {
         model: &Model<'c>,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<CudaWeights, DeviceError> {
+        let first = Modules::load(&self.context, &self.kernels, &[TILE_WEIGHTS])?;
+        let tile_weights = first.need(TILE_WEIGHTS)?.function;
+        let staging = Staging::new(&self.context, tile_weights)?;
         // The compiler needs the CPU, copies need the bus: side by side.
         let entries = launches::entries(model);
         std::thread::scope(|scope| {
@@ -101,7 +110,7 @@ impl Backend for CudaBackend {
                 Ok(modules) => modules,
                 Err(panic) => std::panic::resume_unwind(panic),
             };
-            weights::upload(&self.context, model, modules, progress)
+            weights::upload(&self.context, model, staging, modules, progress)
         })
     }
 

@@ -84,6 +84,12 @@ impl<'w> CudaOps<'w> {
         Ok(ops)
     }
 
+    /// Bytes of device memory: the key/value cache, and all other buffers.
+    #[must_use]
+    pub fn bytes(&self) -> (u64, u64) {
+        (self.state.cache_bytes(), self.state.work_bytes())
+    }
+
     /// Records a step of every size that may come, so that none waits for it later.
     fn record_all(&mut self) -> Result<(), DeviceError> {
         if self.direct {

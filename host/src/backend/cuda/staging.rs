@@ -3,11 +3,21 @@
 
 #![allow(unsafe_code, reason = "copies that are still under way when the call returns")]
 
-use super::driver::{Context, CudaError, DeviceBuffer, Event, PinnedBuffer, PinnedUse, Stream};
+use rayon::prelude::*;
+use tercet_kernels_ptx::contract::{FloatLinearArgs, TileWeightsArgs};
+use tercet_kernels_ptx::launch::FloatLinearShape;
+
+use super::driver::{
+    Context, CudaError, DeviceBuffer, Event, Function, Launch, PinnedBuffer, PinnedUse, Stream,
+};
+use crate::floats::FloatType;
 
 /// Bytes of a pinned buffer: long enough for the bus's full speed, short enough to be pinned at
 /// once.
 const BYTES: usize = 8 << 20;
+
+/// Bytes that a thread copies at a time.
+const PIECE: usize = 1 << 20;
 
 /// Two pinned buffers and the stream that empties them.
 #[derive(Debug)]
@@ -15,10 +25,14 @@ pub(super) struct Staging {
     stream: Stream,
     halves: [(PinnedBuffer<u8>, Event); 2],
     turn: usize,
+    tile_weights: Function<TileWeightsArgs>,
 }
 
 impl Staging {
-    pub(super) fn new(context: &Context) -> Result<Self, CudaError> {
+    pub(super) fn new(
+        context: &Context,
+        tile_weights: Function<TileWeightsArgs>,
+    ) -> Result<Self, CudaError> {
         let half = || {
             let buffer = PinnedBuffer::zeroed(context, "pinned memory", BYTES, PinnedUse::Both)?;
             Ok::<_, CudaError>((buffer, Event::new(context)?))
@@ -28,7 +42,7 @@ impl Staging {
         for (_, event) in &halves {
             event.record(&stream)?;
         }
-        Ok(Self { stream, halves, turn: 0 })
+        Ok(Self { stream, halves, turn: 0, tile_weights })
     }
 
     /// Fills `bytes` bytes of `target` from `at` on, in pieces of whole `unit`s: `fill(first, out)`
@@ -59,6 +73,47 @@ impl Staging {
             self.turn ^= 1;
         }
         Ok(())
+    }
+
+    /// Brings a stored matrix of `shape` to the device and there into tiles: a run of rows after
+    /// the other, by way of a buffer that they share.
+    pub(super) fn tile(
+        &mut self,
+        stored: &[u8],
+        float: FloatType,
+        shape: FloatLinearShape,
+        tiles: &mut DeviceBuffer<u8>,
+    ) -> Result<(), CudaError> {
+        const TILE_ROWS: usize = FloatLinearArgs::TILE_FEATURES as usize;
+        let (features, cols) = (shape.features() as usize, shape.cols() as usize);
+        let row_bytes = cols * float.bytes();
+        let run = (BYTES / row_bytes / TILE_ROWS * TILE_ROWS).max(TILE_ROWS);
+        let tile_bytes = tiles.len() / features.div_ceil(TILE_ROWS);
+        let context = tiles.context().clone();
+        let mut rows = DeviceBuffer::uninitialized(&context, "a run of rows", run * row_bytes)?;
+        for first in (0..features).step_by(run) {
+            let count = run.min(features - first);
+            let part = &stored[first * row_bytes..(first + count) * row_bytes];
+            self.copy(part, &mut rows)?;
+            let number = |n: usize| u32::try_from(n).expect("rows and columns are below 2^24");
+            let args = TileWeightsArgs {
+                rows: rows.ptr(0),
+                tiles: tiles.ptr_mut(first / TILE_ROWS * tile_bytes),
+                features: number(count),
+                cols: number(cols),
+                form: match float {
+                    FloatType::F16 | FloatType::Bf16 => TileWeightsArgs::BITS16,
+                    FloatType::F32 => TileWeightsArgs::F32,
+                },
+                reserved: 0,
+            };
+            let grid = Launch::grid(number(count.div_ceil(TILE_ROWS)), 1, 1);
+            // SAFETY: `rows` holds `count` rows, `tiles` the tiles of all features; both are
+            // multiples of 16 bytes. The stream does one run after the other, and is waited for
+            // before `rows` is freed.
+            unsafe { self.tile_weights.launch(grid, &self.stream, &args) }?;
+        }
+        self.stream.synchronize()
     }
 
     /// Copies `stored` to `target`.

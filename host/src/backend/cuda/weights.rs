@@ -61,8 +61,6 @@ pub(super) struct DeviceNorm {
     pub(super) weight: DeviceBuffer<f32>,
     /// `(width,)` of a layer norm.
     pub(super) bias: Option<DeviceBuffer<f32>>,
-    /// One over the least magnitude among the weights; infinite where one of them is zero.
-    pub(super) inverse_least: f32,
 }
 
 /// A linear, or several that read the same rows.
@@ -108,6 +106,7 @@ pub(super) struct DeviceFloats {
 pub(super) fn upload(
     context: &Context,
     model: &Model<'_>,
+    staging: Staging,
     modules: impl FnOnce() -> Result<Modules, CudaError>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<CudaWeights, DeviceError> {
@@ -119,7 +118,7 @@ pub(super) fn upload(
     let total = model.layers.iter().map(layer_bytes).sum::<u64>() + tables as u64;
     progress(0, total);
 
-    let mut to = Uploader { context, staging: Staging::new(context)? };
+    let mut to = Uploader { context, staging };
     let head = to.floats("the head", &model.head, None)?;
     let embedding = if model.tied() {
         Embedding::Head
@@ -245,11 +244,9 @@ impl Uploader<'_> {
     }
 
     fn norm(&mut self, norm: &Norm) -> Result<DeviceNorm, DeviceError> {
-        let least = norm.weight.iter().fold(f32::INFINITY, |least, weight| least.min(weight.abs()));
         Ok(DeviceNorm {
             weight: self.vector("a norm", &norm.weight)?,
             bias: norm.bias.as_ref().map(|bias| self.vector("a norm", bias)).transpose()?,
-            inverse_least: 1.0 / least,
         })
     }
 
@@ -347,7 +344,7 @@ impl Uploader<'_> {
         let shape = FloatLinearShape::new(weight_type(float), count(rows), count(cols));
         let len = usize::try_from(shape.weights_bytes()).expect("as large as the model");
         let mut tiles = DeviceBuffer::uninitialized(self.context, what, len)?;
-        self.staging.tile(stored, float, cols, shape, &mut tiles)?;
+        self.staging.tile(stored, float, shape, &mut tiles)?;
         Ok(DeviceFloats {
             float,
             bytes: tiles,
