@@ -178,6 +178,12 @@ pub struct KernelSpec {
 }
 
 impl KernelSpec {
+    /// The same contract for another entry.
+    #[must_use]
+    pub const fn named(self, entry: &'static str) -> Self {
+        Self { entry, ..self }
+    }
+
     /// Refuses a block with padding: a field added later could hide there, and the block of an
     /// older PTX would have the same size.
     const fn assert_packed(&self) {
@@ -197,19 +203,20 @@ impl KernelSpec {
 /// A value of it is what the driver copies as the kernel's only parameter. Sealed: blocks are
 /// made by this crate, whose tests compare them with the PTX.
 pub trait ArgumentBlock: sealed::Sealed + Copy {
-    /// The kernel that takes this block.
+    /// The kernel that takes this block, the first one where there are several.
     const SPEC: KernelSpec;
 }
 
 /// Declares kernels with their argument blocks.
 ///
-/// `fn entry[threads](Block { fields }) where { constants }` becomes a `#[repr(C)]` struct `Block`
+/// `fn entry[threads](Block { fields }) where { constants }`, or `fn entry, another[..]..` where
+/// several kernels take one block, becomes a `#[repr(C)]` struct `Block`
 /// with the constants and `THREADS` in its `impl`, an [`ArgumentBlock`] implementation, and a line
 /// of [`KERNELS`].
 macro_rules! kernels {
     ($(
         $(#[doc = $doc:literal])*
-        fn $entry:ident[$threads:literal]($block:ident {
+        fn $entry:ident $(, $another:ident)*[$threads:literal]($block:ident {
             $($(#[doc = $field_doc:literal])* $field:ident: $ty:ty,)+
         }) where {
             $($(#[doc = $constant_doc:literal])* $constant:ident = $value:literal,)*
@@ -257,7 +264,10 @@ macro_rules! kernels {
         )+
 
         /// Every kernel, in the order of the header.
-        pub const KERNELS: &[KernelSpec] = &[$(<$block as ArgumentBlock>::SPEC),+];
+        pub const KERNELS: &[KernelSpec] = &[$(
+            <$block as ArgumentBlock>::SPEC,
+            $(<$block as ArgumentBlock>::SPEC.named(stringify!($another)),)*
+        )+];
     };
 }
 
@@ -299,7 +309,7 @@ kernels! {
     /// Rows of reals, normalised or as they are, become rows of INT8 values with a unit.
     ///
     /// Reference: `Activations::prepare` of the host's CPU, to the bit. Grid: a block a row.
-    fn quantize[256](QuantizeArgs {
+    fn quantize[512](QuantizeArgs {
         /// `(rows, stride)`, of each row the first `cols`; 16-byte aligned.
         x: DevicePtr<f32>,
         /// `(cols)`: weight of the norm, 16-byte aligned; null: no norm.
@@ -342,7 +352,9 @@ kernels! {
     /// `value = (Σ_c values[row, c] · trit(feature, c) · row_unit) · unit + bias`; `finish` says
     /// what becomes of it. Reference: `Linear::run` of the host's CPU, to the bit. Grid:
     /// `launch::LinearShape::blocks`; shared memory: `launch::linear_shared_bytes`.
-    fn linear[384](LinearArgs {
+    /// The number in the name is the rows of the step that a block multiplies together:
+    /// `launch::LinearShape::entry` chooses.
+    fn linear_8, linear_16, linear_32, linear_64, linear_128[384](LinearArgs {
         /// `(row_tiles, col_tiles, 128)` words, layout `mma16x128`, 16-byte aligned.
         codes: DevicePtr<u32>,
         /// `(16 · row_tiles)`: what trit 1 is worth, to multiply by.
@@ -357,7 +369,7 @@ kernels! {
         value_sums: DevicePtr<i32>,
         /// `(rows, out_stride)`: of each row `out_offset..out_offset + features` is written.
         out: DevicePtrMut<f32>,
-        /// `launch::LinearShape::workspace_words`, 16-byte aligned. The first `FLAGS` words are 0
+        /// `launch::linear_workspace_words`, 16-byte aligned. The first `FLAGS` words are 0
         /// before a launch and after it. Launches that may overlap do not share it.
         workspace: DevicePtrMut<u32>,
         /// Features of the output: at most `16 · row_tiles`, and half of that for `GATED`.
@@ -378,7 +390,7 @@ kernels! {
         finish: u32,
         /// `SILU`, `RELU2` or `RELU`; read by `ACTIVATE` and `GATED`.
         activation: u32,
-        /// Rows of the step that a block multiplies together: `launch::LinearShape::tile`.
+        /// `launch::LinearShape::tile`: the number in the kernel's name. Another kernel does nothing.
         tile: u32,
     }) where {
         /// Words of `workspace` that blocks signal each other with: two a block.
@@ -398,9 +410,14 @@ kernels! {
         RELU2 = 1,
         /// `max(x, 0)`.
         RELU = 2,
-        /// Dynamic shared memory of the PTX for capability 8.0.
+        /// Largest tile of which two blocks fit a multiprocessor of capability 9.0 together, so
+        /// that one fetches its codes while the one ahead of it ends.
+        FEW = 16,
+        /// Dynamic shared memory for capability 8.0.
         SHARED_SM_80 = 101376,
-        /// Dynamic shared memory of the PTX for capability 9.0.
+        /// Dynamic shared memory for capability 9.0, of tiles up to `FEW`.
+        SHARED_FEW_SM_90 = 115712,
+        /// Dynamic shared memory for capability 9.0, of larger tiles.
         SHARED_SM_90 = 232448,
     }
 }
@@ -433,8 +450,12 @@ pub fn write_header(kernels: &[KernelSpec], out: &mut impl fmt::Write) -> fmt::R
          \n",
     )?;
     writeln!(out, "constexpr u32 CONTRACT_VERSION = {CONTRACT_VERSION};")?;
-    for kernel in kernels {
+    for (index, kernel) in kernels.iter().enumerate() {
         let KernelSpec { entry, block, threads, size, alignment, .. } = kernel;
+        if kernels[..index].iter().any(|earlier| earlier.block == *block) {
+            writeln!(out, "extern \"C\" __global__ void {entry}({block} args);")?;
+            continue;
+        }
         out.write_char('\n')?;
         write_doc(kernel.doc, "", out)?;
         writeln!(out, "struct {block} {{")?;

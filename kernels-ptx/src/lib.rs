@@ -29,12 +29,12 @@ pub struct Kernel {
 }
 
 macro_rules! kernels {
-    ($($block:ident: $target:ident $file:literal,)+) => {
-        &[$(Kernel {
-            spec: $block::SPEC,
+    ($($entry:literal($block:ident): $($target:ident $file:literal),+;)+) => {
+        &[$($(Kernel {
+            spec: $block::SPEC.named($entry),
             target: Target::$target,
-            ptx: include_str!(concat!("../ptx/", $file)),
-        }),+]
+            ptx: include_str!(concat!("../ptx/", $entry, ".", $file, ".ptx")),
+        }),+),+]
     };
 }
 
@@ -43,11 +43,13 @@ macro_rules! kernels {
 pub const fn kernels() -> &'static [Kernel] {
     const {
         kernels! {
-            TernaryGemmArgs: SM_80 "ternary_gemm.sm_80.ptx",
-            QuantizeArgs: SM_80 "quantize.sm_80.ptx",
-            QuantizeArgs: SM_90 "quantize.sm_90.ptx",
-            LinearArgs: SM_80 "linear.sm_80.ptx",
-            LinearArgs: SM_90A "linear.sm_90a.ptx",
+            "ternary_gemm"(TernaryGemmArgs): SM_80 "sm_80";
+            "quantize"(QuantizeArgs): SM_80 "sm_80", SM_90 "sm_90";
+            "linear_8"(LinearArgs): SM_80 "sm_80", SM_90A "sm_90a";
+            "linear_16"(LinearArgs): SM_80 "sm_80", SM_90A "sm_90a";
+            "linear_32"(LinearArgs): SM_80 "sm_80", SM_90A "sm_90a";
+            "linear_64"(LinearArgs): SM_80 "sm_80", SM_90A "sm_90a";
+            "linear_128"(LinearArgs): SM_80 "sm_80", SM_90A "sm_90a";
         }
     }
 }
@@ -85,11 +87,11 @@ mod tests {
             kernel_for(entry, ComputeCapability { major, minor }).map(|kernel| kernel.target)
         };
         for (major, minor) in [(8, 0), (8, 9)] {
-            assert_eq!(best("linear", major, minor), Some(Target::SM_80));
+            assert_eq!(best("linear_8", major, minor), Some(Target::SM_80));
             assert_eq!(best("quantize", major, minor), Some(Target::SM_80));
         }
-        assert_eq!(best("linear", 9, 0), Some(Target::SM_90A));
-        assert_eq!(best("linear", 10, 0), Some(Target::SM_80));
+        assert_eq!(best("linear_8", 9, 0), Some(Target::SM_90A));
+        assert_eq!(best("linear_8", 10, 0), Some(Target::SM_80));
         assert_eq!(best("quantize", 9, 0), Some(Target::SM_90));
         assert_eq!(best("quantize", 12, 0), Some(Target::SM_90));
     }
