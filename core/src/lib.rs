@@ -13,6 +13,8 @@ pub mod reference;
 
 pub mod simd;
 
+pub mod stored;
+
 #[cfg(test)]
 mod tests;
 
@@ -22,3 +24,4 @@ pub use packed::{
     Rows128, Tile16x32, TritPlanes, pack, repack,
 };
 pub use simd::Simd;
+pub use stored::Stored;

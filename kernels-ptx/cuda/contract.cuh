@@ -10,11 +10,15 @@
 #endif
 
 using i8 = signed char;
+using u8 = unsigned char;
+using u16 = unsigned short;
 using i32 = int;
 using u32 = unsigned int;
 using f32 = float;
-static_assert(sizeof(i8) == 1 && sizeof(i32) == 4 && sizeof(u32) == 4, "numbers");
-static_assert(sizeof(f32) == 4, "numbers");
+using f64 = double;
+static_assert(sizeof(i8) == 1 && sizeof(u8) == 1 && sizeof(u16) == 2, "numbers");
+static_assert(sizeof(i32) == 4 && sizeof(u32) == 4, "numbers");
+static_assert(sizeof(f32) == 4 && sizeof(f64) == 8, "numbers");
 static_assert(sizeof(void *) == 8, "pointers");
 
 constexpr u32 CONTRACT_VERSION = 1;
@@ -123,7 +127,7 @@ static_assert(offsetof(QuantizeArgs, col_tiles) == 72, "col_tiles");
 static_assert(offsetof(QuantizeArgs, eps) == 76, "eps");
 extern "C" __global__ void quantize(QuantizeArgs args);
 
-// A ternary linear over the rows of a step and what follows it, exact up to its last roundings.
+// A ternary linear over the rows of a step and what follows it, exact but for the last roundings.
 //
 // `value = (Σ_c values[row, c] · trit(feature, c) · row_unit) · unit + bias`; `finish` says
 // what becomes of it. Reference: `Linear::run` of the host's CPU, to the bit. Grid:
@@ -194,7 +198,8 @@ struct LinearArgs {
     u32 finish;
     // `SILU`, `RELU2` or `RELU`; read by `ACTIVATE` and `GATED`.
     u32 activation;
-    // `launch::LinearShape::tile`: the number in the kernel's name. Another kernel does nothing.
+    // `launch::LinearShape::tile`: the number in the kernel's name, which another
+    // kernel refuses by doing nothing.
     u32 tile;
 };
 static_assert(sizeof(LinearArgs) == 104, "LinearArgs");
@@ -222,3 +227,698 @@ extern "C" __global__ void linear_16(LinearArgs args);
 extern "C" __global__ void linear_32(LinearArgs args);
 extern "C" __global__ void linear_64(LinearArgs args);
 extern "C" __global__ void linear_128(LinearArgs args);
+
+// `hidden[r, :] = table[tokens[r], :]`, plus `learned[positions[r] + learned_offset, :]` where
+// there is such a table. Equal to the CPU to the bit.
+//
+// Grid: one block per row. A row whose position is `NONE` becomes zero.
+struct EmbedArgs {
+    static constexpr u32 THREADS = 256;
+    // Position of a row that is none.
+    static constexpr u32 NONE = 4294967295;
+    // Half precision.
+    static constexpr u32 F16 = 0;
+    // The upper half of a single.
+    static constexpr u32 BF16 = 1;
+    // Single precision.
+    static constexpr u32 F32 = 2;
+
+    // `(vocab, cols)` of form `table_form`, 16-byte aligned; where `tiled` is not 0, the tiles
+    // that `tile_weights` makes of it.
+    const u8 *table;
+    // `(positions, cols)` of form `learned_form`, 16-byte aligned; or null.
+    const u8 *learned;
+    // `(rows)`, below the vocabulary.
+    const u32 *tokens;
+    // `(rows)`; `NONE` marks a row that only fills up the batch.
+    const u32 *positions;
+    // `(rows, cols)`; every element is written.
+    f32 *hidden;
+    // Multiple of 4.
+    u32 cols;
+    // `F16`, `BF16` or `F32`.
+    u32 table_form;
+    // `F16`, `BF16` or `F32`.
+    u32 learned_form;
+    // Rows at the top of `learned` that stand for no position.
+    u32 learned_offset;
+    // Whether `table` is tiles.
+    u32 tiled;
+    // Zero.
+    u32 reserved;
+};
+static_assert(sizeof(EmbedArgs) == 64, "EmbedArgs");
+static_assert(alignof(EmbedArgs) == 8, "EmbedArgs");
+static_assert(offsetof(EmbedArgs, table) == 0, "table");
+static_assert(offsetof(EmbedArgs, learned) == 8, "learned");
+static_assert(offsetof(EmbedArgs, tokens) == 16, "tokens");
+static_assert(offsetof(EmbedArgs, positions) == 24, "positions");
+static_assert(offsetof(EmbedArgs, hidden) == 32, "hidden");
+static_assert(offsetof(EmbedArgs, cols) == 40, "cols");
+static_assert(offsetof(EmbedArgs, table_form) == 44, "table_form");
+static_assert(offsetof(EmbedArgs, learned_form) == 48, "learned_form");
+static_assert(offsetof(EmbedArgs, learned_offset) == 52, "learned_offset");
+static_assert(offsetof(EmbedArgs, tiled) == 56, "tiled");
+static_assert(offsetof(EmbedArgs, reserved) == 60, "reserved");
+extern "C" __global__ void embed(EmbedArgs args);
+
+// Rows normalised as the CPU does, to the bit, and split into the 16-bit terms that float
+// linears multiply.
+//
+// Row `r` of the output is row `asking[r]` of `x`; where that is `NONE`, nothing is written.
+// RMS norm: `(x · inverse_rms) · weight`; layer norm (with `bias`): `((x - mean) ·
+// inverse_deviation) · weight + bias`; no norm without `weight`. Form `F16`: `x · 2^k = hi +
+// lo`, where the power of two puts the row's peak below `2^14`; form `BF16`: `x = hi + mid +
+// lo`. Terms are rounded to nearest even, each the rest of the ones before.
+//
+// Grid: one block per row of the output.
+struct NormalizeArgs {
+    static constexpr u32 THREADS = 256;
+    // Entry of `asking` that asks for nothing.
+    static constexpr u32 NONE = 4294967295;
+    // Two terms of half precision, scaled.
+    static constexpr u32 F16 = 0;
+    // Three terms, each the upper half of a single.
+    static constexpr u32 BF16 = 1;
+    // Widest row.
+    static constexpr u32 COLS_MAX = 131072;
+
+    // `(_, cols)`, 16-byte aligned.
+    const f32 *x;
+    // `(cols)`, 16-byte aligned; or null for no norm.
+    const f32 *weight;
+    // `(cols)`, 16-byte aligned; or null for an RMS norm.
+    const f32 *bias;
+    // `(rows)`; or null for each row in its place.
+    const u32 *asking;
+    // `(rows, cols)`, 16-byte aligned; or null.
+    f32 *normed;
+    // `(rows, 2 or 3, terms_stride)`, 16-byte aligned; or null. Zero from `cols` on.
+    u16 *terms;
+    // `(rows)`: `2^-k` of form `F16`; or null.
+    f32 *scales;
+    // Multiple of 4, at most `COLS_MAX`.
+    u32 cols;
+    // Multiple of 64, at least `cols`.
+    u32 terms_stride;
+    // `F16` or `BF16`.
+    u32 form;
+    // Added to the mean square.
+    f32 eps;
+};
+static_assert(sizeof(NormalizeArgs) == 72, "NormalizeArgs");
+static_assert(alignof(NormalizeArgs) == 8, "NormalizeArgs");
+static_assert(offsetof(NormalizeArgs, x) == 0, "x");
+static_assert(offsetof(NormalizeArgs, weight) == 8, "weight");
+static_assert(offsetof(NormalizeArgs, bias) == 16, "bias");
+static_assert(offsetof(NormalizeArgs, asking) == 24, "asking");
+static_assert(offsetof(NormalizeArgs, normed) == 32, "normed");
+static_assert(offsetof(NormalizeArgs, terms) == 40, "terms");
+static_assert(offsetof(NormalizeArgs, scales) == 48, "scales");
+static_assert(offsetof(NormalizeArgs, cols) == 56, "cols");
+static_assert(offsetof(NormalizeArgs, terms_stride) == 60, "terms_stride");
+static_assert(offsetof(NormalizeArgs, form) == 64, "form");
+static_assert(offsetof(NormalizeArgs, eps) == 68, "eps");
+extern "C" __global__ void normalize(NormalizeArgs args);
+
+// Brings weights into the order in which float linears read them: tiles of 16 features by a
+// chunk of 32 columns (64 of `I8`), chunk fastest, zero beyond the sides.
+//
+// A tile is pieces of 16 bytes, `(2, 1 (2 for F32), 32)`: feature `g` or `g + 8`, then the
+// first or second half of a lane's columns, then lane `4 g + q`, which has columns `8 q..8 q +
+// 8` (`16 q..16 q + 16` of `I8`).
+//
+// Grid: one block per 16 features. Runs of rows may be brought over one after the other.
+struct TileWeightsArgs {
+    static constexpr u32 THREADS = 256;
+    // Numbers of 16 bits.
+    static constexpr u32 BITS16 = 0;
+    // Singles.
+    static constexpr u32 F32 = 2;
+    // Signed bytes.
+    static constexpr u32 I8 = 3;
+
+    // `(features, cols)`, row-major, 4-byte aligned.
+    const u8 *rows;
+    // `(features / 16, cols / chunk)` tiles, both rounded up; 16-byte aligned.
+    u8 *tiles;
+    // At least 1.
+    u32 features;
+    // Multiple of 4.
+    u32 cols;
+    // `BITS16`, `F32` or `I8`.
+    u32 form;
+    // Zero.
+    u32 reserved;
+};
+static_assert(sizeof(TileWeightsArgs) == 32, "TileWeightsArgs");
+static_assert(alignof(TileWeightsArgs) == 8, "TileWeightsArgs");
+static_assert(offsetof(TileWeightsArgs, rows) == 0, "rows");
+static_assert(offsetof(TileWeightsArgs, tiles) == 8, "tiles");
+static_assert(offsetof(TileWeightsArgs, features) == 16, "features");
+static_assert(offsetof(TileWeightsArgs, cols) == 20, "cols");
+static_assert(offsetof(TileWeightsArgs, form) == 24, "form");
+static_assert(offsetof(TileWeightsArgs, reserved) == 28, "reserved");
+extern "C" __global__ void tile_weights(TileWeightsArgs args);
+
+// `value[b, f] = Σ_c weights[f, c] · rows[b, c] (+ bias[f])`, combined with `out` by
+// `epilogue`; near single precision.
+//
+// The sum of an element: stretches of `STRETCH` columns, each a chain of tensor core products
+// in one order, added up from the left. So a row's bits depend neither on the rows beside it
+// nor on the split, and are the same from the entries for few rows, for some (`narrow`) and
+// for many (`wide`).
+//
+// Launch: `launch::FloatLinearShape`.
+struct FloatLinearArgs {
+    static constexpr u32 THREADS = 256;
+    // Features of a tile.
+    static constexpr u32 TILE_FEATURES = 16;
+    // Rows of a block of the grid of the entries for few rows.
+    static constexpr u32 BLOCK_ROWS = 8;
+    // Features of a block of the other entries.
+    static constexpr u32 MANY_FEATURES = 128;
+    // Rows of a block of the `narrow` entries.
+    static constexpr u32 NARROW_ROWS = 32;
+    // Rows of a block of the `wide` entries.
+    static constexpr u32 WIDE_ROWS = 128;
+    // Most shared memory of a block of the `narrow` entries, in bytes, in PTX for 8.0.
+    static constexpr u32 SHARED_NARROW_SM_80 = 98304;
+    // As above, for 9.0.
+    static constexpr u32 SHARED_NARROW_SM_90 = 114688;
+    // Most shared memory of a block of the `wide` entries, in bytes, in PTX for 8.0.
+    static constexpr u32 SHARED_WIDE_SM_80 = 98304;
+    // As above, for 9.0.
+    static constexpr u32 SHARED_WIDE_SM_90 = 229376;
+    // Columns of a stretch of the sum.
+    static constexpr u32 STRETCH = 256;
+    // Columns that a lane of the entries for few rows asks for at a time.
+    static constexpr u32 BATCH_COLS = 64;
+    // Bytes of shared memory that such a lane has for weights on the way.
+    static constexpr u32 LANE_BYTES = 256;
+    // Features from which the entries for few rows take two tiles together.
+    static constexpr u32 PAIR_FEATURES = 16384;
+    // `out = value`.
+    static constexpr u32 STORE = 0;
+    // `out += value`.
+    static constexpr u32 ADD = 1;
+    // `out = activation(value)`.
+    static constexpr u32 ACTIVATE = 2;
+    // `out = activation(out) · value`.
+    static constexpr u32 GATE = 3;
+    // `x / (1 + exp(-x))`.
+    static constexpr u32 SILU = 0;
+    // `max(x, 0)²`.
+    static constexpr u32 RELU2 = 1;
+    // `max(x, 0)`.
+    static constexpr u32 RELU = 2;
+
+    // What `tile_weights` makes of `(features, cols)` numbers of the entry's type.
+    const u8 *weights;
+    // `(rows, 2 or 3, terms_stride)`, from `normalize`: form `F16` for `f16` and `i8` weights,
+    // `BF16` for `bf16` and `f32`. 16-byte aligned.
+    const u16 *terms;
+    // `(rows)`, from `normalize`; read for `f16` and `i8` weights only.
+    const f32 *scales;
+    // `(features)`: what weight 1 is worth, the factor of the sum; or null.
+    const f32 *units;
+    // `(features)`; or null.
+    const f32 *bias;
+    // Element `(b, f)` stands at `b · out_stride + offset + f`.
+    f32 *out;
+    // At least 1.
+    u32 features;
+    // At least 1.
+    u32 cols;
+    // At least 1.
+    u32 rows;
+    // Numbers from one term to the next: a multiple of 64, at least `cols`.
+    u32 terms_stride;
+    // Elements from one row of `out` to the next.
+    u32 out_stride;
+    // First feature's place in a row of `out`.
+    u32 offset;
+    // `STORE`, `ADD`, `ACTIVATE` or `GATE`.
+    u32 epilogue;
+    // `SILU`, `RELU2` or `RELU`, of `ACTIVATE` and `GATE`.
+    u32 activation;
+};
+static_assert(sizeof(FloatLinearArgs) == 80, "FloatLinearArgs");
+static_assert(alignof(FloatLinearArgs) == 8, "FloatLinearArgs");
+static_assert(offsetof(FloatLinearArgs, weights) == 0, "weights");
+static_assert(offsetof(FloatLinearArgs, terms) == 8, "terms");
+static_assert(offsetof(FloatLinearArgs, scales) == 16, "scales");
+static_assert(offsetof(FloatLinearArgs, units) == 24, "units");
+static_assert(offsetof(FloatLinearArgs, bias) == 32, "bias");
+static_assert(offsetof(FloatLinearArgs, out) == 40, "out");
+static_assert(offsetof(FloatLinearArgs, features) == 48, "features");
+static_assert(offsetof(FloatLinearArgs, cols) == 52, "cols");
+static_assert(offsetof(FloatLinearArgs, rows) == 56, "rows");
+static_assert(offsetof(FloatLinearArgs, terms_stride) == 60, "terms_stride");
+static_assert(offsetof(FloatLinearArgs, out_stride) == 64, "out_stride");
+static_assert(offsetof(FloatLinearArgs, offset) == 68, "offset");
+static_assert(offsetof(FloatLinearArgs, epilogue) == 72, "epilogue");
+static_assert(offsetof(FloatLinearArgs, activation) == 76, "activation");
+extern "C" __global__ void float_linear_f16(FloatLinearArgs args);
+extern "C" __global__ void float_linear_bf16(FloatLinearArgs args);
+extern "C" __global__ void float_linear_f32(FloatLinearArgs args);
+extern "C" __global__ void float_linear_i8(FloatLinearArgs args);
+extern "C" __global__ void float_linear_narrow_f16(FloatLinearArgs args);
+extern "C" __global__ void float_linear_narrow_bf16(FloatLinearArgs args);
+extern "C" __global__ void float_linear_narrow_f32(FloatLinearArgs args);
+extern "C" __global__ void float_linear_narrow_i8(FloatLinearArgs args);
+extern "C" __global__ void float_linear_wide_f16(FloatLinearArgs args);
+extern "C" __global__ void float_linear_wide_bf16(FloatLinearArgs args);
+extern "C" __global__ void float_linear_wide_i8(FloatLinearArgs args);
+
+// Turns queries and keys by their rows' positions and stores keys and values in the cache.
+// Equal to the CPU to the bit.
+//
+// Element `i` of a head turns with element `i + head_dim / 2`. Keys stand in the cache as
+// `(slot, kv_head, position / 32, head_dim, position % 32)`, values as `(slot, kv_head,
+// position, head_dim)`; halves are rounded to nearest even.
+//
+// Grid: `launch::rope_store_grid`.
+struct RopeStoreArgs {
+    static constexpr u32 THREADS = 256;
+    // Position of a row that is none.
+    static constexpr u32 NONE = 4294967295;
+    // Rows of a thread block.
+    static constexpr u32 BLOCK_ROWS = 32;
+    // Positions of a block of keys.
+    static constexpr u32 KEY_BLOCK = 32;
+    // Widest head.
+    static constexpr u32 HEAD_DIM_MAX = 256;
+    // Half precision.
+    static constexpr u32 F16 = 0;
+    // Single precision.
+    static constexpr u32 F32 = 1;
+
+    // `(rows, query + 2 kv)`: queries, keys, values; queries and keys are turned in place.
+    f32 *qkv;
+    // `(rows)`; `NONE` marks a row that only fills up the batch.
+    const u32 *positions;
+    // `(rows)`
+    const u32 *slots;
+    // `(positions, head_dim / 2)`; or null where positions are not rotary.
+    const f32 *cos;
+    // As `cos`.
+    const f32 *sin;
+    // Keys of the layer.
+    u8 *keys;
+    // Values of the layer.
+    u8 *values;
+    // At least 1.
+    u32 rows;
+    // Query heads.
+    u32 heads;
+    // Key and value heads.
+    u32 kv_heads;
+    // Even, at most `HEAD_DIM_MAX`.
+    u32 head_dim;
+    // Positions of a slot, a multiple of `KEY_BLOCK`.
+    u32 capacity;
+    // `F16` or `F32`: numbers of the cache.
+    u32 kv;
+};
+static_assert(sizeof(RopeStoreArgs) == 80, "RopeStoreArgs");
+static_assert(alignof(RopeStoreArgs) == 8, "RopeStoreArgs");
+static_assert(offsetof(RopeStoreArgs, qkv) == 0, "qkv");
+static_assert(offsetof(RopeStoreArgs, positions) == 8, "positions");
+static_assert(offsetof(RopeStoreArgs, slots) == 16, "slots");
+static_assert(offsetof(RopeStoreArgs, cos) == 24, "cos");
+static_assert(offsetof(RopeStoreArgs, sin) == 32, "sin");
+static_assert(offsetof(RopeStoreArgs, keys) == 40, "keys");
+static_assert(offsetof(RopeStoreArgs, values) == 48, "values");
+static_assert(offsetof(RopeStoreArgs, rows) == 56, "rows");
+static_assert(offsetof(RopeStoreArgs, heads) == 60, "heads");
+static_assert(offsetof(RopeStoreArgs, kv_heads) == 64, "kv_heads");
+static_assert(offsetof(RopeStoreArgs, head_dim) == 68, "head_dim");
+static_assert(offsetof(RopeStoreArgs, capacity) == 72, "capacity");
+static_assert(offsetof(RopeStoreArgs, kv) == 76, "kv");
+extern "C" __global__ void rope_store(RopeStoreArgs args);
+
+// `mixed[b, h] = Σ_t softmax_t(q[b, h] · k[t] / √head_dim) v[t]` over the positions up to the
+// row's own, in the CPU's order of operations and equal to it to the bit; `f16` and `f32` are
+// the numbers of the cache.
+//
+// A row's bits do not depend on the tiles.
+//
+// Launch: `launch::AttendRowsShape`.
+struct AttendRowsExactArgs {
+    static constexpr u32 THREADS = 256;
+    // Most rows of a tile.
+    static constexpr u32 TILE_ROWS = 64;
+    // Positions of a block of keys.
+    static constexpr u32 KEY_BLOCK = 32;
+    // Widest head.
+    static constexpr u32 HEAD_DIM_MAX = 256;
+
+    // `(rows, query + 2 kv)` after `rope_store`.
+    const f32 *qkv;
+    // Keys of the layer.
+    const u8 *keys;
+    // Values of the layer.
+    const u8 *values;
+    // `(rows)`
+    const u32 *positions;
+    // `(rows)`
+    const u32 *slots;
+    // `(tiles, 2)`: first row, and number of rows from 1 to `TILE_ROWS`: of one slot, at
+    // consecutive positions.
+    const u32 *tiles;
+    // `(rows, query)`; the rows of the tiles are written.
+    f32 *mixed;
+    // Query heads: a multiple of `kv_heads`.
+    u32 heads;
+    // Key and value heads.
+    u32 kv_heads;
+    // At most `HEAD_DIM_MAX`.
+    u32 head_dim;
+    // Positions of a slot, a multiple of `KEY_BLOCK`.
+    u32 capacity;
+};
+static_assert(sizeof(AttendRowsExactArgs) == 72, "AttendRowsExactArgs");
+static_assert(alignof(AttendRowsExactArgs) == 8, "AttendRowsExactArgs");
+static_assert(offsetof(AttendRowsExactArgs, qkv) == 0, "qkv");
+static_assert(offsetof(AttendRowsExactArgs, keys) == 8, "keys");
+static_assert(offsetof(AttendRowsExactArgs, values) == 16, "values");
+static_assert(offsetof(AttendRowsExactArgs, positions) == 24, "positions");
+static_assert(offsetof(AttendRowsExactArgs, slots) == 32, "slots");
+static_assert(offsetof(AttendRowsExactArgs, tiles) == 40, "tiles");
+static_assert(offsetof(AttendRowsExactArgs, mixed) == 48, "mixed");
+static_assert(offsetof(AttendRowsExactArgs, heads) == 56, "heads");
+static_assert(offsetof(AttendRowsExactArgs, kv_heads) == 60, "kv_heads");
+static_assert(offsetof(AttendRowsExactArgs, head_dim) == 64, "head_dim");
+static_assert(offsetof(AttendRowsExactArgs, capacity) == 68, "capacity");
+extern "C" __global__ void attend_rows_exact_f16(AttendRowsExactArgs args);
+extern "C" __global__ void attend_rows_exact_f32(AttendRowsExactArgs args);
+
+// As `attend_rows_exact`, on tensor cores, for a cache of halves and the head width in the
+// entry's name; near single precision.
+//
+// Keys are taken in blocks of 64 positions counted from the start of the slot, and a block
+// beyond a row's position leaves its bits alone: they do not depend on the tiles, and so
+// neither on the chunks of a prefill.
+//
+// Launch: `launch::AttendRowsShape`.
+struct AttendRowsArgs {
+    static constexpr u32 THREADS = 128;
+    // Most rows of a tile.
+    static constexpr u32 TILE_ROWS = 64;
+    // Positions of a block of keys.
+    static constexpr u32 KEY_BLOCK = 32;
+    // Most bytes of shared memory: what every device has.
+    static constexpr u32 SHARED_MAX = 101376;
+
+    // `(rows, query + 2 kv)` after `rope_store`.
+    const f32 *qkv;
+    // Keys of the layer, 16-byte aligned.
+    const u16 *keys;
+    // Values of the layer, 16-byte aligned.
+    const u16 *values;
+    // `(rows)`
+    const u32 *positions;
+    // `(rows)`
+    const u32 *slots;
+    // `(tiles, 2)`: first row, and number of rows from 1 to `TILE_ROWS`: of one slot, at
+    // consecutive positions.
+    const u32 *tiles;
+    // `(rows, query)`; the rows of the tiles are written.
+    f32 *mixed;
+    // Query heads: a multiple of `kv_heads`.
+    u32 heads;
+    // Key and value heads.
+    u32 kv_heads;
+    // That in the entry's name.
+    u32 head_dim;
+    // Positions of a slot, a multiple of `KEY_BLOCK`.
+    u32 capacity;
+};
+static_assert(sizeof(AttendRowsArgs) == 72, "AttendRowsArgs");
+static_assert(alignof(AttendRowsArgs) == 8, "AttendRowsArgs");
+static_assert(offsetof(AttendRowsArgs, qkv) == 0, "qkv");
+static_assert(offsetof(AttendRowsArgs, keys) == 8, "keys");
+static_assert(offsetof(AttendRowsArgs, values) == 16, "values");
+static_assert(offsetof(AttendRowsArgs, positions) == 24, "positions");
+static_assert(offsetof(AttendRowsArgs, slots) == 32, "slots");
+static_assert(offsetof(AttendRowsArgs, tiles) == 40, "tiles");
+static_assert(offsetof(AttendRowsArgs, mixed) == 48, "mixed");
+static_assert(offsetof(AttendRowsArgs, heads) == 56, "heads");
+static_assert(offsetof(AttendRowsArgs, kv_heads) == 60, "kv_heads");
+static_assert(offsetof(AttendRowsArgs, head_dim) == 64, "head_dim");
+static_assert(offsetof(AttendRowsArgs, capacity) == 68, "capacity");
+extern "C" __global__ void attend_rows_f16_64(AttendRowsArgs args);
+extern "C" __global__ void attend_rows_f16_96(AttendRowsArgs args);
+extern "C" __global__ void attend_rows_f16_100(AttendRowsArgs args);
+extern "C" __global__ void attend_rows_f16_128(AttendRowsArgs args);
+extern "C" __global__ void attend_rows_f16_256(AttendRowsArgs args);
+
+// The next token of each row of logits: `host/src/sampler.rs`, with the random number given.
+//
+// Equal to it but for sums of weights, which are added up in another order, in double
+// precision: a number within 1e-12 of the border between two tokens may fall to the other.
+//
+// Grid: one block per row.
+struct ChooseArgs {
+    static constexpr u32 THREADS = 1024;
+    // No token.
+    static constexpr u32 NONE = 4294967295;
+
+    // `(rows, vocab)`, 16-byte aligned.
+    const f32 *logits;
+    // `(rows, vocab / 32 rounded up)`: a bit for every token of the context, from the lowest;
+    // the token chosen is added. Or null for no penalty.
+    u32 *seen;
+    // `(rows)`, in `0..1`; read where `temperature` is not 0.
+    const f64 *uniforms;
+    // `(rows, vocab)` to work in; where `temperature` is not 0.
+    f32 *weights;
+    // `(rows)`: the token; 0 where a logit is not finite.
+    u32 *chosen;
+    // `(rows)`: the first token whose logit is not finite, or `NONE`.
+    u32 *faults;
+    // At least 1.
+    u32 vocab;
+    // Keeps the `k` most likely tokens; 0 is off.
+    u32 top_k;
+    // Divides the logits; 0 takes the largest one.
+    f32 temperature;
+    // Divides (multiplies, where negative) the logits of tokens in `seen`.
+    f32 repetition_penalty;
+    // Keeps the most likely tokens that together reach probability `p`; 1 is off.
+    f32 top_p;
+    // Keeps tokens at least `p` times as likely as the most likely one; 0 is off.
+    f32 min_p;
+};
+static_assert(sizeof(ChooseArgs) == 72, "ChooseArgs");
+static_assert(alignof(ChooseArgs) == 8, "ChooseArgs");
+static_assert(offsetof(ChooseArgs, logits) == 0, "logits");
+static_assert(offsetof(ChooseArgs, seen) == 8, "seen");
+static_assert(offsetof(ChooseArgs, uniforms) == 16, "uniforms");
+static_assert(offsetof(ChooseArgs, weights) == 24, "weights");
+static_assert(offsetof(ChooseArgs, chosen) == 32, "chosen");
+static_assert(offsetof(ChooseArgs, faults) == 40, "faults");
+static_assert(offsetof(ChooseArgs, vocab) == 48, "vocab");
+static_assert(offsetof(ChooseArgs, top_k) == 52, "top_k");
+static_assert(offsetof(ChooseArgs, temperature) == 56, "temperature");
+static_assert(offsetof(ChooseArgs, repetition_penalty) == 60, "repetition_penalty");
+static_assert(offsetof(ChooseArgs, top_p) == 64, "top_p");
+static_assert(offsetof(ChooseArgs, min_p) == 68, "min_p");
+extern "C" __global__ void choose(ChooseArgs args);
+
+// A ternary linear of one row, from the norm before it to what follows it: exact up to the
+// last roundings and equal to the CPU to the bit.
+//
+// `value[f] = (Σ_c values[c] · trit(f, c) · row_unit) · units[f] + bias[f]`, where values and
+// row unit are those of the normed row. `decode_qkv` stores it, `decode_out` adds it to
+// `residual`, `decode_gate_up` stores `activation(gate) · up`. The number in an entry's name
+// is the widest row in units of 1024 columns.
+//
+// The row is awaited in one of two ways. `awaited` 0: until the kernels ahead in the stream
+// have ended. `awaited` 1: until no word of it is `UNWRITTEN`, while its producer may still
+// run; the same for `residual`. A kernel of this file never writes `UNWRITTEN`, so a row that
+// consisted of it before the producer started is complete once none is left. Whoever uses
+// this has every buffer that is awaited set to `UNWRITTEN` ahead of its producer: `clear` does
+// it for buffers that all readers are done with once this kernel has read its row.
+//
+// Grid, entry, shared memory and the scalars of a launch: `launch::DecodeLinearShape`.
+struct DecodeLinearArgs {
+    static constexpr u32 THREADS = 544;
+    // Most pairs of row tiles in shared memory.
+    static constexpr u32 STAGES_MAX = 16;
+    // What a word that is awaited holds until it is written: a NaN that no kernel writes.
+    static constexpr u32 UNWRITTEN = 4294967295;
+    // `x / (1 + exp(-x))`.
+    static constexpr u32 SILU = 0;
+    // `max(x, 0)²`.
+    static constexpr u32 RELU2 = 1;
+    // `max(x, 0)`.
+    static constexpr u32 RELU = 2;
+
+    // `(cols)`, 16-byte aligned.
+    const f32 *x;
+    // `(cols)`: weight of an RMS norm, 16-byte aligned; null: no norm.
+    const f32 *norm;
+    // `(row_tiles, col_tiles, 128)` words, layout `mma16x128`, 16-byte aligned. For
+    // `decode_gate_up` row tile `2i` holds 16 rows of the gate, `2i + 1` those of up.
+    const u32 *codes;
+    // `(16 · row_tiles)`: what trit 1 is worth, to multiply by.
+    const f32 *units;
+    // `(16 · row_tiles)`; null: no bias.
+    const f32 *bias;
+    // `(features)`, read by `decode_out`. May be `out` where `awaited` is 0.
+    const f32 *residual;
+    // `(features)`; every element is written.
+    f32 *out;
+    // `(clear_words)` that become `UNWRITTEN`, 16-byte aligned; null where that is 0.
+    u32 *clear;
+    // Row tiles of `codes`; even for `decode_gate_up`.
+    u32 row_tiles;
+    // Column tiles of `codes`: `cols / 128`, rounded up.
+    u32 col_tiles;
+    // Multiple of 4, at most 1024 times the number in the entry's name.
+    u32 cols;
+    // Features of the output.
+    u32 features;
+    // Pairs of row tiles that a thread block multiplies.
+    u32 block_pairs;
+    // Pairs of row tiles that shared memory holds at a time; at most `STAGES_MAX`.
+    u32 stages;
+    // `SILU`, `RELU2` or `RELU`; read by `decode_gate_up`.
+    u32 activation;
+    // 0 or 1.
+    u32 awaited;
+    // Multiple of 4.
+    u32 clear_words;
+    // Added to the mean square.
+    f32 eps;
+};
+static_assert(sizeof(DecodeLinearArgs) == 104, "DecodeLinearArgs");
+static_assert(alignof(DecodeLinearArgs) == 8, "DecodeLinearArgs");
+static_assert(offsetof(DecodeLinearArgs, x) == 0, "x");
+static_assert(offsetof(DecodeLinearArgs, norm) == 8, "norm");
+static_assert(offsetof(DecodeLinearArgs, codes) == 16, "codes");
+static_assert(offsetof(DecodeLinearArgs, units) == 24, "units");
+static_assert(offsetof(DecodeLinearArgs, bias) == 32, "bias");
+static_assert(offsetof(DecodeLinearArgs, residual) == 40, "residual");
+static_assert(offsetof(DecodeLinearArgs, out) == 48, "out");
+static_assert(offsetof(DecodeLinearArgs, clear) == 56, "clear");
+static_assert(offsetof(DecodeLinearArgs, row_tiles) == 64, "row_tiles");
+static_assert(offsetof(DecodeLinearArgs, col_tiles) == 68, "col_tiles");
+static_assert(offsetof(DecodeLinearArgs, cols) == 72, "cols");
+static_assert(offsetof(DecodeLinearArgs, features) == 76, "features");
+static_assert(offsetof(DecodeLinearArgs, block_pairs) == 80, "block_pairs");
+static_assert(offsetof(DecodeLinearArgs, stages) == 84, "stages");
+static_assert(offsetof(DecodeLinearArgs, activation) == 88, "activation");
+static_assert(offsetof(DecodeLinearArgs, awaited) == 92, "awaited");
+static_assert(offsetof(DecodeLinearArgs, clear_words) == 96, "clear_words");
+static_assert(offsetof(DecodeLinearArgs, eps) == 100, "eps");
+extern "C" __global__ void decode_qkv_4(DecodeLinearArgs args);
+extern "C" __global__ void decode_out_4(DecodeLinearArgs args);
+extern "C" __global__ void decode_out_9(DecodeLinearArgs args);
+extern "C" __global__ void decode_out_14(DecodeLinearArgs args);
+extern "C" __global__ void decode_gate_up_4(DecodeLinearArgs args);
+
+// Attention of rows that each stand alone in their slot: turns queries and key, stores key and
+// value, and mixes the values of all positions up to the row's own. Keys and values in the
+// cache are equal to the CPU's to the bit; the mix is near single precision.
+//
+// Element `i` of a head turns with element `i + head_dim / 2`. Keys stand in the cache as
+// `(slot, kv_head, position / 32, head_dim, position % 32)`, values as `(slot, kv_head,
+// position, head_dim)`; halves are rounded to nearest even. How a row is split depends on its
+// position alone, so its bits do not depend on the rows beside it.
+//
+// The entry's name gives the numbers of the cache, the widest head and the thread blocks of a
+// cluster. `awaited` as in [`DecodeLinearArgs`].
+//
+// Grid, entry and shared memory: `launch::DecodeAttendShape`.
+struct DecodeAttendArgs {
+    static constexpr u32 THREADS = 256;
+    // Position of a row that is none.
+    static constexpr u32 NONE = 4294967295;
+    // Positions of a block of keys.
+    static constexpr u32 KEY_BLOCK = 32;
+    // Query heads of one key head that a cluster takes.
+    static constexpr u32 HEADS_MAX = 8;
+    // What a word that is awaited holds until it is written.
+    static constexpr u32 UNWRITTEN = 4294967295;
+
+    // `(rows, query + 2 kv)`: queries, keys, values.
+    const f32 *qkv;
+    // Keys of the layer, 16-byte aligned.
+    u8 *keys;
+    // Values of the layer, 16-byte aligned.
+    u8 *values;
+    // `(positions, head_dim / 2)`; or null where positions are not rotary.
+    const f32 *cos;
+    // As `cos`.
+    const f32 *sin;
+    // `(rows)`; `NONE` marks a row that only fills up the batch. Not written by the kernels
+    // between the start of the step and this one.
+    const u32 *positions;
+    // `(rows)`, as `positions`; no two rows have the same.
+    const u32 *slots;
+    // `(rows, query)`; a row that is none is left alone, or zero where `awaited` is 1.
+    f32 *mixed;
+    // Query heads: a multiple of `kv_heads`.
+    u32 heads;
+    // Key and value heads.
+    u32 kv_heads;
+    // Multiple of 4, at most the entry's.
+    u32 head_dim;
+    // Positions of a slot, a multiple of `KEY_BLOCK`.
+    u32 capacity;
+    // 0 or 1.
+    u32 awaited;
+    // What a score is multiplied by: `1 / √head_dim`.
+    f32 factor;
+};
+static_assert(sizeof(DecodeAttendArgs) == 88, "DecodeAttendArgs");
+static_assert(alignof(DecodeAttendArgs) == 8, "DecodeAttendArgs");
+static_assert(offsetof(DecodeAttendArgs, qkv) == 0, "qkv");
+static_assert(offsetof(DecodeAttendArgs, keys) == 8, "keys");
+static_assert(offsetof(DecodeAttendArgs, values) == 16, "values");
+static_assert(offsetof(DecodeAttendArgs, cos) == 24, "cos");
+static_assert(offsetof(DecodeAttendArgs, sin) == 32, "sin");
+static_assert(offsetof(DecodeAttendArgs, positions) == 40, "positions");
+static_assert(offsetof(DecodeAttendArgs, slots) == 48, "slots");
+static_assert(offsetof(DecodeAttendArgs, mixed) == 56, "mixed");
+static_assert(offsetof(DecodeAttendArgs, heads) == 64, "heads");
+static_assert(offsetof(DecodeAttendArgs, kv_heads) == 68, "kv_heads");
+static_assert(offsetof(DecodeAttendArgs, head_dim) == 72, "head_dim");
+static_assert(offsetof(DecodeAttendArgs, capacity) == 76, "capacity");
+static_assert(offsetof(DecodeAttendArgs, awaited) == 80, "awaited");
+static_assert(offsetof(DecodeAttendArgs, factor) == 84, "factor");
+extern "C" __global__ void decode_attend_f16_128_c4(DecodeAttendArgs args);
+extern "C" __global__ void decode_attend_f16_128_c8(DecodeAttendArgs args);
+extern "C" __global__ void decode_attend_f16_256_c8(DecodeAttendArgs args);
+extern "C" __global__ void decode_attend_f32_256_c8(DecodeAttendArgs args);
+
+// Reads memory as fast as the device can: the limit that decoding runs into.
+//
+// Threads whose exclusive-or sums differ from `zero` add them to `sums[0]`, so that no read can
+// be left out; over zeroed memory nothing is written.
+//
+// Grid: `BLOCKS_PER_MULTIPROCESSOR` blocks for every multiprocessor; any number does.
+struct ReadMemoryArgs {
+    static constexpr u32 THREADS = 512;
+    // Blocks that are resident on a multiprocessor together.
+    static constexpr u32 BLOCKS_PER_MULTIPROCESSOR = 4;
+
+    // `(vectors, 4)` words, 16-byte aligned.
+    const u32 *words;
+    // One number, added to modulo 2³².
+    u32 *sums;
+    // Vectors of 16 bytes, at least 1.
+    u32 vectors;
+    // 0.
+    u32 zero;
+};
+static_assert(sizeof(ReadMemoryArgs) == 24, "ReadMemoryArgs");
+static_assert(alignof(ReadMemoryArgs) == 8, "ReadMemoryArgs");
+static_assert(offsetof(ReadMemoryArgs, words) == 0, "words");
+static_assert(offsetof(ReadMemoryArgs, sums) == 8, "sums");
+static_assert(offsetof(ReadMemoryArgs, vectors) == 16, "vectors");
+static_assert(offsetof(ReadMemoryArgs, zero) == 20, "zero");
+extern "C" __global__ void read_memory(ReadMemoryArgs args);

@@ -230,7 +230,8 @@ __device__ __forceinline__ void finish(const Args &args, const Sums<N> &acc, con
 #pragma unroll
             for (u32 i = 0; i < BATCH; ++i) {
                 const u32 row = min(from + i * step, CHUNK - 1);
-                real[i] = activation::apply(function, value(row, mine.column, mine.unit, mine.bias));
+                real[i] = value(row, mine.column, mine.unit, mine.bias);
+                real[i] = activation::apply(function, real[i]);
                 if (gated) {
                     const f32 up = value(row, mine.column + 16, mine.up_unit, mine.up_bias);
                     real[i] = __fmul_rn(real[i], up);

@@ -42,7 +42,7 @@ pub trait Argument: sealed::Sealed {
     const TYPE: ArgumentType;
 }
 
-scalars!(i8 i32 u32 f32);
+scalars!(i8 u8 u16 i32 u32 f32 f64);
 
 /// Address in device memory of numbers that the kernel reads.
 ///
@@ -178,12 +178,6 @@ pub struct KernelSpec {
 }
 
 impl KernelSpec {
-    /// The same contract for another entry.
-    #[must_use]
-    pub const fn named(self, entry: &'static str) -> Self {
-        Self { entry, ..self }
-    }
-
     /// Refuses a block with padding: a field added later could hide there, and the block of an
     /// older PTX would have the same size.
     const fn assert_packed(&self) {
@@ -203,20 +197,22 @@ impl KernelSpec {
 /// A value of it is what the driver copies as the kernel's only parameter. Sealed: blocks are
 /// made by this crate, whose tests compare them with the PTX.
 pub trait ArgumentBlock: sealed::Sealed + Copy {
-    /// The kernel that takes this block, the first one where there are several.
-    const SPEC: KernelSpec;
+    /// The kernels that take this block, at least one.
+    const SPECS: &'static [KernelSpec];
+    /// The first of them.
+    const SPEC: KernelSpec = Self::SPECS[0];
 }
 
 /// Declares kernels with their argument blocks.
 ///
-/// `fn entry[threads](Block { fields }) where { constants }`, or `fn entry, another[..]..` where
-/// several kernels take one block, becomes a `#[repr(C)]` struct `Block`
-/// with the constants and `THREADS` in its `impl`, an [`ArgumentBlock`] implementation, and a line
-/// of [`KERNELS`].
+/// `fn entry, ...[threads](Block { fields }) where { constants }` becomes a `#[repr(C)]` struct
+/// `Block` with the constants and `THREADS` in its `impl`, an [`ArgumentBlock`] implementation, and
+/// a line of the module's `KERNELS` for every entry: entries of one block are one operation,
+/// compiled for several types or sizes.
 macro_rules! kernels {
     ($(
         $(#[doc = $doc:literal])*
-        fn $entry:ident $(, $another:ident)*[$threads:literal]($block:ident {
+        fn $($entry:ident),+ [$threads:literal]($block:ident {
             $($(#[doc = $field_doc:literal])* $field:ident: $ty:ty,)+
         }) where {
             $($(#[doc = $constant_doc:literal])* $constant:ident = $value:literal,)*
@@ -234,192 +230,118 @@ macro_rules! kernels {
                 /// Threads of a thread block, all of them along x.
                 pub const THREADS: u32 = $threads;
                 $($(#[doc = $constant_doc])* pub const $constant: u32 = $value;)*
+
+                const fn spec(entry: &'static str) -> KernelSpec {
+                    KernelSpec {
+                        entry,
+                        block: stringify!($block),
+                        threads: Self::THREADS,
+                        size: size_of::<Self>(),
+                        alignment: align_of::<Self>(),
+                        fields: &[$(Field {
+                            name: stringify!($field),
+                            ty: <$ty as Argument>::TYPE,
+                            offset: core::mem::offset_of!(Self, $field),
+                            size: size_of::<$ty>(),
+                            doc: &[$($field_doc),*],
+                        }),+],
+                        constants: &[$(Constant {
+                            name: stringify!($constant),
+                            value: Self::$constant,
+                            doc: &[$($constant_doc),*],
+                        }),*],
+                        doc: &[$($doc),*],
+                    }
+                }
             }
 
             impl sealed::Sealed for $block {}
             impl ArgumentBlock for $block {
-                const SPEC: KernelSpec = KernelSpec {
-                    entry: stringify!($entry),
-                    block: stringify!($block),
-                    threads: Self::THREADS,
-                    size: size_of::<Self>(),
-                    alignment: align_of::<Self>(),
-                    fields: &[$(Field {
-                        name: stringify!($field),
-                        ty: <$ty as Argument>::TYPE,
-                        offset: core::mem::offset_of!(Self, $field),
-                        size: size_of::<$ty>(),
-                        doc: &[$($field_doc),*],
-                    }),+],
-                    constants: &[$(Constant {
-                        name: stringify!($constant),
-                        value: Self::$constant,
-                        doc: &[$($constant_doc),*],
-                    }),*],
-                    doc: &[$($doc),*],
-                };
+                const SPECS: &'static [KernelSpec] = &[$(Self::spec(stringify!($entry))),+];
             }
 
             const _: () = <$block as ArgumentBlock>::SPEC.assert_packed();
         )+
 
-        /// Every kernel, in the order of the header.
-        pub const KERNELS: &[KernelSpec] = &[$(
-            <$block as ArgumentBlock>::SPEC,
-            $(<$block as ArgumentBlock>::SPEC.named(stringify!($another)),)*
-        )+];
+        /// The blocks of this module, in the order of the header.
+        pub(super) const BLOCKS: &[&[KernelSpec]] = &[$(<$block as ArgumentBlock>::SPECS),+];
     };
 }
 
-kernels! {
-    /// `sums[row, b] = Σ_c values[b, c] · trit(row, c)`, exact in `i32`.
-    ///
-    /// Reference: `tercet_core::reference::gemm`. Grid: `launch::TernaryGemmShape::grid`.
-    fn ternary_gemm[256](TernaryGemmArgs {
-        /// `(rows / 16, cols / 32, 2, 2, 8)` words of sixteen codes, layout `tile16x32`,
-        /// 16-byte aligned: rows 0..8 before 8..16, then columns 0..16 before 16..32, then the
-        /// row. Column `k` of a word has bits `8 · (k % 4) + 2 · (k / 4)`; code = trit + 2.
-        /// No trit has code 0; the kernel counts it as -2.
-        codes: DevicePtr<u32>,
-        /// `(batch, stride)`, of each row the first `cols`; 16-byte aligned. Any `i8`.
-        values: DevicePtr<i8>,
-        /// `(batch)`: `Σ_c values[b, c]`.
-        value_sums: DevicePtr<i32>,
-        /// `(rows, batch)`; every element is written.
-        sums: DevicePtrMut<i32>,
-        /// Multiple of `TILE_ROWS`, at least one tile.
-        rows: u32,
-        /// Multiple of `TILE_COLS`, at least one tile, at most `COLS_MAX`.
-        cols: u32,
-        /// At least 1.
-        batch: u32,
-        /// Values from one row of `values` to the next: a multiple of 16, at least `cols`.
-        stride: u32,
-    }) where {
-        /// Rows of a tile of codes, and of the output of one thread block.
-        TILE_ROWS = 16,
-        /// Columns of a tile of codes.
-        TILE_COLS = 32,
-        /// Rows of `values` that one thread block multiplies.
-        BLOCK_BATCH = 4,
-        /// `128 · 3 · COLS_MAX` and what is subtracted from it fit an `i32`.
-        COLS_MAX = 4194304,
-    }
+mod decode;
+mod floats;
+mod measure;
+mod ternary;
 
-    /// Rows of reals, normalised or as they are, become rows of INT8 values with a unit.
-    ///
-    /// Reference: `Activations::prepare` of the host's CPU, to the bit. Grid: a block a row.
-    fn quantize[512](QuantizeArgs {
-        /// `(rows, stride)`, of each row the first `cols`; 16-byte aligned.
-        x: DevicePtr<f32>,
-        /// `(cols)`: weight of the norm, 16-byte aligned; null: no norm.
-        weight: DevicePtr<f32>,
-        /// `(cols)`: bias of a layer norm, 16-byte aligned; null: an RMS norm.
-        bias: DevicePtr<f32>,
-        /// `(rows)`: `ABSENT` marks a row that pads the step, whose values, unit and sum become 0;
-        /// null: no row does.
-        positions: DevicePtr<u32>,
-        /// `(col_tiles, row_blocks, 8, 128)`, 1024-byte aligned: value `(row, col)` stands in tile
-        /// `col / 128`, block `row / 8`, line `row % 8`, and there in byte
-        /// `16 · (col / 16 % 8 ^ row % 8) + col % 16`: as tensor cores like to find it in shared
-        /// memory. Columns from `cols` on become 0; lines beyond `rows` are left alone.
-        values: DevicePtrMut<i8>,
-        /// `(8 · row_blocks)`: what value 1 is worth, to multiply by.
-        row_units: DevicePtrMut<f32>,
-        /// `(8 · row_blocks)`: the sum of a row's values.
-        value_sums: DevicePtrMut<i32>,
-        /// At least 1; the grid's blocks beyond it do nothing.
-        rows: u32,
-        /// Multiple of 4, at least 4, at most `COLS_MAX`.
-        cols: u32,
-        /// Reals from one row of `x` to the next: a multiple of 4.
-        stride: u32,
-        /// At least `rows / 8`, rounded up.
-        row_blocks: u32,
-        /// `cols / 128`, rounded up.
-        col_tiles: u32,
-        /// Added to the mean square.
-        eps: f32,
-    }) where {
-        /// Widest row.
-        COLS_MAX = 131072,
-        /// The position that no row has.
-        ABSENT = 4294967295,
-    }
+pub use decode::{DecodeAttendArgs, DecodeLinearArgs};
+pub use floats::{
+    AttendRowsArgs, AttendRowsExactArgs, ChooseArgs, EmbedArgs, FloatLinearArgs, NormalizeArgs,
+    RopeStoreArgs, TileWeightsArgs,
+};
+pub use measure::ReadMemoryArgs;
+pub use ternary::{LinearArgs, QuantizeArgs, TernaryGemmArgs};
 
-    /// A ternary linear over the rows of a step and what follows it, exact up to its last roundings.
-    ///
-    /// `value = (Σ_c values[row, c] · trit(feature, c) · row_unit) · unit + bias`; `finish` says
-    /// what becomes of it. Reference: `Linear::run` of the host's CPU, to the bit. Grid:
-    /// `launch::LinearShape::blocks`; shared memory: `launch::linear_shared_bytes`.
-    /// The number in the name is the rows of the step that a block multiplies together:
-    /// `launch::LinearShape::entry` chooses.
-    fn linear_8, linear_16, linear_32, linear_64, linear_128[384](LinearArgs {
-        /// `(row_tiles, col_tiles, 128)` words, layout `mma16x128`, 16-byte aligned.
-        codes: DevicePtr<u32>,
-        /// `(16 · row_tiles)`: what trit 1 is worth, to multiply by.
-        units: DevicePtr<f32>,
-        /// `(16 · row_tiles)`; null: no bias.
-        bias: DevicePtr<f32>,
-        /// As `quantize` writes them, with the same `row_blocks` and `col_tiles`.
-        values: DevicePtr<i8>,
-        /// As `quantize` writes them.
-        row_units: DevicePtr<f32>,
-        /// As `quantize` writes them.
-        value_sums: DevicePtr<i32>,
-        /// `(rows, out_stride)`: of each row `out_offset..out_offset + features` is written.
-        out: DevicePtrMut<f32>,
-        /// `launch::linear_workspace_words`, 16-byte aligned. The first `FLAGS` words are 0
-        /// before a launch and after it. Launches that may overlap do not share it.
-        workspace: DevicePtrMut<u32>,
-        /// Features of the output: at most `16 · row_tiles`, and half of that for `GATED`.
-        features: u32,
-        /// Row tiles of `codes`; even for `GATED`.
-        row_tiles: u32,
-        /// Column tiles of `codes`.
-        col_tiles: u32,
-        /// Rows of the step, at least 1.
-        rows: u32,
-        /// Blocks of eight rows that `values` has room for.
-        row_blocks: u32,
-        /// Reals from one row of `out` to the next.
-        out_stride: u32,
-        /// The first feature's place in a row of `out`.
-        out_offset: u32,
-        /// `STORE`, `ADD`, `ACTIVATE` or `GATED`.
-        finish: u32,
-        /// `SILU`, `RELU2` or `RELU`; read by `ACTIVATE` and `GATED`.
-        activation: u32,
-        /// `launch::LinearShape::tile`: the number in the kernel's name. Another kernel does nothing.
-        tile: u32,
-    }) where {
-        /// Words of `workspace` that blocks signal each other with: two a block.
-        FLAGS = 2048,
-        /// `out = value`.
-        STORE = 0,
-        /// `out += value`.
-        ADD = 1,
-        /// `out = activation(value)`.
-        ACTIVATE = 2,
-        /// `out = activation(gate) · up`; row tile `2i` holds 16 rows of the gate, `2i + 1` those
-        /// of up.
-        GATED = 3,
-        /// `x / (1 + exp(-x))`.
-        SILU = 0,
-        /// `max(x, 0)²`.
-        RELU2 = 1,
-        /// `max(x, 0)`.
-        RELU = 2,
-        /// Largest tile of which two blocks fit a multiprocessor of capability 9.0 together, so
-        /// that one fetches its codes while the one ahead of it ends.
-        FEW = 16,
-        /// Dynamic shared memory for capability 8.0.
-        SHARED_SM_80 = 101376,
-        /// Dynamic shared memory for capability 9.0, of tiles up to `FEW`.
-        SHARED_FEW_SM_90 = 115712,
-        /// Dynamic shared memory for capability 9.0, of larger tiles.
-        SHARED_SM_90 = 232448,
+/// The kernel `entry` of those that take block `B`.
+///
+/// # Panics
+///
+/// When there is none: at compile time, where it is used for a table.
+#[must_use]
+pub(crate) const fn spec_of<B: ArgumentBlock>(entry: &str) -> KernelSpec {
+    let mut at = 0;
+    while at < B::SPECS.len() {
+        if equal(B::SPECS[at].entry.as_bytes(), entry.as_bytes()) {
+            return B::SPECS[at];
+        }
+        at += 1;
     }
+    panic!("no kernel of this block has that name")
+}
+
+const fn equal(a: &[u8], b: &[u8]) -> bool {
+    let mut at = 0;
+    while at < a.len() && at < b.len() && a[at] == b[at] {
+        at += 1;
+    }
+    at == a.len() && at == b.len()
+}
+
+/// Every kernel, in the order of the header.
+pub const KERNELS: &[KernelSpec] = &joined::<{ count(&GROUPS) }>(&GROUPS);
+
+const GROUPS: [&[&[KernelSpec]]; 4] =
+    [ternary::BLOCKS, floats::BLOCKS, decode::BLOCKS, measure::BLOCKS];
+
+const fn count(groups: &[&[&[KernelSpec]]]) -> usize {
+    let (mut total, mut group) = (0, 0);
+    while group < groups.len() {
+        let mut block = 0;
+        while block < groups[group].len() {
+            total += groups[group][block].len();
+            block += 1;
+        }
+        group += 1;
+    }
+    total
+}
+
+const fn joined<const N: usize>(groups: &[&[&[KernelSpec]]]) -> [KernelSpec; N] {
+    let mut all = [TernaryGemmArgs::SPEC; N];
+    let (mut at, mut group) = (0, 0);
+    while group < groups.len() {
+        let mut block = 0;
+        while block < groups[group].len() {
+            let mut entry = 0;
+            while entry < groups[group][block].len() {
+                all[at] = groups[group][block][entry];
+                at += 1;
+                entry += 1;
+            }
+            block += 1;
+        }
+        group += 1;
+    }
+    all
 }
 
 /// Writes the C header `cuda/contract.cuh` for `kernels`.
@@ -441,21 +363,28 @@ pub fn write_header(kernels: &[KernelSpec], out: &mut impl fmt::Write) -> fmt::R
          #endif\n\
          \n\
          using i8 = signed char;\n\
+         using u8 = unsigned char;\n\
+         using u16 = unsigned short;\n\
          using i32 = int;\n\
          using u32 = unsigned int;\n\
          using f32 = float;\n\
-         static_assert(sizeof(i8) == 1 && sizeof(i32) == 4 && sizeof(u32) == 4, \"numbers\");\n\
-         static_assert(sizeof(f32) == 4, \"numbers\");\n\
+         using f64 = double;\n\
+         static_assert(sizeof(i8) == 1 && sizeof(u8) == 1 && sizeof(u16) == 2, \"numbers\");\n\
+         static_assert(sizeof(i32) == 4 && sizeof(u32) == 4, \"numbers\");\n\
+         static_assert(sizeof(f32) == 4 && sizeof(f64) == 8, \"numbers\");\n\
          static_assert(sizeof(void *) == 8, \"pointers\");\n\
          \n",
     )?;
     writeln!(out, "constexpr u32 CONTRACT_VERSION = {CONTRACT_VERSION};")?;
-    for (index, kernel) in kernels.iter().enumerate() {
+    let mut last = None;
+    for kernel in kernels {
         let KernelSpec { entry, block, threads, size, alignment, .. } = kernel;
-        if kernels[..index].iter().any(|earlier| earlier.block == *block) {
+        // Entries of one block stand side by side; the first of them declares it.
+        if last == Some(block) {
             writeln!(out, "extern \"C\" __global__ void {entry}({block} args);")?;
             continue;
         }
+        last = Some(block);
         out.write_char('\n')?;
         write_doc(kernel.doc, "", out)?;
         writeln!(out, "struct {block} {{")?;

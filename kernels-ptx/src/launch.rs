@@ -1,5 +1,11 @@
 //! From shapes to grids and buffer lengths: plain arithmetic, tested without a device.
 
+mod decode;
+mod floats;
+
+pub use decode::{DecodeAttendShape, DecodeFinish, DecodeLinearShape, DeviceShape};
+pub use floats::{AttendRowsShape, Device, FloatLinearShape, Launch, WeightType, rope_store_grid};
+
 use crate::contract::{LinearArgs, QuantizeArgs, TernaryGemmArgs};
 use crate::ptx::Target;
 

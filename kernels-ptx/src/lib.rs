@@ -8,8 +8,9 @@ extern crate std;
 pub mod contract;
 pub mod launch;
 pub mod ptx;
+pub mod released;
 
-use contract::{ArgumentBlock, KernelSpec, LinearArgs, QuantizeArgs, TernaryGemmArgs};
+use contract::KernelSpec;
 use ptx::{ComputeCapability, Target, Version};
 
 /// The newest instruction set that a PTX of this crate is written in: what CUDA 12.0 brought.
@@ -28,13 +29,16 @@ pub struct Kernel {
     pub ptx: &'static str,
 }
 
-macro_rules! kernels {
-    ($($entry:literal($block:ident): $($target:ident $file:literal),+;)+) => {
-        &[$($(Kernel {
-            spec: $block::SPEC.named($entry),
-            target: Target::$target,
-            ptx: include_str!(concat!("../ptx/", $entry, ".", $file, ".ptx")),
-        }),+),+]
+/// The committed PTX of the entries of a block, for each of its targets.
+macro_rules! compiled {
+    ($($block:ident: $($entry:literal for $($target:ident $name:literal),+;)+)+) => {
+        &[$($($(
+            Kernel {
+                spec: contract::spec_of::<contract::$block>($entry),
+                target: Target::$target,
+                ptx: include_str!(concat!("../ptx/", $entry, ".", $name, ".ptx")),
+            },
+        )+)+)+]
     };
 }
 
@@ -42,14 +46,61 @@ macro_rules! kernels {
 #[must_use]
 pub const fn kernels() -> &'static [Kernel] {
     const {
-        kernels! {
-            "ternary_gemm"(TernaryGemmArgs): SM_80 "sm_80";
-            "quantize"(QuantizeArgs): SM_80 "sm_80", SM_90 "sm_90";
-            "linear_8"(LinearArgs): SM_80 "sm_80", SM_90A "sm_90a";
-            "linear_16"(LinearArgs): SM_80 "sm_80", SM_90A "sm_90a";
-            "linear_32"(LinearArgs): SM_80 "sm_80", SM_90A "sm_90a";
-            "linear_64"(LinearArgs): SM_80 "sm_80", SM_90A "sm_90a";
-            "linear_128"(LinearArgs): SM_80 "sm_80", SM_90A "sm_90a";
+        compiled! {
+            TernaryGemmArgs:
+                "ternary_gemm" for SM_80 "sm_80";
+            QuantizeArgs:
+                "quantize" for SM_80 "sm_80", SM_90 "sm_90";
+            LinearArgs:
+                "linear_8" for SM_80 "sm_80", SM_90A "sm_90a";
+                "linear_16" for SM_80 "sm_80", SM_90A "sm_90a";
+                "linear_32" for SM_80 "sm_80", SM_90A "sm_90a";
+                "linear_64" for SM_80 "sm_80", SM_90A "sm_90a";
+                "linear_128" for SM_80 "sm_80", SM_90A "sm_90a";
+            ReadMemoryArgs:
+                "read_memory" for SM_80 "sm_80";
+            EmbedArgs:
+                "embed" for SM_80 "sm_80", SM_90 "sm_90";
+            NormalizeArgs:
+                "normalize" for SM_80 "sm_80", SM_90 "sm_90";
+            TileWeightsArgs:
+                "tile_weights" for SM_80 "sm_80";
+            FloatLinearArgs:
+                "float_linear_f16" for SM_80 "sm_80", SM_90 "sm_90";
+                "float_linear_bf16" for SM_80 "sm_80", SM_90 "sm_90";
+                "float_linear_f32" for SM_80 "sm_80", SM_90 "sm_90";
+                "float_linear_i8" for SM_80 "sm_80", SM_90 "sm_90";
+                "float_linear_narrow_f16" for SM_80 "sm_80", SM_90 "sm_90";
+                "float_linear_narrow_bf16" for SM_80 "sm_80", SM_90 "sm_90";
+                "float_linear_narrow_f32" for SM_80 "sm_80", SM_90 "sm_90";
+                "float_linear_narrow_i8" for SM_80 "sm_80", SM_90 "sm_90";
+                "float_linear_wide_f16" for SM_80 "sm_80", SM_90 "sm_90";
+                "float_linear_wide_bf16" for SM_80 "sm_80", SM_90 "sm_90";
+                "float_linear_wide_i8" for SM_80 "sm_80", SM_90 "sm_90";
+            RopeStoreArgs:
+                "rope_store" for SM_80 "sm_80", SM_90 "sm_90";
+            AttendRowsExactArgs:
+                "attend_rows_exact_f16" for SM_80 "sm_80";
+                "attend_rows_exact_f32" for SM_80 "sm_80";
+            AttendRowsArgs:
+                "attend_rows_f16_64" for SM_80 "sm_80";
+                "attend_rows_f16_96" for SM_80 "sm_80";
+                "attend_rows_f16_100" for SM_80 "sm_80";
+                "attend_rows_f16_128" for SM_80 "sm_80";
+                "attend_rows_f16_256" for SM_80 "sm_80";
+            ChooseArgs:
+                "choose" for SM_80 "sm_80", SM_90 "sm_90";
+            DecodeLinearArgs:
+                "decode_qkv_4" for SM_90 "sm_90";
+                "decode_out_4" for SM_90 "sm_90";
+                "decode_out_9" for SM_90 "sm_90";
+                "decode_out_14" for SM_90 "sm_90";
+                "decode_gate_up_4" for SM_90 "sm_90";
+            DecodeAttendArgs:
+                "decode_attend_f16_128_c4" for SM_90 "sm_90";
+                "decode_attend_f16_128_c8" for SM_90 "sm_90";
+                "decode_attend_f16_256_c8" for SM_90 "sm_90";
+                "decode_attend_f32_256_c8" for SM_90 "sm_90";
         }
     }
 }

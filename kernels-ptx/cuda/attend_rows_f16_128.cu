@@ -1,0 +1,6 @@
+#include "attend_rows.cuh"
+
+// Grid: (tiles, heads).
+extern "C" __global__ void __launch_bounds__(Args::THREADS) attend_rows_f16_128(Args args) {
+    attend_rows<128>(args);
+}

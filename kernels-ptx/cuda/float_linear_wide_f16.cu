@@ -1,0 +1,6 @@
+#include "float_linear_many.cuh"
+
+// Grid: FloatLinearShape::grid.
+extern "C" __global__ void __launch_bounds__(Args::THREADS) float_linear_wide_f16(Args args) {
+    float_linear_many<Wide<F16>>(args);
+}
