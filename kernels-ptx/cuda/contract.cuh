@@ -127,7 +127,7 @@ static_assert(offsetof(QuantizeArgs, col_tiles) == 72, "col_tiles");
 static_assert(offsetof(QuantizeArgs, eps) == 76, "eps");
 extern "C" __global__ void quantize(QuantizeArgs args);
 
-// A ternary linear over the rows of a step and what follows it, exact but for the last roundings.
+// A ternary linear over the rows of a step and what follows it, exact but for last roundings.
 //
 // `value = (Σ_c values[row, c] · trit(feature, c) · row_unit) · unit + bias`; `finish` says
 // what becomes of it. Reference: `Linear::run` of the host's CPU, to the bit. Grid:

@@ -80,7 +80,7 @@ kernels! {
         ABSENT = 4294967295,
     }
 
-    /// A ternary linear over the rows of a step and what follows it, exact but for the last roundings.
+    /// A ternary linear over the rows of a step and what follows it, exact but for last roundings.
     ///
     /// `value = (Σ_c values[row, c] · trit(feature, c) · row_unit) · unit + bias`; `finish` says
     /// what becomes of it. Reference: `Linear::run` of the host's CPU, to the bit. Grid:
