@@ -9,7 +9,7 @@
 use core::{hint::black_box, time::Duration};
 use std::time::Instant;
 
-use tercet_core::{Layout, PackedTernary, Quarters, Rows128, Simd, repack};
+use tercet_core::{Layout, Mma16x128, PackedTernary, Quarters, Rows128, Simd, repack};
 
 /// A matrix of BitNet b1.58 3B, `down_proj`: 6.9 MB of codes.
 const ROWS: usize = 3200;
@@ -48,6 +48,12 @@ fn main() {
     report("any", "repack HF", stored_bytes, "GB/s", || {
         repack::<Quarters, Rows128>(stored, &mut repacked).expect("valid codes");
         black_box(&repacked);
+    });
+    let mut tiles = vec![0; Mma16x128::bytes(ROWS, COLS).expect("a shape that fits")];
+    let mut next = matrices.iter().cycle();
+    report("any", "to mma16x128", bytes, "GB/s", || {
+        Mma16x128::place_rows(*next.next().expect("it goes on for ever"), 0, &mut tiles);
+        black_box(&tiles);
     });
     println!();
     for simd in Simd::available() {

@@ -94,7 +94,8 @@ __device__ __forceinline__ void bulk_copy(u32 to, const void *from, u32 bytes, u
         "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(barrier)
         : "memory");
 }
-#else
+#endif
+
 // 16 bytes from global to shared memory.
 __device__ __forceinline__ void copy16(u32 to, const void *from) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to),
@@ -106,7 +107,6 @@ __device__ __forceinline__ void copy16(u32 to, const void *from) {
 __device__ __forceinline__ void barrier_arrive_after_copies(u32 barrier) {
     asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(barrier) : "memory");
 }
-#endif
 
 __device__ __forceinline__ u32 load_acquire(const u32 *flag) {
     u32 value;

@@ -73,7 +73,7 @@ extern "C" __global__ void ternary_gemm(TernaryGemmArgs args);
 //
 // Reference: `Activations::prepare` of the host's CPU, to the bit. Grid: a block a row.
 struct QuantizeArgs {
-    static constexpr u32 THREADS = 256;
+    static constexpr u32 THREADS = 512;
     // Widest row.
     static constexpr u32 COLS_MAX = 131072;
     // The position that no row has.
@@ -127,11 +127,13 @@ static_assert(offsetof(QuantizeArgs, col_tiles) == 72, "col_tiles");
 static_assert(offsetof(QuantizeArgs, eps) == 76, "eps");
 extern "C" __global__ void quantize(QuantizeArgs args);
 
-// A ternary linear over the rows of a step and what follows it, exact up to its last roundings.
+// A ternary linear over the rows of a step and what follows it, exact but for last roundings.
 //
 // `value = (Σ_c values[row, c] · trit(feature, c) · row_unit) · unit + bias`; `finish` says
 // what becomes of it. Reference: `Linear::run` of the host's CPU, to the bit. Grid:
 // `launch::LinearShape::blocks`; shared memory: `launch::linear_shared_bytes`.
+// The number in the name is the rows of the step that a block multiplies together:
+// `launch::LinearShape::entry` chooses.
 struct LinearArgs {
     static constexpr u32 THREADS = 384;
     // Words of `workspace` that blocks signal each other with: two a block.
@@ -151,9 +153,14 @@ struct LinearArgs {
     static constexpr u32 RELU2 = 1;
     // `max(x, 0)`.
     static constexpr u32 RELU = 2;
-    // Dynamic shared memory of the PTX for capability 8.0.
+    // Largest tile of which two blocks fit a multiprocessor of capability 9.0 together, so
+    // that one fetches its codes while the one ahead of it ends.
+    static constexpr u32 FEW = 16;
+    // Dynamic shared memory for capability 8.0.
     static constexpr u32 SHARED_SM_80 = 101376;
-    // Dynamic shared memory of the PTX for capability 9.0.
+    // Dynamic shared memory for capability 9.0, of tiles up to `FEW`.
+    static constexpr u32 SHARED_FEW_SM_90 = 115712;
+    // Dynamic shared memory for capability 9.0, of larger tiles.
     static constexpr u32 SHARED_SM_90 = 232448;
 
     // `(row_tiles, col_tiles, 128)` words, layout `mma16x128`, 16-byte aligned.
@@ -170,7 +177,7 @@ struct LinearArgs {
     const i32 *value_sums;
     // `(rows, out_stride)`: of each row `out_offset..out_offset + features` is written.
     f32 *out;
-    // `launch::LinearShape::workspace_words`, 16-byte aligned. The first `FLAGS` words are 0
+    // `launch::linear_workspace_words`, 16-byte aligned. The first `FLAGS` words are 0
     // before a launch and after it. Launches that may overlap do not share it.
     u32 *workspace;
     // Features of the output: at most `16 · row_tiles`, and half of that for `GATED`.
@@ -191,7 +198,8 @@ struct LinearArgs {
     u32 finish;
     // `SILU`, `RELU2` or `RELU`; read by `ACTIVATE` and `GATED`.
     u32 activation;
-    // Rows of the step that a block multiplies together: `launch::LinearShape::tile`.
+    // `launch::LinearShape::tile`: the number in the kernel's name, which another
+    // kernel refuses by doing nothing.
     u32 tile;
 };
 static_assert(sizeof(LinearArgs) == 104, "LinearArgs");
@@ -214,7 +222,11 @@ static_assert(offsetof(LinearArgs, out_offset) == 88, "out_offset");
 static_assert(offsetof(LinearArgs, finish) == 92, "finish");
 static_assert(offsetof(LinearArgs, activation) == 96, "activation");
 static_assert(offsetof(LinearArgs, tile) == 100, "tile");
-extern "C" __global__ void linear(LinearArgs args);
+extern "C" __global__ void linear_8(LinearArgs args);
+extern "C" __global__ void linear_16(LinearArgs args);
+extern "C" __global__ void linear_32(LinearArgs args);
+extern "C" __global__ void linear_64(LinearArgs args);
+extern "C" __global__ void linear_128(LinearArgs args);
 
 // `hidden[r, :] = table[tokens[r], :]`, plus `learned[positions[r] + learned_offset, :]` where
 // there is such a table. Equal to the CPU to the bit.

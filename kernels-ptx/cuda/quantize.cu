@@ -87,64 +87,90 @@ __device__ f32 finish_tree(Shared &shared, u32 stretches) {
     return warp_tree(lane < groups ? shared.groups[lane] : 0.0f);
 }
 
-// One row of at most COUNT · WARPS stretches, which stay in registers; of any number for COUNT 0,
-// which reads them again.
+// One row of at most COUNT · WARPS stretches, which stay in registers, with the weights of the
+// norm; of any number for COUNT 0, which reads them again.
 template <u32 COUNT>
 struct Row {
     const Args &args;
     const f32 *x;
     u32 lane;
     u32 warp;
-    u32 stretches;
     float4 held[COUNT == 0 ? 1 : COUNT];
+    float4 weights[COUNT == 0 ? 1 : COUNT];
 
     __device__ __forceinline__ u32 col(u32 stretch) const {
         return stretch * STRETCH + lane * 4;
     }
 
     __device__ __forceinline__ float4 load(const f32 *from, u32 stretch) const {
-        if (stretch < stretches && col(stretch) < args.cols) {
+        if (col(stretch) < args.cols) {
             return *reinterpret_cast<const float4 *>(from + col(stretch));
         }
         return make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     }
 
-    // Calls `use(stretch, what get(stretch) returns)` for the stretches of this warp, and keeps
-    // what it returns for the next call.
+    __device__ __forceinline__ void load_all(float4 *to, const f32 *from) const {
+        if constexpr (COUNT > 0) {
+#pragma unroll
+            for (u32 i = 0; i < COUNT; ++i) {
+                to[i] = load(from, warp + i * WARPS);
+            }
+        }
+    }
+
+    // Calls `use(stretch, numbers, weights)` for the stretches of this warp; what it returns are
+    // the numbers of the next call, where they are held.
     template <typename Use>
     __device__ __forceinline__ void each(Use use) {
         if constexpr (COUNT == 0) {
-            for (u32 stretch = warp; stretch < stretches; stretch += WARPS) {
-                use(stretch, load(x, stretch));
+            for (u32 stretch = warp; stretch < args.col_tiles; stretch += WARPS) {
+                const float4 zero = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+                use(stretch, load(x, stretch),
+                    args.weight != nullptr ? load(args.weight, stretch) : zero);
             }
         } else {
 #pragma unroll
             for (u32 i = 0; i < COUNT; ++i) {
-                const u32 stretch = warp + i * WARPS;
-                held[i] = use(stretch, held[i]);
+                held[i] = use(warp + i * WARPS, held[i], weights[i]);
             }
         }
     }
 };
+
+__device__ void clear_row(const Args &args, u32 row) {
+    i8 *line = args.values + static_cast<size_t>(row / 8) * 1024 + row % 8 * 128;
+    for (u32 i = threadIdx.x; i < args.col_tiles * 32; i += Args::THREADS) {
+        const size_t tile = static_cast<size_t>(i / 32) * args.row_blocks * 1024;
+        reinterpret_cast<u32 *>(line + tile)[i % 32] = 0;
+    }
+    if (threadIdx.x == 0) {
+        args.row_units[row] = 0.0f;
+        args.value_sums[row] = 0;
+    }
+}
 
 template <u32 COUNT>
 __device__ void quantize_row(const Args &args, Shared &shared, u32 row) {
     const u32 lane = threadIdx.x % 32;
     const u32 warp = threadIdx.x / 32;
     const f32 *x = args.x + static_cast<size_t>(row) * args.stride;
-    Row<COUNT> work{args, x, lane, warp, args.col_tiles, {}};
+    Row<COUNT> work{args, x, lane, warp, {}, {}};
     const bool has_norm = args.weight != nullptr;
     const bool is_layer_norm = args.bias != nullptr;
+    const u32 stretches = args.col_tiles;
     const f32 count = static_cast<f32>(args.cols);
 
-    if constexpr (COUNT > 0) {
-#pragma unroll
-        for (u32 i = 0; i < COUNT; ++i) {
-            work.held[i] = work.load(x, warp + i * WARPS);
-        }
+    // The weights depend on no kernel before this one.
+    if (has_norm) {
+        work.load_all(work.weights, args.weight);
     }
+    async::wait_for_producers();
+    if (args.positions != nullptr && args.positions[row] == Args::ABSENT) {
+        return clear_row(args, row);
+    }
+    work.load_all(work.held, x);
     auto keep = [&](u32 stretch, f32 sum) {
-        if (lane == 0 && stretch < work.stretches) {
+        if (lane == 0 && stretch < stretches) {
             shared.stretches[stretch] = sum;
         }
     };
@@ -152,11 +178,10 @@ __device__ void quantize_row(const Args &args, Shared &shared, u32 row) {
     // What is quantised comes from `prepared`: of a row that is not held, each time anew.
     f32 mean = 0.0f;
     f32 inverse = 1.0f;
-    auto prepared = [&](u32 stretch, float4 v) {
+    auto prepared = [&](u32 stretch, float4 v, float4 weight) {
         if (!has_norm) {
             return v;
         }
-        const float4 weight = work.load(args.weight, stretch);
         if (!is_layer_norm) {
             return times(v, weight);
         }
@@ -167,21 +192,20 @@ __device__ void quantize_row(const Args &args, Shared &shared, u32 row) {
         const float4 bias = work.load(args.bias, stretch);
         v = make_float4(__fadd_rn(v.x, bias.x), __fadd_rn(v.y, bias.y), __fadd_rn(v.z, bias.z),
                         __fadd_rn(v.w, bias.w));
-        const bool inside = stretch < work.stretches && work.col(stretch) < args.cols;
-        return inside ? v : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        return work.col(stretch) < args.cols ? v : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     };
 
     if (is_layer_norm) {
-        work.each([&](u32 stretch, float4 v) {
+        work.each([&](u32 stretch, float4 v, float4 weight) {
             keep(stretch, warp_tree(sum4(v.x, v.y, v.z, v.w)));
             return v;
         });
-        mean = __fdiv_rn(finish_tree(shared, work.stretches), count);
+        mean = __fdiv_rn(finish_tree(shared, stretches), count);
         __syncthreads();
     }
     u32 least = INFINITY_BITS;
     if (has_norm) {
-        work.each([&](u32 stretch, float4 v) {
+        work.each([&](u32 stretch, float4 v, float4 weight) {
             float4 centred = is_layer_norm ? minus(v, mean) : v;
             if (work.col(stretch) >= args.cols) {
                 centred = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
@@ -190,16 +214,16 @@ __device__ void quantize_row(const Args &args, Shared &shared, u32 row) {
             if (is_layer_norm) {
                 return v;
             }
-            const float4 product = prepared(stretch, v);
+            const float4 product = prepared(stretch, v, weight);
             least = nearest(least, product);
             return product;
         });
-        const f32 mean_square = __fdiv_rn(finish_tree(shared, work.stretches), count);
+        const f32 mean_square = __fdiv_rn(finish_tree(shared, stretches), count);
         inverse = __fdiv_rn(1.0f, __fsqrt_rn(__fadd_rn(mean_square, args.eps)));
     }
     if (!has_norm || is_layer_norm) {
-        work.each([&](u32 stretch, float4 v) {
-            const float4 ready = prepared(stretch, v);
+        work.each([&](u32 stretch, float4 v, float4 weight) {
+            const float4 ready = prepared(stretch, v, weight);
             least = nearest(least, ready);
             return ready;
         });
@@ -232,9 +256,9 @@ __device__ void quantize_row(const Args &args, Shared &shared, u32 row) {
     i32 sum = 0;
     i8 *line = args.values + static_cast<size_t>(row / 8) * 1024 + row % 8 * 128
         + ((lane / 4) ^ (row % 8)) * 16 + lane % 4 * 4;
-    work.each([&](u32 stretch, float4 v) {
-        if (stretch < work.stretches) {
-            const float4 ready = COUNT == 0 ? prepared(stretch, v) : v;
+    work.each([&](u32 stretch, float4 v, float4 weight) {
+        if (stretch < stretches) {
+            const float4 ready = COUNT == 0 ? prepared(stretch, v, weight) : v;
             const i32 a = quantize_one(ready.x, factor);
             const i32 b = quantize_one(ready.y, factor);
             const i32 c = quantize_one(ready.z, factor);
@@ -264,18 +288,6 @@ __device__ void quantize_row(const Args &args, Shared &shared, u32 row) {
     }
 }
 
-__device__ void clear_row(const Args &args, u32 row) {
-    i8 *line = args.values + static_cast<size_t>(row / 8) * 1024 + row % 8 * 128;
-    for (u32 i = threadIdx.x; i < args.col_tiles * 32; i += Args::THREADS) {
-        const size_t tile = static_cast<size_t>(i / 32) * args.row_blocks * 1024;
-        reinterpret_cast<u32 *>(line + tile)[i % 32] = 0;
-    }
-    if (threadIdx.x == 0) {
-        args.row_units[row] = 0.0f;
-        args.value_sums[row] = 0;
-    }
-}
-
 }  // namespace
 
 // Grid: a block for each row.
@@ -283,18 +295,13 @@ extern "C" __global__ void __launch_bounds__(Args::THREADS) quantize(Args args) 
     __shared__ Shared shared;
     const u32 row = blockIdx.x;
     async::launch_dependents();
-    async::wait_for_producers();
     if (row >= args.rows) {
         return;
     }
-    if (args.positions != nullptr && args.positions[row] == Args::ABSENT) {
-        clear_row(args, row);
-    } else if (args.col_tiles <= 4 * WARPS) {
-        quantize_row<4>(args, shared, row);
-    } else if (args.col_tiles <= 9 * WARPS) {
-        quantize_row<9>(args, shared, row);
-    } else if (args.col_tiles <= 14 * WARPS) {
-        quantize_row<14>(args, shared, row);
+    if (args.col_tiles <= 2 * WARPS) {
+        quantize_row<2>(args, shared, row);
+    } else if (args.col_tiles <= 5 * WARPS) {
+        quantize_row<5>(args, shared, row);
     } else {
         quantize_row<0>(args, shared, row);
     }

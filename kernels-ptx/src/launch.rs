@@ -131,11 +131,49 @@ pub const fn row_blocks(rows: u32) -> u32 {
     rows.div_ceil(8)
 }
 
-/// Dynamic shared memory of `linear`, compiled for `target`, in bytes. More than 48 KiB has to be
-/// asked for (`CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES`).
+/// The kernels of a linear: their tiles, which are the rows of the step that a block multiplies
+/// together, and their names.
+pub const LINEAR_TILES: [(u32, &str); 5] =
+    [(8, "linear_8"), (16, "linear_16"), (32, "linear_32"), (64, "linear_64"), (128, "linear_128")];
+
+/// Dynamic shared memory of the linear for `tile`, compiled for `target`, in bytes. More than
+/// 48 KiB has to be asked for (`CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES`).
 #[must_use]
-pub const fn linear_shared_bytes(target: Target) -> u32 {
-    if target.exact { LinearArgs::SHARED_SM_90 } else { LinearArgs::SHARED_SM_80 }
+pub const fn linear_shared_bytes(tile: u32, target: Target) -> u32 {
+    match (tile <= LinearArgs::FEW, target.exact) {
+        (true, true) => LinearArgs::SHARED_FEW_SM_90,
+        (false, true) => LinearArgs::SHARED_SM_90,
+        (_, false) => LinearArgs::SHARED_SM_80,
+    }
+}
+
+/// Words of workspace for linears over at most `rows` rows, on a GPU of so many multiprocessors.
+/// The first [`LinearArgs::FLAGS`] have to be 0 before the first launch.
+#[must_use]
+pub const fn linear_workspace_words(rows: u32, multiprocessors: u32) -> u64 {
+    let largest = match rows {
+        ..=8 => 8,
+        9..=16 => 16,
+        17..=32 => 32,
+        33..=64 => 64,
+        _ => 128,
+    };
+    let slot = tile_row_tiles(largest) as u64 * 16 * largest as u64;
+    LinearArgs::FLAGS as u64 + blocks_most(multiprocessors) as u64 * slot
+}
+
+/// Row tiles of codes that a thread block multiplies together with `tile` rows.
+const fn tile_row_tiles(tile: u32) -> u32 {
+    if tile < 128 { 8 } else { 16 }
+}
+
+/// A block a multiprocessor, as far as there are flags.
+const fn blocks_most(multiprocessors: u32) -> u32 {
+    if multiprocessors < LinearShape::BLOCKS_MAX {
+        multiprocessors
+    } else {
+        LinearShape::BLOCKS_MAX
+    }
 }
 
 /// Columns of a tile of codes and of values.
@@ -171,51 +209,58 @@ impl LinearShape {
         shape
     }
 
-    /// [`LinearArgs::tile`]: rows of the step that a thread block multiplies together.
+    /// [`LinearArgs::tile`] on a GPU of so many multiprocessors: rows of the step that a thread
+    /// block multiplies together.
+    ///
+    /// Large tiles read less, but there have to be enough of them to go round. The shares were
+    /// found by trying all tiles with the shapes of BitNet 3B on an H200, 2 to 2048 rows.
+    ///
+    /// # Panics
+    ///
+    /// When there is no multiprocessor.
     #[must_use]
-    pub const fn tile(self) -> u32 {
+    pub const fn tile(self, multiprocessors: u32) -> u32 {
+        assert!(multiprocessors > 0, "a GPU has multiprocessors");
         match self.rows {
             ..=8 => 8,
             9..=16 => 16,
             17..=32 => 32,
-            33..=64 => 64,
-            _ => 128,
+            _ if self.rows > 64 && self.tiles(128) * 2 >= multiprocessors as u64 => 128,
+            _ if self.tiles(64) * 8 >= multiprocessors as u64 * 3 => 64,
+            _ => 32,
         }
     }
 
-    /// Row tiles of codes that a thread block multiplies together.
-    const fn tile_row_tiles(self) -> u32 {
-        if self.tile() < 128 { 8 } else { 16 }
-    }
-
-    /// Pieces of work that are dealt out to the thread blocks.
+    /// The kernel to launch on such a GPU.
+    ///
+    /// # Panics
+    ///
+    /// When there is no multiprocessor.
     #[must_use]
-    pub const fn units(self) -> u32 {
-        self.row_tiles.div_ceil(self.tile_row_tiles())
-            * self.rows.div_ceil(self.tile())
-            * self.col_tiles
+    pub const fn entry(self, multiprocessors: u32) -> &'static str {
+        let mut at = 0;
+        while LINEAR_TILES[at].0 != self.tile(multiprocessors) {
+            at += 1;
+        }
+        LINEAR_TILES[at].1
     }
 
-    /// Thread blocks along x for a GPU of so many multiprocessors. Any smaller number works too,
-    /// and no number changes a bit of the result.
+    /// Tiles of the output, `tile` rows each.
+    const fn tiles(self, tile: u32) -> u64 {
+        self.row_tiles.div_ceil(tile_row_tiles(tile)) as u64 * self.rows.div_ceil(tile) as u64
+    }
+
+    /// Thread blocks along x for such a GPU. Any smaller number works too, and no number changes a
+    /// bit of the result.
     ///
     /// # Panics
     ///
     /// When there is no multiprocessor.
     #[must_use]
     pub const fn blocks(self, multiprocessors: u32) -> u32 {
-        assert!(multiprocessors > 0, "a GPU has multiprocessors");
-        let most =
-            if multiprocessors < Self::BLOCKS_MAX { multiprocessors } else { Self::BLOCKS_MAX };
-        if self.units() < most { self.units() } else { most }
-    }
-
-    /// Words of workspace for such a GPU. The first [`LinearArgs::FLAGS`] have to be 0 before the
-    /// first launch.
-    #[must_use]
-    pub const fn workspace_words(self, multiprocessors: u32) -> u64 {
-        let slot = self.tile_row_tiles() as u64 * 16 * self.tile() as u64;
-        LinearArgs::FLAGS as u64 + self.blocks(multiprocessors) as u64 * slot
+        let units = self.tiles(self.tile(multiprocessors)) * self.col_tiles as u64;
+        let most = blocks_most(multiprocessors);
+        if units < most as u64 { units as u32 } else { most }
     }
 
     /// [`LinearArgs::row_tiles`].
@@ -299,41 +344,55 @@ mod tests {
     }
 
     #[test]
-    fn tiles_grow_with_the_rows() {
-        for (rows, tile) in [
-            (1, 8),
-            (8, 8),
-            (9, 16),
-            (16, 16),
-            (17, 32),
-            (33, 64),
-            (64, 64),
-            (65, 128),
-            (2048, 128),
+    fn tiles_grow_with_the_rows_while_they_go_round() {
+        // qkv, attention out, gate and up, down of BitNet 3B.
+        let shapes = [(600, 3200), (200, 3200), (1080, 3200), (200, 8640)];
+        for (rows, tiles) in [
+            (1, [8, 8, 8, 8]),
+            (9, [16, 16, 16, 16]),
+            (32, [32, 32, 32, 32]),
+            (64, [64, 32, 64, 32]),
+            (128, [64, 64, 128, 64]),
+            (256, [128, 64, 128, 64]),
+            (2048, [128, 128, 128, 128]),
         ] {
-            assert_eq!(LinearShape::new(200, 3200, rows).tile(), tile, "{rows}");
+            let got = shapes.map(|(tiles, cols)| LinearShape::new(tiles, cols, rows).tile(132));
+            assert_eq!(got, tiles, "{rows} rows");
         }
     }
 
     #[test]
-    fn units_are_dealt_to_every_multiprocessor() {
-        // 600 row tiles of codes are 75 tiles of 128 features, each with 25 tiles of columns.
-        let few = LinearShape::new(600, 3200, 8);
-        assert_eq!((few.units(), few.blocks(132)), (75 * 25, 132));
-        // 2048 rows are 16 tiles of 128, 600 row tiles are 37.5 tiles of 256 features.
-        let many = LinearShape::new(600, 3200, 2048);
-        assert_eq!((many.units(), many.blocks(132)), (38 * 16 * 25, 132));
+    fn every_tile_has_a_kernel() {
+        for (tile, entry) in LINEAR_TILES {
+            let shape = LinearShape::new(6000, 3200, tile);
+            assert_eq!((shape.tile(132), shape.entry(132)), (tile, entry));
+        }
+    }
+
+    #[test]
+    fn work_is_dealt_to_every_multiprocessor() {
+        for rows in [1, 8, 64, 128, 2048] {
+            assert_eq!(LinearShape::new(600, 3200, rows).blocks(132), 132, "{rows}");
+        }
+        // A tile of 16 rows by 128 columns cannot be shared.
         let least = LinearShape::new(1, 4, 1);
-        assert_eq!((least.units(), least.blocks(132), least.blocks(1)), (1, 1, 1));
+        assert_eq!((least.blocks(132), least.blocks(1)), (1, 1));
+        let many = LinearShape::new(1 << 12, 3200, 2048);
         assert_eq!(many.blocks(u32::MAX), LinearShape::BLOCKS_MAX);
     }
 
     #[test]
     fn workspace_holds_flags_and_a_tile_for_each_block() {
-        let words = |rows| LinearShape::new(600, 3200, rows).workspace_words(132);
+        let words = |rows| linear_workspace_words(rows, 132);
         assert_eq!(words(8), 2048 + 132 * 128 * 8);
         assert_eq!(words(64), 2048 + 132 * 128 * 64);
         assert_eq!(words(2048), 2048 + 132 * 256 * 128);
+        // Enough for every tile that fewer rows may have.
+        for rows in 1..300 {
+            let tile = LinearShape::new(600, 3200, rows).tile(132);
+            let slot = u64::from(tile_row_tiles(tile) * 16 * tile);
+            assert!(words(rows) >= 2048 + 132 * slot && words(rows) <= words(rows + 1), "{rows}");
+        }
     }
 
     #[test]

@@ -52,7 +52,11 @@ pub const fn kernels() -> &'static [Kernel] {
             QuantizeArgs:
                 "quantize" for SM_80 "sm_80", SM_90 "sm_90";
             LinearArgs:
-                "linear" for SM_80 "sm_80", SM_90A "sm_90a";
+                "linear_8" for SM_80 "sm_80", SM_90A "sm_90a";
+                "linear_16" for SM_80 "sm_80", SM_90A "sm_90a";
+                "linear_32" for SM_80 "sm_80", SM_90A "sm_90a";
+                "linear_64" for SM_80 "sm_80", SM_90A "sm_90a";
+                "linear_128" for SM_80 "sm_80", SM_90A "sm_90a";
             ReadMemoryArgs:
                 "read_memory" for SM_80 "sm_80";
             EmbedArgs:
@@ -134,11 +138,11 @@ mod tests {
             kernel_for(entry, ComputeCapability { major, minor }).map(|kernel| kernel.target)
         };
         for (major, minor) in [(8, 0), (8, 9)] {
-            assert_eq!(best("linear", major, minor), Some(Target::SM_80));
+            assert_eq!(best("linear_8", major, minor), Some(Target::SM_80));
             assert_eq!(best("quantize", major, minor), Some(Target::SM_80));
         }
-        assert_eq!(best("linear", 9, 0), Some(Target::SM_90A));
-        assert_eq!(best("linear", 10, 0), Some(Target::SM_80));
+        assert_eq!(best("linear_8", 9, 0), Some(Target::SM_90A));
+        assert_eq!(best("linear_8", 10, 0), Some(Target::SM_80));
         assert_eq!(best("quantize", 9, 0), Some(Target::SM_90));
         assert_eq!(best("quantize", 12, 0), Some(Target::SM_90));
     }

@@ -18,8 +18,8 @@ use tercet_host::text::Renderer;
 
 use crate::args::{DeviceArgs, Head, Kv, ModelArg, SamplingArgs};
 use crate::builtin;
-use crate::device::{self, Chosen};
 use crate::clean::OneLine;
+use crate::device::{self, Chosen};
 use crate::failure::{Failure, note};
 
 /// Longest context that is taken unasked: the cache of a model trained for 32,768 positions would

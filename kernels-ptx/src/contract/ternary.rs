@@ -42,7 +42,7 @@ kernels! {
     /// Rows of reals, normalised or as they are, become rows of INT8 values with a unit.
     ///
     /// Reference: `Activations::prepare` of the host's CPU, to the bit. Grid: a block a row.
-    fn quantize[256](QuantizeArgs {
+    fn quantize[512](QuantizeArgs {
         /// `(rows, stride)`, of each row the first `cols`; 16-byte aligned.
         x: DevicePtr<f32>,
         /// `(cols)`: weight of the norm, 16-byte aligned; null: no norm.
@@ -80,12 +80,14 @@ kernels! {
         ABSENT = 4294967295,
     }
 
-    /// A ternary linear over the rows of a step and what follows it, exact up to its last roundings.
+    /// A ternary linear over the rows of a step and what follows it, exact but for last roundings.
     ///
     /// `value = (Σ_c values[row, c] · trit(feature, c) · row_unit) · unit + bias`; `finish` says
     /// what becomes of it. Reference: `Linear::run` of the host's CPU, to the bit. Grid:
     /// `launch::LinearShape::blocks`; shared memory: `launch::linear_shared_bytes`.
-    fn linear[384](LinearArgs {
+    /// The number in the name is the rows of the step that a block multiplies together:
+    /// `launch::LinearShape::entry` chooses.
+    fn linear_8, linear_16, linear_32, linear_64, linear_128 [384](LinearArgs {
         /// `(row_tiles, col_tiles, 128)` words, layout `mma16x128`, 16-byte aligned.
         codes: DevicePtr<u32>,
         /// `(16 · row_tiles)`: what trit 1 is worth, to multiply by.
@@ -100,7 +102,7 @@ kernels! {
         value_sums: DevicePtr<i32>,
         /// `(rows, out_stride)`: of each row `out_offset..out_offset + features` is written.
         out: DevicePtrMut<f32>,
-        /// `launch::LinearShape::workspace_words`, 16-byte aligned. The first `FLAGS` words are 0
+        /// `launch::linear_workspace_words`, 16-byte aligned. The first `FLAGS` words are 0
         /// before a launch and after it. Launches that may overlap do not share it.
         workspace: DevicePtrMut<u32>,
         /// Features of the output: at most `16 · row_tiles`, and half of that for `GATED`.
@@ -121,7 +123,8 @@ kernels! {
         finish: u32,
         /// `SILU`, `RELU2` or `RELU`; read by `ACTIVATE` and `GATED`.
         activation: u32,
-        /// Rows of the step that a block multiplies together: `launch::LinearShape::tile`.
+        /// `launch::LinearShape::tile`: the number in the kernel's name, which another
+        /// kernel refuses by doing nothing.
         tile: u32,
     }) where {
         /// Words of `workspace` that blocks signal each other with: two a block.
@@ -141,9 +144,14 @@ kernels! {
         RELU2 = 1,
         /// `max(x, 0)`.
         RELU = 2,
-        /// Dynamic shared memory of the PTX for capability 8.0.
+        /// Largest tile of which two blocks fit a multiprocessor of capability 9.0 together, so
+        /// that one fetches its codes while the one ahead of it ends.
+        FEW = 16,
+        /// Dynamic shared memory for capability 8.0.
         SHARED_SM_80 = 101376,
-        /// Dynamic shared memory of the PTX for capability 9.0.
+        /// Dynamic shared memory for capability 9.0, of tiles up to `FEW`.
+        SHARED_FEW_SM_90 = 115712,
+        /// Dynamic shared memory for capability 9.0, of larger tiles.
         SHARED_SM_90 = 232448,
     }
 }

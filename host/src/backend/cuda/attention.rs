@@ -2,15 +2,13 @@
 
 #![allow(unsafe_code, reason = "launches kernels")]
 
-use tercet_kernels_ptx::contract::{
-    AttendRowsArgs, AttendRowsExactArgs, DevicePtr, RopeStoreArgs,
-};
+use tercet_kernels_ptx::contract::{AttendRowsArgs, AttendRowsExactArgs, DevicePtr, RopeStoreArgs};
 use tercet_kernels_ptx::launch::{self, AttendRowsShape};
 
 use super::decode::Decode;
 use super::driver::{CudaError, Launch, Stream};
-use super::modules::{Loaded, Modules};
 use super::launches::{Step, as_launch, count};
+use super::modules::{Loaded, Modules};
 use super::state::State;
 use crate::backend::{DeviceError, KvType, Limits, Row};
 use crate::config::ModelConfig;
@@ -52,9 +50,8 @@ pub(super) fn entries(config: &ModelConfig) -> Vec<&'static str> {
 /// Cuts the rows of a step into tiles, two numbers each in `tiles`: first row and number of rows.
 /// Returns how many. What is left of `tiles` repeats the first: harmless, should it be looked at.
 pub(super) fn tile(rows: &[Row], tiles: &mut [u32]) -> u32 {
-    let follows = |before: &Row, row: &Row| {
-        row.slot == before.slot && row.position == before.position + 1
-    };
+    let follows =
+        |before: &Row, row: &Row| row.slot == before.slot && row.position == before.position + 1;
     let mut made = Vec::with_capacity(rows.len());
     let mut first = 0;
     for index in 1..=rows.len() {

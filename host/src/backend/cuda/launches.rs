@@ -20,7 +20,9 @@ use super::decode::{self, Decode};
 use super::driver::{Context, Launch, Stream};
 use super::modules::Loaded;
 use super::state::{NONE, State, terms_stride};
-use super::weights::{CudaWeights, DeviceFloats, DeviceLinear, DeviceNorm, DeviceTernary, Embedding};
+use super::weights::{
+    CudaWeights, DeviceFloats, DeviceLinear, DeviceNorm, DeviceTernary, Embedding,
+};
 use crate::backend::{DeviceError, Limits, TokenId};
 use crate::config::{Activation, LinearKind, Positions};
 use crate::floats::FloatType;
@@ -34,7 +36,8 @@ pub(super) struct Launches {
     embed: Loaded<EmbedArgs>,
     normalize: Loaded<NormalizeArgs>,
     quantize: Option<Loaded<QuantizeArgs>>,
-    linear: Option<Loaded<LinearArgs>>,
+    /// By entry: one for each tile.
+    linears: Vec<(&'static str, Loaded<LinearArgs>)>,
     floats: Vec<(&'static str, Loaded<FloatLinearArgs>)>,
     attention: Attention,
     decode: Decode,
@@ -77,7 +80,8 @@ pub(super) fn entries(model: &Model<'_>) -> Vec<&'static str> {
         }
     }
     if model.config.linears == LinearKind::Ternary {
-        entries.extend(["quantize", "linear"]);
+        entries.push("quantize");
+        entries.extend(launch::LINEAR_TILES.map(|(_, entry)| entry));
     }
     entries.extend(attention::entries(&model.config));
     entries.extend(decode::entries(&model.config));
@@ -100,7 +104,7 @@ impl Launches {
             embed: modules.need("embed")?,
             normalize: modules.need("normalize")?,
             quantize: modules.get("quantize")?,
-            linear: modules.get("linear")?,
+            linears: modules.several(&launch::LINEAR_TILES.map(|(_, entry)| entry))?,
             floats: modules.several(&Vec::from_iter(entries))?,
             attention: Attention::new(modules, &weights.config, limits)?,
             decode: Decode::new(context, modules)?,
@@ -197,7 +201,8 @@ impl Launches {
         let layer = &weights.layers[layer];
         let (input, output) = (state.hidden.ptr(0), state.qkv.ptr_mut(0));
         let width = weights.config.query_width() + 2 * weights.config.kv_width();
-        let call = Call { input, norm: Some(&layer.attention_norm), output, width, finish: Finish::Store };
+        let call =
+            Call { input, norm: Some(&layer.attention_norm), output, width, finish: Finish::Store };
         self.run(weights, &layer.qkv, call, state, stream)
     }
 
@@ -235,7 +240,8 @@ impl Launches {
         let layer = &weights.layers[layer];
         let (input, output) = (state.hidden.ptr(0), state.gated.ptr_mut(0));
         let norm = Some(&layer.ffn_norm);
-        let call = Call { input, norm, output, width: weights.config.ffn, finish: Finish::Activate };
+        let call =
+            Call { input, norm, output, width: weights.config.ffn, finish: Finish::Activate };
         self.run(weights, &layer.gate_up, call, state, stream)
     }
 
@@ -265,10 +271,26 @@ impl Launches {
         let asking = state.rows.ptr(state.list().asking);
         let input = state.hidden.ptr(0);
         let rows = Some((asking, self.step.asked));
-        self.normalize(weights, input, Some(&weights.final_norm), &weights.head, rows, state, stream)?;
+        self.normalize(
+            weights,
+            input,
+            Some(&weights.final_norm),
+            &weights.head,
+            rows,
+            state,
+            stream,
+        )?;
         let output = state.logits.ptr_mut(0);
         let place = Place { output, width: weights.config.vocab, offset: 0 };
-        self.float(weights, &weights.head, place, FloatLinearArgs::STORE, self.step.asked, state, stream)
+        self.float(
+            weights,
+            &weights.head,
+            place,
+            FloatLinearArgs::STORE,
+            self.step.asked,
+            state,
+            stream,
+        )
     }
 
     /// A linear of either kind, with the norm before and what follows.
@@ -297,12 +319,14 @@ impl Launches {
         if self.step.rows == 1 && self.decode.linear(matrix, &call, &weights.config, stream)? {
             return Ok(());
         }
-        let (quantize, linear) = match (&self.quantize, &self.linear) {
-            (Some(quantize), Some(linear)) => (quantize, linear),
-            _ => unreachable!("loaded for models with ternary linears"),
-        };
         let rows = self.step.rows;
         let shape = LinearShape::new(matrix.row_tiles, matrix.cols, rows);
+        let entry = shape.entry(self.multiprocessors);
+        let linear = self.linears.iter().find(|(name, _)| *name == entry);
+        let (Some(quantize), Some((_, linear))) = (&self.quantize, linear) else {
+            unreachable!("loaded for models with ternary linears")
+        };
+        let tile = shape.tile(self.multiprocessors);
         let row_blocks = launch::row_blocks(rows);
         let positions = state.rows.ptr(state.list().positions);
         let args = QuantizeArgs {
@@ -347,10 +371,10 @@ impl Launches {
                 Finish::Activate => LinearArgs::ACTIVATE,
             },
             activation: activation(weights.config.activation),
-            tile: shape.tile(),
+            tile,
         };
         let grid = Launch::grid(shape.blocks(self.multiprocessors), 1, 1)
-            .shared(launch::linear_shared_bytes(linear.target));
+            .shared(launch::linear_shared_bytes(tile, linear.target));
         // SAFETY: see the module's beginning.
         unsafe { linear.function.launch(linear.prepare(grid), stream, &args) }?;
         Ok(())

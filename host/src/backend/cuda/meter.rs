@@ -95,11 +95,11 @@ impl CudaBackend {
         let text = text.ok_or(CudaError::NoKernel { entry: ENTRY })?;
         let kernel = Module::load(&self.context, &text.name, text.ptx())?;
         let kernel = kernel.function::<ReadMemoryArgs>()?;
-        let words = DeviceBuffer::<u32>::zeroed(&self.context, "the bandwidth's buffer", bytes / 4)?;
+        let words =
+            DeviceBuffer::<u32>::zeroed(&self.context, "the bandwidth's buffer", bytes / 4)?;
         let mut sums = DeviceBuffer::<u32>::zeroed(&self.context, "the bandwidth's sum", 1)?;
         let vectors = u32::try_from(words.len() / 4).unwrap_or(u32::MAX);
-        let args =
-            ReadMemoryArgs { words: words.ptr(0), sums: sums.ptr_mut(0), vectors, zero: 0 };
+        let args = ReadMemoryArgs { words: words.ptr(0), sums: sums.ptr_mut(0), vectors, zero: 0 };
         let blocks = device.multiprocessors * ReadMemoryArgs::BLOCKS_PER_MULTIPROCESSOR;
         let stream = Stream::new(&self.context)?;
         let (start, end) = (Event::new(&self.context)?, Event::new(&self.context)?);

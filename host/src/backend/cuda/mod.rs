@@ -28,11 +28,9 @@ mod weights;
 
 use core::time::Duration;
 
-pub use self::meter::GpuMemory;
-pub use self::ops::CudaOps;
-pub use self::weights::CudaWeights;
 use self::driver::{Context, CudaError, Device};
 use self::kernels::KernelSet;
+pub use self::meter::GpuMemory;
 use self::meter::Meter;
 use self::modules::Modules;
 use self::staging::Staging;
@@ -104,8 +102,7 @@ impl Backend for CudaBackend {
         // The compiler needs the CPU, copies need the bus: side by side.
         let entries = launches::entries(model);
         std::thread::scope(|scope| {
-            let modules =
-                scope.spawn(|| Modules::load(&self.context, &self.kernels, &entries));
+            let modules = scope.spawn(|| Modules::load(&self.context, &self.kernels, &entries));
             let modules = || match modules.join() {
                 Ok(modules) => modules,
                 Err(panic) => std::panic::resume_unwind(panic),

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::CudaBackend;
-use super::driver::{Event, GraphExec, Stream};
 use super::attention;
+use super::driver::{Event, GraphExec, Stream};
 use super::launches::{Launches, Step};
 use super::state::{BUCKET_MAX, NONE, State, bucket};
 use super::weights::CudaWeights;
@@ -112,9 +112,7 @@ impl<'w> CudaOps<'w> {
         let row = |slot| Row { slot, position: 0, token: 0, logits: true };
         let step: Vec<_> = (0..rows).map(row).collect();
         self.plan = Plan::Recording;
-        let graph = stream.capture(|| {
-            forward(self, layers, &step, &Cancel::default()).map(|_| ())
-        });
+        let graph = stream.capture(|| forward(self, layers, &step, &Cancel::default()).map(|_| ()));
         self.plan = Plan::Direct;
         let recording = graph?.instantiate()?;
         recording.upload(&self.stream)?;
@@ -151,9 +149,10 @@ impl<'w> CudaOps<'w> {
     /// Whether the step has one row for each of its sequences.
     fn is_batch(rows: &[Row]) -> bool {
         rows.len() <= BUCKET_MAX
-            && rows.iter().enumerate().all(|(index, row)| {
-                rows[..index].iter().all(|before| before.slot != row.slot)
-            })
+            && rows
+                .iter()
+                .enumerate()
+                .all(|(index, row)| rows[..index].iter().all(|before| before.slot != row.slot))
     }
 
     /// Whether a recording does the step, so that its operations do nothing by themselves.
@@ -195,8 +194,7 @@ impl Ops for CudaOps<'_> {
         if self.plan != Plan::Recording {
             self.check(rows);
             let size = bucket(rows.len());
-            let recorded =
-                batch && self.asked == rows.len() && self.recordings.contains_key(&size);
+            let recorded = batch && self.asked == rows.len() && self.recordings.contains_key(&size);
             if recorded {
                 self.plan = Plan::Recorded(size);
                 return self.list(size, size);
@@ -268,12 +266,8 @@ impl Ops for CudaOps<'_> {
             return sampler.choose(&logits);
         }
         if self.likeliest.is_none() {
-            self.likeliest = Some(self.launches.choose(
-                &mut self.state,
-                self.asked,
-                vocab,
-                &self.stream,
-            )?);
+            self.likeliest =
+                Some(self.launches.choose(&mut self.state, self.asked, vocab, &self.stream)?);
         }
         let chosen = self.likeliest.as_ref().expect("just looked for");
         Ok(chosen[asked])

@@ -3,7 +3,7 @@
 use half::f16;
 use rayon::prelude::*;
 use tercet_kernels_ptx::contract::DevicePtr;
-use tercet_kernels_ptx::launch::{self, LinearShape};
+use tercet_kernels_ptx::launch;
 
 use super::driver::{Context, CudaError, DeviceBuffer, PinnedBuffer, PinnedUse};
 use super::weights::{CudaWeights, DeviceLinear};
@@ -210,22 +210,16 @@ pub(super) fn terms_stride(cols: usize) -> usize {
     cols.next_multiple_of(TERM_COLS)
 }
 
-/// Words that the widest of the model's linears needs for steps of up to `rows` rows.
+/// Words that the model's ternary linears need for steps of up to `rows` rows.
 fn workspace_words(context: &Context, weights: &CudaWeights, rows: u32) -> usize {
-    let multiprocessors = context.device().multiprocessors;
-    let layers = weights.layers.iter();
-    let linears = layers.flat_map(|layer| {
+    let mut linears = weights.layers.iter().flat_map(|layer| {
         [&layer.qkv, &layer.attention_out, &layer.gate_up, &layer.down].into_iter()
     });
-    let words = linears.filter_map(|linear| match linear {
-        DeviceLinear::Ternary(matrix) => {
-            // The tile grows with the rows up to 128, and the work space with the tile.
-            let shape = LinearShape::new(matrix.row_tiles, matrix.cols, rows);
-            Some(shape.workspace_words(multiprocessors))
-        }
-        DeviceLinear::Float(_) => None,
-    });
-    usize::try_from(words.max().unwrap_or(0)).expect("some megabytes")
+    if !linears.any(|linear| matches!(linear, DeviceLinear::Ternary(_))) {
+        return 0;
+    }
+    let words = launch::linear_workspace_words(rows, context.device().multiprocessors);
+    usize::try_from(words).expect("some megabytes")
 }
 
 fn angles(

@@ -114,17 +114,15 @@ pub(super) fn upload(
     let layer_bytes = |layer: &Layer<'_>| -> u64 {
         layer.linears().map(|linear| linear.stored_bytes() as u64).sum()
     };
-    let tables = model.head.bytes.len() + if model.tied() { 0 } else { model.embedding.bytes.len() };
+    let tables =
+        model.head.bytes.len() + if model.tied() { 0 } else { model.embedding.bytes.len() };
     let total = model.layers.iter().map(layer_bytes).sum::<u64>() + tables as u64;
     progress(0, total);
 
     let mut to = Uploader { context, staging };
     let head = to.floats("the head", &model.head, None)?;
-    let embedding = if model.tied() {
-        Embedding::Head
-    } else {
-        Embedding::Device(to.table(&model.embedding)?)
-    };
+    let embedding =
+        if model.tied() { Embedding::Head } else { Embedding::Device(to.table(&model.embedding)?) };
     let mut done = tables as u64;
     progress(done, total);
     let mut layers = Vec::with_capacity(model.layers.len());
