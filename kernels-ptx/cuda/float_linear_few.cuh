@@ -3,8 +3,8 @@
 // Blocks stay and walk over the tiles; the warps of a block share the columns of a tile. Weights are
 // copied in the order in which they lie in memory, far ahead of their use, and before anything is
 // known of the rows. A lane copies what it will read itself, so no warp waits for another but at the
-// end of a tile, where the sums of its stretches are added up. Where there are tiles enough, two are
-// taken together: their products need not wait for each other, and share the terms.
+// end of a tile, where the sums of its stretches are added up. Of INT8 two tiles are taken together,
+// where there are enough: their products need not wait for each other, and share the terms.
 #pragma once
 #include "float_linear.cuh"
 
@@ -27,7 +27,8 @@ __device__ __forceinline__ void multiply_tiles(const Args &args) {
     // Chunks that are copied, and waited for, together.
     constexpr u32 BATCH = M == 1 ? Args::BATCH_COLS / W::COLS : 1;
     constexpr u32 SLOT = BATCH * M * W::PIECES * WARP;
-    constexpr u32 DEPTH = Args::LANE_BYTES / 16 * WARP / SLOT;
+    constexpr u32 LANE_BYTES = M == 1 ? Args::LANE_BYTES : Args::PAIR_LANE_BYTES;
+    constexpr u32 DEPTH = LANE_BYTES / 16 * WARP / SLOT;
     static_assert(DEPTH >= 2, "one batch is on the way while another is read");
     static_assert(CHUNKS<W> % BATCH == 0, "a stretch is whole batches");
     const u32 lane = threadIdx.x % WARP;
@@ -200,11 +201,14 @@ __device__ __forceinline__ void multiply_tiles(const Args &args) {
 
 template <typename W>
 __device__ __forceinline__ void float_linear_few(const Args &args) {
-    if (args.features >= Args::PAIR_FEATURES) {
-        multiply_tiles<W, 2>(args);
-    } else {
-        multiply_tiles<W, 1>(args);
+    // Bytes come faster than the products of one tile end.
+    if constexpr (W::COLS == 64) {
+        if (args.features >= Args::PAIR_FEATURES) {
+            multiply_tiles<W, 2>(args);
+            return;
+        }
     }
+    multiply_tiles<W, 1>(args);
 }
 
 }  // namespace
