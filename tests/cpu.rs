@@ -1,7 +1,9 @@
 //! The way from a package to the operations of a CPU, in one call.
 
 use tercet_host::backend::cpu::{CpuBackend, CpuOps, Simd};
-use tercet_host::backend::{Backend, Buffer, DeviceError, KvType, Limits, Ops, Row, TokenId};
+use tercet_host::backend::{
+    Backend, Buffer, DeviceError, HeadType, KvType, Limits, Ops, Row, TokenId,
+};
 use tercet_host::forward::{Cancel, Pass, forward};
 use tercet_host::package::Package;
 use tercet_host::session::Session;
@@ -13,6 +15,8 @@ pub struct Cpu {
     pub threads: usize,
     /// Instructions.
     pub simd: Simd,
+    /// How the head is held.
+    pub head: HeadType,
 }
 
 impl Cpu {
@@ -22,17 +26,24 @@ impl Cpu {
     ///
     /// Never: every CPU has this level.
     pub fn portable() -> Self {
-        Self { threads: 1, simd: Simd::available().next().expect("a portable level") }
+        let simd = Simd::available().next().expect("a portable level");
+        Self { threads: 1, simd, head: HeadType::Stored }
     }
 
     /// The best instructions on two threads.
     pub fn fast() -> Self {
-        Self { threads: 2, simd: Simd::detect() }
+        Self { threads: 2, simd: Simd::detect(), head: HeadType::Stored }
     }
 
     /// Every level on one thread and on two.
     pub fn every() -> impl Iterator<Item = Self> {
-        Simd::available().flat_map(|simd| [1, 2].map(|threads| Self { threads, simd }))
+        let head = HeadType::Stored;
+        Simd::available().flat_map(move |simd| [1, 2].map(|threads| Self { threads, simd, head }))
+    }
+
+    /// The same with the head held as `head` says.
+    pub fn with_head(self, head: HeadType) -> Self {
+        Self { head, ..self }
     }
 }
 
@@ -52,7 +63,7 @@ pub fn with_ops<R>(
     limits: Limits,
     work: impl FnOnce(CpuOps<'_>) -> R,
 ) -> R {
-    let backend = CpuBackend::new(cpu.threads, cpu.simd).expect("threads");
+    let backend = CpuBackend::new(cpu.threads, cpu.simd).expect("threads").with_head(cpu.head);
     let model = package.bind().expect("a valid model");
     let weights = backend.upload(&model, &mut |_, _| {}).expect("valid weights");
     work(backend.ops(&weights, limits).expect("memory"))

@@ -40,6 +40,13 @@ pub const ATTEND_F32: Tolerance = Tolerance {
              which scores carry into their weights; the worst seen is 2e-6",
 };
 
+/// The same over a thousand positions.
+pub const ATTEND_LONG: Tolerance = Tolerance {
+    name: "ATTEND_LONG",
+    number: 1e-4,
+    reason: "as ATTEND_F32, but the single that holds an angle of a thousand is off by up to 6e-5",
+};
+
 /// What attention mixed from a half precision cache, against the largest value mixed.
 pub const ATTEND_F16: Tolerance = Tolerance {
     name: "ATTEND_F16",
@@ -121,6 +128,14 @@ pub const CONTROL_GAP: Tolerance = Tolerance {
     name: "CONTROL_GAP",
     number: 2e-2,
     reason: "twice what two logits may move by with halves in the cache",
+};
+
+/// Perplexity with the head in INT8 against Hugging Face's with the head as it is stored.
+pub const PERPLEXITY_INT8_HEAD: Tolerance = Tolerance {
+    name: "PERPLEXITY_INT8_HEAD",
+    number: 3e-3,
+    reason: "PERPLEXITY, and what the head's rounding adds: at most 1.2e-3 on six pairs of model \
+             and text",
 };
 
 /// Perplexity against Hugging Face's, as a part of it.

@@ -13,12 +13,15 @@ pub mod reference;
 
 pub mod simd;
 
+pub mod stored;
+
 #[cfg(test)]
 mod tests;
 
 pub use activation::{PEAK_MIN, RowUnit};
 pub use packed::{
-    COLS_MAX, I2s, Interleaved16, Layout, LayoutError, PackedTernary, Place, Quarters, Rows128,
-    Tile16x32, TritPlanes, pack, repack,
+    COLS_MAX, I2s, Interleaved16, Layout, LayoutError, Mma16x128, PackedTernary, Place, Quarters,
+    Rows128, Tile16x32, TritPlanes, pack, repack,
 };
 pub use simd::Simd;
+pub use stored::Stored;

@@ -108,3 +108,25 @@ fn round_half_even(x: f32) -> i32 {
         truncated
     }
 }
+
+/// `Σ a[i] · b[i]`: element `i` is added to running lane `i % 32`, then the upper half of the lanes
+/// is added to the lower half until one is left. Products and sums round separately.
+///
+/// # Panics
+///
+/// When the lengths differ.
+pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len(), "a dot product of different lengths");
+    let mut lanes = [0.0; 32];
+    for (i, (a, b)) in a.iter().zip(b).enumerate() {
+        lanes[i % 32] += a * b;
+    }
+    let mut width = 16;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}

@@ -4,7 +4,10 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 use tercet_core::packed::{Layout, Rows128};
+use tercet_kernels_ptx::contract::CONTRACT_VERSION;
+use tercet_kernels_ptx::kernels;
 
+use crate::backend::cuda::kernels::{self, TERCET_CONTRACT_KEY, TERCET_PTX_PREFIX};
 use crate::checkpoint::{
     Dtype, TERCET_FILE_PREFIX, TERCET_FORMAT_KEY, TERCET_FORMAT_VERSION, TERCET_LAYOUT_KEY, Tensor,
 };
@@ -33,13 +36,24 @@ enum Part<'m> {
     Unit,
     Plain(Tensor<'m>),
     File(std::borrow::Cow<'m, [u8]>),
+    Kernel(&'static str),
+}
+
+/// Whether a file carries the kernels that read its layout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kernels {
+    /// As U8 tensors `tercet.ptx.NAME`, so that the file and its kernels cannot drift apart.
+    Include,
+    /// A reader uses its own.
+    LeaveOut,
 }
 
 /// Writes `package` to `path` as a `.tercet` file. `progress` hears bytes done and bytes in all.
 ///
 /// Ternary matrices are packed into layout `rows128` with their unit beside them
 /// (`NAME.weight_unit`, F32); everything else is copied as stored. The metadata holds the BLAKE3
-/// digest of every tensor. The file appears under its name when it is complete.
+/// digest of every tensor. The PTX of the layout's kernels follows, if `with` says so. The file
+/// appears under its name when it is complete.
 ///
 /// # Errors
 ///
@@ -47,6 +61,7 @@ enum Part<'m> {
 pub fn write_tercet(
     package: &Package,
     path: &Path,
+    with: Kernels,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(), Error> {
     let model = package.bind()?;
@@ -73,7 +88,14 @@ pub fn write_tercet(
         }
     }
 
-    let metadata = tercet_metadata();
+    let mut metadata = tercet_metadata();
+    if with == Kernels::Include {
+        metadata.insert(TERCET_CONTRACT_KEY.into(), CONTRACT_VERSION.to_string().into());
+        for kernel in kernels() {
+            let name = format!("{TERCET_PTX_PREFIX}{}", kernels::name(kernel));
+            add(name, Dtype::U8, vec![kernel.ptx.len()], Part::Kernel(kernel.ptx));
+        }
+    }
     let total = parts.iter().map(Part::source_bytes).sum();
     let mut done = 0;
     let header = Header::new(entries, metadata, TERCET_STYLE);
@@ -89,6 +111,7 @@ pub fn write_tercet(
             Part::Unit => write(&unit.to_le_bytes()),
             Part::Plain(tensor) => write(tensor.bytes),
             Part::File(bytes) => write(bytes),
+            Part::Kernel(ptx) => write(ptx.as_bytes()),
         })?;
         done += part.source_bytes();
         progress(done, total);
@@ -103,6 +126,7 @@ impl Part<'_> {
             Self::Unit => 4,
             Self::Plain(tensor) => tensor.bytes.len() as u64,
             Self::File(bytes) => bytes.len() as u64,
+            Self::Kernel(ptx) => ptx.len() as u64,
         }
     }
 }

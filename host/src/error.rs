@@ -154,6 +154,7 @@ impl Error {
             | Self::Prompt(_)
             | Self::Tokens { .. } => ExitCode::Data,
             Self::Device(DeviceError::Divergence { .. }) => ExitCode::Internal,
+            Self::Device(DeviceError::Cuda(error)) if error.is_sticky() => ExitCode::Internal,
             Self::Device(_) => ExitCode::Unavailable,
             Self::Read { source, .. } if source.kind() == NotFound => ExitCode::NoInput,
             Self::Read { .. } => ExitCode::Io,

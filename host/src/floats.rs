@@ -2,6 +2,7 @@
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
+use tercet_core::Stored;
 
 use crate::checkpoint::Dtype;
 
@@ -44,6 +45,21 @@ impl FloatType {
             Self::F32 => "f32",
             Self::F16 => "f16",
             Self::Bf16 => "bf16",
+        }
+    }
+
+    /// The numbers that `bytes` hold.
+    ///
+    /// # Panics
+    ///
+    /// When `bytes` is not whole elements.
+    #[must_use]
+    pub fn stored(self, bytes: &[u8]) -> Stored<'_> {
+        assert_eq!(bytes.len() % self.bytes(), 0, "half an element");
+        match self {
+            Self::F32 => Stored::F32(bytes.as_chunks().0),
+            Self::F16 => Stored::F16(bytes.as_chunks().0),
+            Self::Bf16 => Stored::Bf16(bytes.as_chunks().0),
         }
     }
 

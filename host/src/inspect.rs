@@ -3,6 +3,7 @@
 use serde::Serialize;
 use tercet_core::Rows128;
 
+use crate::backend::cuda::kernels::{KernelSet, Origin, TERCET_CONTRACT_KEY, TERCET_PTX_PREFIX};
 use crate::backend::{KvType, Limits};
 use crate::config::LinearKind;
 use crate::convert::{DigestReport, check_digests};
@@ -49,6 +50,21 @@ pub struct Description {
     /// SHA-256 of the chat template.
     pub chat_template: Option<String>,
     pub stop_tokens: Vec<u32>,
+    /// GPU kernels that the file carries; `None` for a file without.
+    pub kernels: Option<CarriedKernels>,
+}
+
+/// Kernels in a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CarriedKernels {
+    /// Version of the contract that they keep.
+    pub contract: Option<String>,
+    /// Name and bytes of each.
+    pub modules: Vec<(String, u64)>,
+    /// Whether all of them are on the list of released kernels, and would be used on a GPU.
+    pub released: bool,
+    /// Why not.
+    pub refusal: Option<String>,
 }
 
 /// Memory that a session takes.
@@ -126,6 +142,26 @@ pub fn describe(package: &Package, context: usize) -> Result<Description, ModelE
             .map(|tokenizer| tokenizer.max_id() as usize + 1),
         chat_template: package.chat.as_ref().map(|chat| chat.template().hash_hex()),
         stop_tokens: package.stop_tokens.clone(),
+        kernels: carried_kernels(package),
+    })
+}
+
+fn carried_kernels(package: &Package) -> Option<CarriedKernels> {
+    let checkpoint = &package.checkpoint;
+    let module = |tensor: String| {
+        let bytes = checkpoint.tensor(&tensor)?.bytes.len() as u64;
+        Some((tensor.strip_prefix(TERCET_PTX_PREFIX)?.to_owned(), bytes))
+    };
+    let modules: Vec<_> = checkpoint.tensor_names().filter_map(module).collect();
+    if modules.is_empty() {
+        return None;
+    }
+    let set = KernelSet::of(checkpoint, false);
+    Some(CarriedKernels {
+        contract: checkpoint.metadata(TERCET_CONTRACT_KEY).map(str::to_owned),
+        modules,
+        released: set.origin() == Origin::Released,
+        refusal: set.refusal().map(ToString::to_string),
     })
 }
 

@@ -43,6 +43,12 @@ impl KvLayout {
             .try_fold(1_usize, usize::checked_mul)
     }
 
+    /// Positions of a slot: a whole number of blocks.
+    #[must_use]
+    pub fn positions(&self) -> usize {
+        self.positions
+    }
+
     /// Elements of one layer.
     #[must_use]
     pub fn layer_elements(&self) -> usize {

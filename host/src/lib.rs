@@ -68,6 +68,7 @@ pub mod ternary;
 pub mod backend;
 pub mod kv;
 mod math;
+mod rotary;
 
 pub mod event;
 pub mod forward;
@@ -76,6 +77,7 @@ pub mod session;
 mod stop;
 
 pub mod convert;
+pub mod doctor;
 pub mod evaluate;
 pub mod inspect;
 pub mod measure;

@@ -4,75 +4,18 @@
 //! [`Simd::vectorize`](tercet_core::simd::Simd::vectorize). Rust never contracts a product and a
 //! sum into one rounding, so widening the registers changes the speed and nothing else.
 
-/// Lanes of a dot product: element `i` is summed into lane `i % 32`.
-pub(crate) const DOT_LANES: usize = 32;
-/// Elements that are taken at a time, so that the lanes stay in registers.
-pub(crate) const DOT_STRETCH: usize = 4 * DOT_LANES;
-
-/// `Σ a[i] · b[i]`: padded with zeros to a multiple of 128, summed in 32 running lanes, then
-/// [`fold`] of the lanes. The definition that the head is tested against.
-///
-/// # Panics
-///
-/// When the lengths differ.
-#[cfg(test)]
-pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    assert_eq!(a.len(), b.len(), "a dot product of different lengths");
-    let mut lanes = [0.0_f32; DOT_LANES];
-    let (a_stretches, a_rest) = a.as_chunks::<DOT_STRETCH>();
-    let (b_stretches, b_rest) = b.as_chunks::<DOT_STRETCH>();
-    for (a, b) in a_stretches.iter().zip(b_stretches) {
-        add_products(a, b, &mut lanes);
-    }
-    if !a_rest.is_empty() {
-        let (mut a, mut b) = ([0.0; DOT_STRETCH], [0.0; DOT_STRETCH]);
-        a[..a_rest.len()].copy_from_slice(a_rest);
-        b[..b_rest.len()].copy_from_slice(b_rest);
-        add_products(&a, &b, &mut lanes);
-    }
-    fold(&lanes)
-}
-
-/// Adds the products of one stretch to the lanes, in order.
+/// The greatest of 32 numbers, NaN ignored; the order does not matter.
 #[inline(always)]
-pub(crate) fn add_products(
-    a: &[f32; DOT_STRETCH],
-    b: &[f32; DOT_STRETCH],
-    lanes: &mut [f32; DOT_LANES],
-) {
-    for (lane, sum) in lanes.iter_mut().enumerate() {
-        let product = |time: usize| a[lane + time * DOT_LANES] * b[lane + time * DOT_LANES];
-        *sum = (((*sum + product(0)) + product(1)) + product(2)) + product(3);
-    }
-}
-
-/// `lanes[i] += Σ_k factors[k] · row(k)[i]`, `k` in order.
-///
-/// Four at a time, for the same reason as in [`dot`]: the order of the sum is that of one at a
-/// time.
-#[inline(always)]
-pub(crate) fn add_scaled<'x>(
-    factors: &[f32],
-    row: impl Fn(usize) -> &'x [f32; DOT_LANES],
-    lanes: &mut [f32; DOT_LANES],
-) {
-    let (fours, rest) = factors.as_chunks::<4>();
-    for (index, [a, b, c, d]) in fours.iter().enumerate() {
-        let rows = [row(4 * index), row(4 * index + 1), row(4 * index + 2), row(4 * index + 3)];
-        for (lane, sum) in lanes.iter_mut().enumerate() {
-            *sum = *sum
-                + a * rows[0][lane]
-                + b * rows[1][lane]
-                + c * rows[2][lane]
-                + d * rows[3][lane];
+pub(crate) fn peak(x: &[f32; 32]) -> f32 {
+    let mut peaks = *x;
+    let mut width = 16;
+    while width > 0 {
+        for i in 0..width {
+            peaks[i] = peaks[i].max(peaks[i + width]);
         }
+        width /= 2;
     }
-    for (index, factor) in rest.iter().enumerate() {
-        let row = row(4 * fours.len() + index);
-        for (sum, x) in lanes.iter_mut().zip(row) {
-            *sum += factor * x;
-        }
-    }
+    peaks[0]
 }
 
 /// `Σ x[i]` of 32 numbers: the upper half onto the lower half until one is left, which is how
@@ -211,26 +154,18 @@ mod tests {
 
     #[test]
     fn every_level_gives_the_same_bits() {
-        let (a, b) = (numbers(1000), numbers(1001)[1..].to_vec());
+        let a = numbers(1000);
         for length in [1, 31, 32, 33, 100, 255, 1000] {
-            let (a, b) = (&a[..length], &b[..length]);
-            let expected = (dot(a, b), sum_of_squares(a), exp(a[length - 1] * 40.0));
+            let a = &a[..length];
+            let expected = (sum_of_squares(a), exp(a[length - 1] * 40.0));
             for simd in Simd::available() {
                 let got = simd.vectorize(
                     #[inline(always)]
-                    || (dot(a, b), sum_of_squares(a), exp(a[length - 1] * 40.0)),
+                    || (sum_of_squares(a), exp(a[length - 1] * 40.0)),
                 );
                 assert_eq!(got, expected, "{length} {}", simd.name());
             }
         }
-    }
-
-    #[test]
-    fn dot_is_close_to_double_precision() {
-        let (a, b) = (numbers(8640), numbers(8641)[1..].to_vec());
-        let exact: f64 = a.iter().zip(&b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-        // 270 additions in a lane and 5 in the tree, each within half a unit of at most 8640/3.
-        assert!((f64::from(dot(&a, &b)) - exact).abs() < 1e-3);
     }
 
     #[test]

@@ -60,6 +60,12 @@ impl Sampler {
         Self { sampling, random, seen: Vec::new(), candidates: Vec::new() }
     }
 
+    /// Whether it takes the largest logit, whatever is in the context.
+    #[must_use]
+    pub fn is_greedy(&self) -> bool {
+        self.sampling.temperature == 0.0 && self.sampling.repetition_penalty == 1.0
+    }
+
     /// Counts a token of the context, for the repetition penalty.
     pub fn observe(&mut self, token: TokenId) {
         if self.sampling.repetition_penalty != 1.0

@@ -69,6 +69,153 @@ static_assert(offsetof(TernaryGemmArgs, batch) == 40, "batch");
 static_assert(offsetof(TernaryGemmArgs, stride) == 44, "stride");
 extern "C" __global__ void ternary_gemm(TernaryGemmArgs args);
 
+// Rows of reals, normalised or as they are, become rows of INT8 values with a unit.
+//
+// Reference: `Activations::prepare` of the host's CPU, to the bit. Grid: a block a row.
+struct QuantizeArgs {
+    static constexpr u32 THREADS = 256;
+    // Widest row.
+    static constexpr u32 COLS_MAX = 131072;
+    // The position that no row has.
+    static constexpr u32 ABSENT = 4294967295;
+
+    // `(rows, stride)`, of each row the first `cols`; 16-byte aligned.
+    const f32 *x;
+    // `(cols)`: weight of the norm, 16-byte aligned; null: no norm.
+    const f32 *weight;
+    // `(cols)`: bias of a layer norm, 16-byte aligned; null: an RMS norm.
+    const f32 *bias;
+    // `(rows)`: `ABSENT` marks a row that pads the step, whose values, unit and sum become 0;
+    // null: no row does.
+    const u32 *positions;
+    // `(col_tiles, row_blocks, 8, 128)`, 1024-byte aligned: value `(row, col)` stands in tile
+    // `col / 128`, block `row / 8`, line `row % 8`, and there in byte
+    // `16 · (col / 16 % 8 ^ row % 8) + col % 16`: as tensor cores like to find it in shared
+    // memory. Columns from `cols` on become 0; lines beyond `rows` are left alone.
+    i8 *values;
+    // `(8 · row_blocks)`: what value 1 is worth, to multiply by.
+    f32 *row_units;
+    // `(8 · row_blocks)`: the sum of a row's values.
+    i32 *value_sums;
+    // At least 1; the grid's blocks beyond it do nothing.
+    u32 rows;
+    // Multiple of 4, at least 4, at most `COLS_MAX`.
+    u32 cols;
+    // Reals from one row of `x` to the next: a multiple of 4.
+    u32 stride;
+    // At least `rows / 8`, rounded up.
+    u32 row_blocks;
+    // `cols / 128`, rounded up.
+    u32 col_tiles;
+    // Added to the mean square.
+    f32 eps;
+};
+static_assert(sizeof(QuantizeArgs) == 80, "QuantizeArgs");
+static_assert(alignof(QuantizeArgs) == 8, "QuantizeArgs");
+static_assert(offsetof(QuantizeArgs, x) == 0, "x");
+static_assert(offsetof(QuantizeArgs, weight) == 8, "weight");
+static_assert(offsetof(QuantizeArgs, bias) == 16, "bias");
+static_assert(offsetof(QuantizeArgs, positions) == 24, "positions");
+static_assert(offsetof(QuantizeArgs, values) == 32, "values");
+static_assert(offsetof(QuantizeArgs, row_units) == 40, "row_units");
+static_assert(offsetof(QuantizeArgs, value_sums) == 48, "value_sums");
+static_assert(offsetof(QuantizeArgs, rows) == 56, "rows");
+static_assert(offsetof(QuantizeArgs, cols) == 60, "cols");
+static_assert(offsetof(QuantizeArgs, stride) == 64, "stride");
+static_assert(offsetof(QuantizeArgs, row_blocks) == 68, "row_blocks");
+static_assert(offsetof(QuantizeArgs, col_tiles) == 72, "col_tiles");
+static_assert(offsetof(QuantizeArgs, eps) == 76, "eps");
+extern "C" __global__ void quantize(QuantizeArgs args);
+
+// A ternary linear over the rows of a step and what follows it, exact up to its last roundings.
+//
+// `value = (Σ_c values[row, c] · trit(feature, c) · row_unit) · unit + bias`; `finish` says
+// what becomes of it. Reference: `Linear::run` of the host's CPU, to the bit. Grid:
+// `launch::LinearShape::blocks`; shared memory: `launch::linear_shared_bytes`.
+struct LinearArgs {
+    static constexpr u32 THREADS = 384;
+    // Words of `workspace` that blocks signal each other with: two a block.
+    static constexpr u32 FLAGS = 2048;
+    // `out = value`.
+    static constexpr u32 STORE = 0;
+    // `out += value`.
+    static constexpr u32 ADD = 1;
+    // `out = activation(value)`.
+    static constexpr u32 ACTIVATE = 2;
+    // `out = activation(gate) · up`; row tile `2i` holds 16 rows of the gate, `2i + 1` those
+    // of up.
+    static constexpr u32 GATED = 3;
+    // `x / (1 + exp(-x))`.
+    static constexpr u32 SILU = 0;
+    // `max(x, 0)²`.
+    static constexpr u32 RELU2 = 1;
+    // `max(x, 0)`.
+    static constexpr u32 RELU = 2;
+    // Dynamic shared memory of the PTX for capability 8.0.
+    static constexpr u32 SHARED_SM_80 = 101376;
+    // Dynamic shared memory of the PTX for capability 9.0.
+    static constexpr u32 SHARED_SM_90 = 232448;
+
+    // `(row_tiles, col_tiles, 128)` words, layout `mma16x128`, 16-byte aligned.
+    const u32 *codes;
+    // `(16 · row_tiles)`: what trit 1 is worth, to multiply by.
+    const f32 *units;
+    // `(16 · row_tiles)`; null: no bias.
+    const f32 *bias;
+    // As `quantize` writes them, with the same `row_blocks` and `col_tiles`.
+    const i8 *values;
+    // As `quantize` writes them.
+    const f32 *row_units;
+    // As `quantize` writes them.
+    const i32 *value_sums;
+    // `(rows, out_stride)`: of each row `out_offset..out_offset + features` is written.
+    f32 *out;
+    // `launch::LinearShape::workspace_words`, 16-byte aligned. The first `FLAGS` words are 0
+    // before a launch and after it. Launches that may overlap do not share it.
+    u32 *workspace;
+    // Features of the output: at most `16 · row_tiles`, and half of that for `GATED`.
+    u32 features;
+    // Row tiles of `codes`; even for `GATED`.
+    u32 row_tiles;
+    // Column tiles of `codes`.
+    u32 col_tiles;
+    // Rows of the step, at least 1.
+    u32 rows;
+    // Blocks of eight rows that `values` has room for.
+    u32 row_blocks;
+    // Reals from one row of `out` to the next.
+    u32 out_stride;
+    // The first feature's place in a row of `out`.
+    u32 out_offset;
+    // `STORE`, `ADD`, `ACTIVATE` or `GATED`.
+    u32 finish;
+    // `SILU`, `RELU2` or `RELU`; read by `ACTIVATE` and `GATED`.
+    u32 activation;
+    // Rows of the step that a block multiplies together: `launch::LinearShape::tile`.
+    u32 tile;
+};
+static_assert(sizeof(LinearArgs) == 104, "LinearArgs");
+static_assert(alignof(LinearArgs) == 8, "LinearArgs");
+static_assert(offsetof(LinearArgs, codes) == 0, "codes");
+static_assert(offsetof(LinearArgs, units) == 8, "units");
+static_assert(offsetof(LinearArgs, bias) == 16, "bias");
+static_assert(offsetof(LinearArgs, values) == 24, "values");
+static_assert(offsetof(LinearArgs, row_units) == 32, "row_units");
+static_assert(offsetof(LinearArgs, value_sums) == 40, "value_sums");
+static_assert(offsetof(LinearArgs, out) == 48, "out");
+static_assert(offsetof(LinearArgs, workspace) == 56, "workspace");
+static_assert(offsetof(LinearArgs, features) == 64, "features");
+static_assert(offsetof(LinearArgs, row_tiles) == 68, "row_tiles");
+static_assert(offsetof(LinearArgs, col_tiles) == 72, "col_tiles");
+static_assert(offsetof(LinearArgs, rows) == 76, "rows");
+static_assert(offsetof(LinearArgs, row_blocks) == 80, "row_blocks");
+static_assert(offsetof(LinearArgs, out_stride) == 84, "out_stride");
+static_assert(offsetof(LinearArgs, out_offset) == 88, "out_offset");
+static_assert(offsetof(LinearArgs, finish) == 92, "finish");
+static_assert(offsetof(LinearArgs, activation) == 96, "activation");
+static_assert(offsetof(LinearArgs, tile) == 100, "tile");
+extern "C" __global__ void linear(LinearArgs args);
+
 // `hidden[r, :] = table[tokens[r], :]`, plus `learned[positions[r] + learned_offset, :]` where
 // there is such a table. Equal to the CPU to the bit.
 //
@@ -569,3 +716,199 @@ static_assert(offsetof(ChooseArgs, repetition_penalty) == 60, "repetition_penalt
 static_assert(offsetof(ChooseArgs, top_p) == 64, "top_p");
 static_assert(offsetof(ChooseArgs, min_p) == 68, "min_p");
 extern "C" __global__ void choose(ChooseArgs args);
+
+// A ternary linear of one row, from the norm before it to what follows it: exact up to the
+// last roundings and equal to the CPU to the bit.
+//
+// `value[f] = (Σ_c values[c] · trit(f, c) · row_unit) · units[f] + bias[f]`, where values and
+// row unit are those of the normed row. `decode_qkv` stores it, `decode_out` adds it to
+// `residual`, `decode_gate_up` stores `activation(gate) · up`. The number in an entry's name
+// is the widest row in units of 1024 columns.
+//
+// The row is awaited in one of two ways. `awaited` 0: until the kernels ahead in the stream
+// have ended. `awaited` 1: until no word of it is `UNWRITTEN`, while its producer may still
+// run; the same for `residual`. A kernel of this file never writes `UNWRITTEN`, so a row that
+// consisted of it before the producer started is complete once none is left. Whoever uses
+// this has every buffer that is awaited set to `UNWRITTEN` ahead of its producer: `clear` does
+// it for buffers that all readers are done with once this kernel has read its row.
+//
+// Grid, entry, shared memory and the scalars of a launch: `launch::DecodeLinearShape`.
+struct DecodeLinearArgs {
+    static constexpr u32 THREADS = 544;
+    // Most pairs of row tiles in shared memory.
+    static constexpr u32 STAGES_MAX = 16;
+    // What a word that is awaited holds until it is written: a NaN that no kernel writes.
+    static constexpr u32 UNWRITTEN = 4294967295;
+    // `x / (1 + exp(-x))`.
+    static constexpr u32 SILU = 0;
+    // `max(x, 0)²`.
+    static constexpr u32 RELU2 = 1;
+    // `max(x, 0)`.
+    static constexpr u32 RELU = 2;
+
+    // `(cols)`, 16-byte aligned.
+    const f32 *x;
+    // `(cols)`: weight of an RMS norm, 16-byte aligned; null: no norm.
+    const f32 *norm;
+    // `(row_tiles, col_tiles, 128)` words, layout `mma16x128`, 16-byte aligned. For
+    // `decode_gate_up` row tile `2i` holds 16 rows of the gate, `2i + 1` those of up.
+    const u32 *codes;
+    // `(16 · row_tiles)`: what trit 1 is worth, to multiply by.
+    const f32 *units;
+    // `(16 · row_tiles)`; null: no bias.
+    const f32 *bias;
+    // `(features)`, read by `decode_out`. May be `out` where `awaited` is 0.
+    const f32 *residual;
+    // `(features)`; every element is written.
+    f32 *out;
+    // `(clear_words)` that become `UNWRITTEN`, 16-byte aligned; null where that is 0.
+    u32 *clear;
+    // Row tiles of `codes`; even for `decode_gate_up`.
+    u32 row_tiles;
+    // Column tiles of `codes`: `cols / 128`, rounded up.
+    u32 col_tiles;
+    // Multiple of 4, at most 1024 times the number in the entry's name.
+    u32 cols;
+    // Features of the output.
+    u32 features;
+    // Pairs of row tiles that a thread block multiplies.
+    u32 block_pairs;
+    // Pairs of row tiles that shared memory holds at a time; at most `STAGES_MAX`.
+    u32 stages;
+    // `SILU`, `RELU2` or `RELU`; read by `decode_gate_up`.
+    u32 activation;
+    // 0 or 1.
+    u32 awaited;
+    // Multiple of 4.
+    u32 clear_words;
+    // Added to the mean square.
+    f32 eps;
+};
+static_assert(sizeof(DecodeLinearArgs) == 104, "DecodeLinearArgs");
+static_assert(alignof(DecodeLinearArgs) == 8, "DecodeLinearArgs");
+static_assert(offsetof(DecodeLinearArgs, x) == 0, "x");
+static_assert(offsetof(DecodeLinearArgs, norm) == 8, "norm");
+static_assert(offsetof(DecodeLinearArgs, codes) == 16, "codes");
+static_assert(offsetof(DecodeLinearArgs, units) == 24, "units");
+static_assert(offsetof(DecodeLinearArgs, bias) == 32, "bias");
+static_assert(offsetof(DecodeLinearArgs, residual) == 40, "residual");
+static_assert(offsetof(DecodeLinearArgs, out) == 48, "out");
+static_assert(offsetof(DecodeLinearArgs, clear) == 56, "clear");
+static_assert(offsetof(DecodeLinearArgs, row_tiles) == 64, "row_tiles");
+static_assert(offsetof(DecodeLinearArgs, col_tiles) == 68, "col_tiles");
+static_assert(offsetof(DecodeLinearArgs, cols) == 72, "cols");
+static_assert(offsetof(DecodeLinearArgs, features) == 76, "features");
+static_assert(offsetof(DecodeLinearArgs, block_pairs) == 80, "block_pairs");
+static_assert(offsetof(DecodeLinearArgs, stages) == 84, "stages");
+static_assert(offsetof(DecodeLinearArgs, activation) == 88, "activation");
+static_assert(offsetof(DecodeLinearArgs, awaited) == 92, "awaited");
+static_assert(offsetof(DecodeLinearArgs, clear_words) == 96, "clear_words");
+static_assert(offsetof(DecodeLinearArgs, eps) == 100, "eps");
+extern "C" __global__ void decode_qkv_4(DecodeLinearArgs args);
+extern "C" __global__ void decode_out_4(DecodeLinearArgs args);
+extern "C" __global__ void decode_out_9(DecodeLinearArgs args);
+extern "C" __global__ void decode_out_14(DecodeLinearArgs args);
+extern "C" __global__ void decode_gate_up_4(DecodeLinearArgs args);
+
+// Attention of rows that each stand alone in their slot: turns queries and key, stores key and
+// value, and mixes the values of all positions up to the row's own. Keys and values in the
+// cache are equal to the CPU's to the bit; the mix is near single precision.
+//
+// Element `i` of a head turns with element `i + head_dim / 2`. Keys stand in the cache as
+// `(slot, kv_head, position / 32, head_dim, position % 32)`, values as `(slot, kv_head,
+// position, head_dim)`; halves are rounded to nearest even. How a row is split depends on its
+// position alone, so its bits do not depend on the rows beside it.
+//
+// The entry's name gives the numbers of the cache, the widest head and the thread blocks of a
+// cluster. `awaited` as in [`DecodeLinearArgs`].
+//
+// Grid, entry and shared memory: `launch::DecodeAttendShape`.
+struct DecodeAttendArgs {
+    static constexpr u32 THREADS = 256;
+    // Position of a row that is none.
+    static constexpr u32 NONE = 4294967295;
+    // Positions of a block of keys.
+    static constexpr u32 KEY_BLOCK = 32;
+    // Query heads of one key head that a cluster takes.
+    static constexpr u32 HEADS_MAX = 8;
+    // What a word that is awaited holds until it is written.
+    static constexpr u32 UNWRITTEN = 4294967295;
+
+    // `(rows, query + 2 kv)`: queries, keys, values.
+    const f32 *qkv;
+    // Keys of the layer, 16-byte aligned.
+    u8 *keys;
+    // Values of the layer, 16-byte aligned.
+    u8 *values;
+    // `(positions, head_dim / 2)`; or null where positions are not rotary.
+    const f32 *cos;
+    // As `cos`.
+    const f32 *sin;
+    // `(rows)`; `NONE` marks a row that only fills up the batch. Not written by the kernels
+    // between the start of the step and this one.
+    const u32 *positions;
+    // `(rows)`, as `positions`; no two rows have the same.
+    const u32 *slots;
+    // `(rows, query)`; a row that is none is left alone, or zero where `awaited` is 1.
+    f32 *mixed;
+    // Query heads: a multiple of `kv_heads`.
+    u32 heads;
+    // Key and value heads.
+    u32 kv_heads;
+    // Multiple of 4, at most the entry's.
+    u32 head_dim;
+    // Positions of a slot, a multiple of `KEY_BLOCK`.
+    u32 capacity;
+    // 0 or 1.
+    u32 awaited;
+    // What a score is multiplied by: `1 / √head_dim`.
+    f32 factor;
+};
+static_assert(sizeof(DecodeAttendArgs) == 88, "DecodeAttendArgs");
+static_assert(alignof(DecodeAttendArgs) == 8, "DecodeAttendArgs");
+static_assert(offsetof(DecodeAttendArgs, qkv) == 0, "qkv");
+static_assert(offsetof(DecodeAttendArgs, keys) == 8, "keys");
+static_assert(offsetof(DecodeAttendArgs, values) == 16, "values");
+static_assert(offsetof(DecodeAttendArgs, cos) == 24, "cos");
+static_assert(offsetof(DecodeAttendArgs, sin) == 32, "sin");
+static_assert(offsetof(DecodeAttendArgs, positions) == 40, "positions");
+static_assert(offsetof(DecodeAttendArgs, slots) == 48, "slots");
+static_assert(offsetof(DecodeAttendArgs, mixed) == 56, "mixed");
+static_assert(offsetof(DecodeAttendArgs, heads) == 64, "heads");
+static_assert(offsetof(DecodeAttendArgs, kv_heads) == 68, "kv_heads");
+static_assert(offsetof(DecodeAttendArgs, head_dim) == 72, "head_dim");
+static_assert(offsetof(DecodeAttendArgs, capacity) == 76, "capacity");
+static_assert(offsetof(DecodeAttendArgs, awaited) == 80, "awaited");
+static_assert(offsetof(DecodeAttendArgs, factor) == 84, "factor");
+extern "C" __global__ void decode_attend_f16_128_c4(DecodeAttendArgs args);
+extern "C" __global__ void decode_attend_f16_128_c8(DecodeAttendArgs args);
+extern "C" __global__ void decode_attend_f16_256_c8(DecodeAttendArgs args);
+extern "C" __global__ void decode_attend_f32_256_c8(DecodeAttendArgs args);
+
+// Reads memory as fast as the device can: the limit that decoding runs into.
+//
+// Threads whose exclusive-or sums differ from `zero` add them to `sums[0]`, so that no read can
+// be left out; over zeroed memory nothing is written.
+//
+// Grid: `BLOCKS_PER_MULTIPROCESSOR` blocks for every multiprocessor; any number does.
+struct ReadMemoryArgs {
+    static constexpr u32 THREADS = 512;
+    // Blocks that are resident on a multiprocessor together.
+    static constexpr u32 BLOCKS_PER_MULTIPROCESSOR = 4;
+
+    // `(vectors, 4)` words, 16-byte aligned.
+    const u32 *words;
+    // One number, added to modulo 2³².
+    u32 *sums;
+    // Vectors of 16 bytes, at least 1.
+    u32 vectors;
+    // 0.
+    u32 zero;
+};
+static_assert(sizeof(ReadMemoryArgs) == 24, "ReadMemoryArgs");
+static_assert(alignof(ReadMemoryArgs) == 8, "ReadMemoryArgs");
+static_assert(offsetof(ReadMemoryArgs, words) == 0, "words");
+static_assert(offsetof(ReadMemoryArgs, sums) == 8, "sums");
+static_assert(offsetof(ReadMemoryArgs, vectors) == 16, "vectors");
+static_assert(offsetof(ReadMemoryArgs, zero) == 20, "zero");
+extern "C" __global__ void read_memory(ReadMemoryArgs args);

@@ -72,6 +72,12 @@ macro_rules! device_pointers {
                 Self { address, element: PhantomData }
             }
 
+            /// The address 0, where a field says that there may be nothing.
+            #[must_use]
+            pub const fn null() -> Self {
+                Self::new(0)
+            }
+
             /// The address.
             #[must_use]
             pub const fn address(self) -> u64 {
@@ -262,14 +268,18 @@ macro_rules! kernels {
     };
 }
 
+mod decode;
 mod floats;
+mod measure;
 mod ternary;
 
+pub use decode::{DecodeAttendArgs, DecodeLinearArgs};
 pub use floats::{
     AttendRowsArgs, AttendRowsExactArgs, ChooseArgs, EmbedArgs, FloatLinearArgs, NormalizeArgs,
     RopeStoreArgs, TileWeightsArgs,
 };
-pub use ternary::TernaryGemmArgs;
+pub use measure::ReadMemoryArgs;
+pub use ternary::{LinearArgs, QuantizeArgs, TernaryGemmArgs};
 
 /// The kernel `entry` of those that take block `B`.
 ///
@@ -299,7 +309,8 @@ const fn equal(a: &[u8], b: &[u8]) -> bool {
 /// Every kernel, in the order of the header.
 pub const KERNELS: &[KernelSpec] = &joined::<{ count(&GROUPS) }>(&GROUPS);
 
-const GROUPS: [&[&[KernelSpec]]; 2] = [ternary::BLOCKS, floats::BLOCKS];
+const GROUPS: [&[&[KernelSpec]]; 4] =
+    [ternary::BLOCKS, floats::BLOCKS, decode::BLOCKS, measure::BLOCKS];
 
 const fn count(groups: &[&[&[KernelSpec]]]) -> usize {
     let (mut total, mut group) = (0, 0);

@@ -8,6 +8,7 @@ extern crate std;
 pub mod contract;
 pub mod launch;
 pub mod ptx;
+pub mod released;
 
 use contract::KernelSpec;
 use ptx::{ComputeCapability, Target, Version};
@@ -48,6 +49,12 @@ pub const fn kernels() -> &'static [Kernel] {
         compiled! {
             TernaryGemmArgs:
                 "ternary_gemm" for SM_80 "sm_80";
+            QuantizeArgs:
+                "quantize" for SM_80 "sm_80", SM_90 "sm_90";
+            LinearArgs:
+                "linear" for SM_80 "sm_80", SM_90A "sm_90a";
+            ReadMemoryArgs:
+                "read_memory" for SM_80 "sm_80";
             EmbedArgs:
                 "embed" for SM_80 "sm_80", SM_90 "sm_90";
             NormalizeArgs:
@@ -79,6 +86,17 @@ pub const fn kernels() -> &'static [Kernel] {
                 "attend_rows_f16_256" for SM_80 "sm_80";
             ChooseArgs:
                 "choose" for SM_80 "sm_80", SM_90 "sm_90";
+            DecodeLinearArgs:
+                "decode_qkv_4" for SM_90 "sm_90";
+                "decode_out_4" for SM_90 "sm_90";
+                "decode_out_9" for SM_90 "sm_90";
+                "decode_out_14" for SM_90 "sm_90";
+                "decode_gate_up_4" for SM_90 "sm_90";
+            DecodeAttendArgs:
+                "decode_attend_f16_128_c4" for SM_90 "sm_90";
+                "decode_attend_f16_128_c8" for SM_90 "sm_90";
+                "decode_attend_f16_256_c8" for SM_90 "sm_90";
+                "decode_attend_f32_256_c8" for SM_90 "sm_90";
         }
     }
 }
@@ -108,6 +126,21 @@ mod tests {
         for (major, minor) in [(8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)] {
             assert_eq!(served(major, minor), Some(Target::SM_80));
         }
+    }
+
+    #[test]
+    fn each_device_gets_the_best_it_runs() {
+        let best = |entry, major, minor| {
+            kernel_for(entry, ComputeCapability { major, minor }).map(|kernel| kernel.target)
+        };
+        for (major, minor) in [(8, 0), (8, 9)] {
+            assert_eq!(best("linear", major, minor), Some(Target::SM_80));
+            assert_eq!(best("quantize", major, minor), Some(Target::SM_80));
+        }
+        assert_eq!(best("linear", 9, 0), Some(Target::SM_90A));
+        assert_eq!(best("linear", 10, 0), Some(Target::SM_80));
+        assert_eq!(best("quantize", 9, 0), Some(Target::SM_90));
+        assert_eq!(best("quantize", 12, 0), Some(Target::SM_90));
     }
 
     #[test]

@@ -56,9 +56,13 @@ impl Target {
     pub const SM_80: Self =
         Self { capability: ComputeCapability { major: 8, minor: 0 }, exact: false };
 
-    /// Hopper and later: kernels that start before the one before them ends.
+    /// GPUs whose kernels can start before the one ahead of them has ended.
     pub const SM_90: Self =
         Self { capability: ComputeCapability { major: 9, minor: 0 }, exact: false };
+
+    /// H100, H200 and their like, with instructions that no other generation has.
+    pub const SM_90A: Self =
+        Self { capability: ComputeCapability { major: 9, minor: 0 }, exact: true };
 
     /// Whether PTX for this target runs on `device`.
     #[must_use]

@@ -52,7 +52,7 @@ fn small() -> Tiny {
 fn load(path: &Path) -> Result<(), Error> {
     let package = Package::open(&Source::Path(path.to_owned()))?;
     let model = package.bind()?;
-    let Cpu { threads, simd } = Cpu::portable();
+    let Cpu { threads, simd, .. } = Cpu::portable();
     CpuBackend::new(threads, simd)?.upload(&model, &mut |_, _| {})?;
     Ok(())
 }

@@ -3,6 +3,8 @@
 mod checkpoint;
 #[cfg(target_os = "linux")]
 mod cli;
+#[cfg(target_os = "linux")]
+mod cuda;
 mod decode;
 mod ops;
 mod oracle;

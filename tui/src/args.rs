@@ -57,6 +57,8 @@ pub enum Command {
     Eval(EvalCommand),
     /// Measure speed; `tercet --bench` is the same
     Bench(BenchArgs),
+    /// Try every device and every kernel, and say what would fail and why
+    Doctor(DoctorArgs),
     /// Write random weights of a true shape, to measure without a download
     Synth(SynthArgs),
     /// Print completions for a shell
@@ -97,12 +99,20 @@ pub struct DeviceArgs {
     /// Numbers of the key/value cache
     #[arg(long, value_enum, default_value_t = Kv::F16)]
     pub kv: Kv,
+    /// Weights of the output head: as stored, or rounded to INT8 when loaded (faster, logits a
+    /// little off)
+    #[arg(long, value_enum, default_value_t = Head::Stored)]
+    pub head: Head,
     /// CPU instructions: portable, avx2 or avx512vnni [default: the best there are]
     #[arg(long)]
     pub simd: Option<String>,
     /// The same bits whatever the prefill chunk (always so on the CPU)
     #[arg(long)]
     pub deterministic: bool,
+    /// Run GPU kernels of the model's file that are not on the list of released ones: code of
+    /// whoever made the file
+    #[arg(long)]
+    pub trust_kernels: bool,
     /// No progress and no statistics on stderr
     #[arg(long, short)]
     pub quiet: bool,
@@ -138,6 +148,15 @@ pub enum Kv {
     F32,
     /// Half precision
     F16,
+}
+
+/// How the head's weights are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Head {
+    /// As the checkpoint has them
+    Stored,
+    /// INT8 with a unit for each token
+    Int8,
 }
 
 /// How tokens are chosen; what is not given comes from the model.
@@ -272,6 +291,9 @@ pub struct ConvertArgs {
     /// What to write
     #[arg(long, value_enum)]
     pub to: Kind,
+    /// Leave the GPU kernels out of the file
+    #[arg(long)]
+    pub no_kernels: bool,
     /// No progress on stderr
     #[arg(long, short)]
     pub quiet: bool,
@@ -283,6 +305,24 @@ pub enum Kind {
     /// One packed, self-contained file
     Tercet,
 }
+
+/// Options of `doctor`.
+#[derive(Debug, Args)]
+#[command(after_help = DOCTOR_EXIT_CODES)]
+pub struct DoctorArgs {
+    /// Try the GPU kernels that this .tercet file carries [default: the program's own]
+    pub model: Option<PathBuf>,
+    /// Try them even if they are not on the list of released ones
+    #[arg(long, requires = "model")]
+    pub trust_kernels: bool,
+    /// As one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+const DOCTOR_EXIT_CODES: &str = "\
+Exit codes: 0 the CPU works, and so does every GPU that was found; 69 a GPU or its driver is there, \
+but cannot be used; 70 the CPU computes wrongly";
 
 /// Options of `synth`.
 #[derive(Debug, Args)]

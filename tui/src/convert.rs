@@ -1,6 +1,6 @@
 //! `tercet convert`: a checkpoint as one packed file.
 
-use tercet_host::convert::write_tercet;
+use tercet_host::convert::{Kernels, write_tercet};
 use tercet_host::package::{Package, Source};
 
 use crate::args::{ConvertArgs, Kind};
@@ -17,7 +17,8 @@ pub fn convert(args: &ConvertArgs) -> Result<(), Failure> {
     let progress = Progress::new("converting", args.quiet);
     match args.to {
         Kind::Tercet => {
-            write_tercet(&package, &args.destination, &mut |done, total| {
+            let with = if args.no_kernels { Kernels::LeaveOut } else { Kernels::Include };
+            write_tercet(&package, &args.destination, with, &mut |done, total| {
                 progress.show(done, total);
             })?;
         }

@@ -6,16 +6,21 @@ use std::hash::RandomState;
 use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use tercet_host::backend::cpu::{CpuBackend, CpuOps, Simd};
-use tercet_host::backend::{Backend, KvType, Limits};
+use tercet_host::backend::cpu::{CpuBackend, Simd};
+use tercet_host::backend::cuda::CudaBackend;
+use tercet_host::backend::cuda::driver::Device;
+use tercet_host::backend::cuda::kernels::KernelSet;
+use tercet_host::backend::{AnyOps, Backend, DeviceError, HeadType, KvType, Limits};
 use tercet_host::package::{Package, Source};
 use tercet_host::sampler::Sampling;
 use tercet_host::session::Session;
 use tercet_host::text::Renderer;
 
-use crate::args::{Device, DeviceArgs, Kv, ModelArg, SamplingArgs};
+use crate::args::{DeviceArgs, Head, Kv, ModelArg, SamplingArgs};
 use crate::builtin;
-use crate::failure::Failure;
+use crate::device::{self, Chosen};
+use crate::clean::OneLine;
+use crate::failure::{Failure, note};
 
 /// Longest context that is taken unasked: the cache of a model trained for 32,768 positions would
 /// surprise.
@@ -23,6 +28,9 @@ const DEFAULT_CONTEXT: usize = 4096;
 
 /// Rows of a prefill step per thread: enough that every thread multiplies a whole tile.
 const PREFILL_ROWS_PER_THREAD: usize = 32;
+
+/// The same on a GPU: where its tensor cores are busy, and buffers are still small.
+pub const GPU_PREFILL_ROWS: usize = 1024;
 
 /// Where the model named on the command line is.
 #[must_use]
@@ -68,7 +76,10 @@ pub enum Use {
     Evaluate,
 }
 
-/// Uploads the model, makes a session and hands it to `work`, on a thread of the pool.
+/// A session on whichever device was chosen.
+pub type AnySession<'w> = Session<AnyOps<'w>>;
+
+/// Chooses the device, uploads the model, makes a session and hands it to `work`.
 ///
 /// # Errors
 ///
@@ -78,24 +89,80 @@ pub fn with_session<R: Send>(
     args: &DeviceArgs,
     context: usize,
     purpose: Use,
-    work: impl FnOnce(&mut Session<CpuOps<'_>>) -> Result<R, Failure> + Send,
+    work: impl FnOnce(&mut AnySession<'_>) -> Result<R, Failure> + Send,
 ) -> Result<R, Failure> {
-    let backend = cpu(args)?;
-    let model = package.bind()?;
-    let progress = Progress::new("loading", args.quiet);
-    let weights = backend.upload(&model, &mut |done, total| progress.show(done, total))?;
-    progress.done();
-    let rows_max = prefill_rows(&backend).min(context);
-    let limits = Limits {
+    match device::choose(args)? {
+        Chosen::Cpu => {
+            let backend = cpu(args)?;
+            let rows_max = prefill_rows(&backend);
+            on_device(
+                &backend,
+                package,
+                args,
+                limits(args, context, purpose, rows_max),
+                |session| {
+                    // On a thread of the pool, which other threads would first have to wake.
+                    backend.run(|| work(session))
+                },
+            )
+        }
+        Chosen::Cuda(device) => {
+            let backend = gpu(&device, package, args)?;
+            let limits = limits(args, context, purpose, GPU_PREFILL_ROWS);
+            on_device(&backend, package, args, limits, work)
+        }
+    }
+}
+
+/// The GPU backend that the options ask for, with the kernels of the model's file if they may be
+/// used; says so in a line if they may not.
+///
+/// # Errors
+///
+/// [`Failure`] when the device cannot be had.
+pub fn gpu(device: &Device, package: &Package, args: &DeviceArgs) -> Result<CudaBackend, Failure> {
+    let kernels = KernelSet::of(&package.checkpoint, args.trust_kernels);
+    if let Some(refusal) = kernels.refusal()
+        && !args.quiet
+    {
+        note(format_args!(
+            "tercet: note: the model's own kernels are not used: {}; {}",
+            OneLine(&refusal.to_string()),
+            refusal.hint()
+        ));
+    }
+    Ok(CudaBackend::new(device, kernels).map_err(DeviceError::from)?)
+}
+
+/// What a session may use.
+fn limits(args: &DeviceArgs, context: usize, purpose: Use, rows_max: usize) -> Limits {
+    let rows_max = rows_max.min(context);
+    Limits {
         slots: 1,
         positions_max: context,
         rows_max,
         logits_max: if purpose == Use::Evaluate { rows_max } else { 1 },
         kv: kv_type(args.kv),
-    };
-    let ops = backend.ops(&weights, limits)?;
-    let mut session = Session::new(ops, &package.config, limits);
-    backend.run(|| work(&mut session))
+    }
+}
+
+fn on_device<B, R>(
+    backend: &B,
+    package: &Package,
+    args: &DeviceArgs,
+    limits: Limits,
+    work: impl FnOnce(&mut AnySession<'_>) -> Result<R, Failure>,
+) -> Result<R, Failure>
+where
+    B: Backend,
+    for<'w> B::Ops<'w>: Send,
+{
+    let model = package.bind()?;
+    let progress = Progress::new("loading", args.quiet);
+    let weights = backend.upload(&model, &mut |done, total| progress.show(done, total))?;
+    progress.done();
+    let ops: AnyOps<'_> = Box::new(backend.ops(&weights, limits)?);
+    work(&mut Session::new(ops, &package.config, limits))
 }
 
 /// Rows of a prefill step, unless the user says otherwise.
@@ -117,14 +184,8 @@ pub fn kv_type(kv: Kv) -> KvType {
 ///
 /// # Errors
 ///
-/// [`Failure`] for a device that is not there and for an unknown SIMD level.
+/// [`Failure`] for an unknown SIMD level, and when there are no threads.
 pub fn cpu(args: &DeviceArgs) -> Result<CpuBackend, Failure> {
-    if let Device::Cuda(number) = args.device {
-        return Err(Failure::Unavailable {
-            what: format!("--device cuda:{number}: this version of tercet has no CUDA backend"),
-            hint: "leave --device out, or say --device cpu",
-        });
-    }
     let simd = match &args.simd {
         None => Simd::detect(),
         Some(name) => Simd::by_name(name).map_err(|error| Failure::Usage {
@@ -133,7 +194,11 @@ pub fn cpu(args: &DeviceArgs) -> Result<CpuBackend, Failure> {
         })?,
     };
     let threads = args.threads.map_or_else(CpuBackend::default_threads, usize::from);
-    Ok(CpuBackend::new(threads, simd)?)
+    let head = match args.head {
+        Head::Stored => HeadType::Stored,
+        Head::Int8 => HeadType::Int8,
+    };
+    Ok(CpuBackend::new(threads, simd)?.with_head(head))
 }
 
 /// The model's sampling with what the command line changes.

@@ -31,6 +31,13 @@ pub enum Failure {
         /// What to do.
         hint: &'static str,
     },
+    /// Something that computes wrongly.
+    Wrong {
+        /// What is wrong.
+        what: String,
+        /// What to do.
+        hint: &'static str,
+    },
     /// A command line that cannot be meant.
     Usage {
         /// What is wrong.
@@ -67,6 +74,7 @@ impl Failure {
             Self::NoInput { what, hint } => ((*what).to_owned(), hint),
             Self::Data { what, hint }
             | Self::Unavailable { what, hint }
+            | Self::Wrong { what, hint }
             | Self::Usage { what, hint } => (what.clone(), hint),
             Self::Internal => (
                 "internal error (see the message above)".into(),
@@ -91,7 +99,7 @@ impl Failure {
             Self::Data { .. } => ExitCode::Data,
             Self::Unavailable { .. } => ExitCode::Unavailable,
             Self::Usage { .. } => ExitCode::Usage,
-            Self::Internal => ExitCode::Internal,
+            Self::Wrong { .. } | Self::Internal => ExitCode::Internal,
             Self::Io(_) => ExitCode::Io,
             Self::Interrupted => ExitCode::Interrupted,
         }

@@ -3,7 +3,7 @@
 use std::io::{Write, stdout};
 
 use serde_json::json;
-use tercet_host::inspect::{Description, check, describe};
+use tercet_host::inspect::{CarriedKernels, Description, check, describe};
 
 use crate::args::InspectArgs;
 use crate::clean::OneLine;
@@ -119,7 +119,23 @@ fn write_text(out: &mut impl Write, model: &Description) -> std::io::Result<()> 
         "chat template",
         model.chat_template.as_ref().map_or("none".into(), |hash| format!("sha256 {hash}")),
     )?;
-    line("stop tokens", format!("{:?}", model.stop_tokens))
+    line("stop tokens", format!("{:?}", model.stop_tokens))?;
+    match &model.kernels {
+        Some(kernels) => line("GPU kernels", carried(kernels)),
+        None => Ok(()),
+    }
+}
+
+fn carried(kernels: &CarriedKernels) -> String {
+    let count = kernels.modules.len();
+    let contract = kernels.contract.as_deref().unwrap_or("unknown");
+    let names: Vec<_> = kernels.modules.iter().map(|(name, _)| name.as_str()).collect();
+    let names = names.join(", ");
+    let word = match &kernels.refusal {
+        None => "released".to_owned(),
+        Some(refusal) => format!("not used without --trust-kernels: {refusal}"),
+    };
+    format!("{count} of contract {contract} ({names}); {word}")
 }
 
 /// A count with its unit: `25.2 million`.

@@ -7,6 +7,7 @@ pub mod args;
 pub mod program;
 
 pub mod builtin;
+pub mod device;
 pub mod engine;
 pub mod signals;
 
@@ -14,6 +15,7 @@ pub mod answer;
 pub mod bench;
 pub mod chat;
 pub mod convert;
+pub mod doctor;
 pub mod evaluate;
 pub mod inspect;
 pub mod manual;

@@ -9,7 +9,7 @@ use crate::args::{Cli, Command};
 use crate::clean::OneLine;
 use crate::failure::{Failure, note};
 use crate::signals::Signals;
-use crate::{bench, chat, convert, evaluate, inspect, manual, run, synth};
+use crate::{bench, chat, convert, doctor, evaluate, inspect, manual, run, synth};
 
 /// The whole program. In the library, so that tests run what users run.
 #[must_use]
@@ -42,6 +42,7 @@ fn obey(cli: &Cli, signals: &Signals) -> Result<(), Failure> {
         Some(Command::Convert(args)) => convert::convert(args),
         Some(Command::Eval(command)) => evaluate::evaluate(command),
         Some(Command::Bench(args)) => bench::bench(args, signals, &mut stdout()),
+        Some(Command::Doctor(args)) => doctor::doctor(args),
         Some(Command::Synth(args)) => synth::synth(args),
         Some(Command::Completions { shell }) => manual::completions(*shell),
         Some(Command::Man { command }) => manual::man(command.as_deref()),

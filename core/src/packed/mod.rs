@@ -1,4 +1,4 @@
-//! Ternary matrices as two-bit codes: five layouts, one meaning.
+//! Ternary matrices as two-bit codes: six layouts, one meaning.
 //!
 //! A layout is a type that says where the code of `(row, col)` lies; a [`PackedTernary`] is
 //! borrowed bytes whose length has been checked against a shape. Everything else here is defined
@@ -8,6 +8,7 @@ mod error;
 mod i2s;
 mod interleaved16;
 mod matrix;
+mod mma16x128;
 mod pack;
 mod planes;
 mod quarters;
@@ -20,6 +21,7 @@ pub use error::LayoutError;
 pub use i2s::I2s;
 pub use interleaved16::Interleaved16;
 pub use matrix::PackedTernary;
+pub use mma16x128::Mma16x128;
 #[cfg(test)]
 pub(crate) use pack::repack_each;
 pub use pack::{pack, repack};
@@ -66,7 +68,8 @@ pub trait Layout: Copy + Debug + 'static + sealed::Sealed {
     /// Place of element `(row, col)` of a `(rows, cols)` matrix.
     ///
     /// Meaningful for `row < rows`, `col < cols` and shapes that [`bytes`](Self::bytes) accepts;
-    /// [`PackedTernary::code`] is the checked way in. [`Rows128`] also answers for its padding.
+    /// [`PackedTernary::code`] is the checked way in. [`Rows128`] and [`Mma16x128`] also
+    /// answer for their padding.
     fn place(rows: usize, cols: usize, row: usize, col: usize) -> Place;
 }
 

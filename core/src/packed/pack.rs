@@ -1,7 +1,7 @@
 //! Writing a layout, and going from one to another.
 
 use super::{
-    I2s, Layout, LayoutError, PackedTernary, Quarters, Rows128, matrix::check_length,
+    I2s, Layout, LayoutError, Mma16x128, PackedTernary, Quarters, Rows128, matrix::check_length,
     sealed::Sealed,
 };
 
@@ -44,8 +44,9 @@ pub fn pack<L: Layout>(
 
 /// Writes the matrix `from` into `out` in layout `B`.
 ///
-/// Defined as [`pack`] of `from`'s trits. [`Quarters`] to [`Rows128`] and back, and between [`I2s`]
-/// and [`Rows128`] where their bytes are equal, take a way that handles whole bytes. The unit
+/// Defined as [`pack`] of `from`'s trits. [`Quarters`] to [`Rows128`] and back, [`Rows128`] to
+/// [`Mma16x128`], and between [`I2s`] and [`Rows128`] where their bytes are equal, take a way that
+/// handles whole bytes. The unit
 /// behind an [`I2s`] source is not carried over: it belongs to the caller ([`I2s::unit`]).
 ///
 /// # Errors
@@ -67,6 +68,12 @@ pub fn repack<A: Layout, B: Layout>(
         }
         (Rows128::NAME, Quarters::NAME) => {
             rows_to_quarters(from.codes(), rows, cols, out);
+            Ok(())
+        }
+        (Rows128::NAME, Mma16x128::NAME) => {
+            clear::<B>(out);
+            let codes = from.codes();
+            Mma16x128::place_rows(PackedTernary::cut(codes, rows, cols), 0, out);
             Ok(())
         }
         // Where no row needs padding the two layouts agree in all code bytes.

@@ -138,9 +138,14 @@ fn tile<const R: usize, const B: usize>(
     codes: [&[CodeBlock]; R],
     values: [&[ValueBlock]; B],
 ) -> [[i32; B]; R] {
+    let (mut codes, mut values) = (codes, values);
     let blocks = codes[0].len();
-    let codes = codes.map(|row| &row[..blocks]);
-    let values = values.map(|row| &row[..blocks]);
+    for row in &mut codes {
+        *row = &row[..blocks];
+    }
+    for row in &mut values {
+        *row = &row[..blocks];
+    }
     // With the 32 bytes of a block in both halves of a vector, this keeps columns 64..96 in the
     // lower half, times 4, and 96..128 in the upper; of the bytes shifted by 4, columns 0..32 and
     // 32..64. The lower half's factor comes out at the end, which saves a shift for each half.
@@ -168,7 +173,14 @@ fn tile<const R: usize, const B: usize>(
             }
         }
     }
-    sums.map(|row| row.map(|lanes| sum_lanes(lanes)))
+    // Loops and not `map`: a closure that is not inlined gets its vectors through memory.
+    let mut dots = [[0; B]; R];
+    for r in 0..R {
+        for b in 0..B {
+            dots[r][b] = sum_lanes(sums[r][b]);
+        }
+    }
+    dots
 }
 
 /// The sum of 16 `i32` lanes, of which the lower eight count a quarter (and are multiples of 4).
@@ -194,13 +206,13 @@ fn load_codes(block: &CodeBlock) -> __m512i {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn load_values(block: &ValueBlock) -> [__m512i; 2] {
-    let halves: &[[i8; 64]] = block.as_chunks().0;
-    [0, 1].map(|i| {
-        let half = &halves[i];
+    let mut vectors = [_mm512_setzero_si512(); 2];
+    for (vector, half) in vectors.iter_mut().zip(block.as_chunks::<64>().0) {
         // SAFETY: 64 bytes are readable, because the reference covers them; loadu wants no
         // alignment.
-        unsafe { _mm512_loadu_si512(half.as_ptr().cast()) }
-    })
+        *vector = unsafe { _mm512_loadu_si512(half.as_ptr().cast()) };
+    }
+    vectors
 }
 
 /// Asks for the block `ahead` blocks behind this one, whether it belongs to the matrix or not.

@@ -87,6 +87,11 @@ macro_rules! on_level {
     };
 }
 
+mod floats;
+mod lanes;
+
+pub use floats::{FloatRows, FloatRowsMut};
+
 impl Simd {
     /// The best level of this CPU.
     ///

@@ -6,8 +6,8 @@
 use std::{format, string::ToString, vec, vec::Vec};
 
 use crate::packed::{
-    COLS_MAX, I2s, Interleaved16, Layout, LayoutError, PackedTernary, Quarters, Rows128, Tile16x32,
-    pack,
+    COLS_MAX, I2s, Interleaved16, Layout, LayoutError, Mma16x128, PackedTernary, Quarters, Rows128,
+    Tile16x32, pack,
 };
 
 fn packed<L: Layout>(rows: usize, cols: usize, trits: &[i8]) -> Vec<u8> {
@@ -110,6 +110,49 @@ fn rows128_pads_with_the_code_of_zero() {
 }
 
 #[test]
+fn mma16x128_words_are_registers_of_fragments() {
+    // Register w of lane t = 4g + q holds rows g and g + 8, columns 4q.. and 16 + 4q.., as the
+    // instruction's definition in the PTX manual has them (section "mma.m16n8k32").
+    let trits: Vec<i8> = (0..17 * 200).map(|i| (i * i % 7 % 3) as i8 - 1).collect();
+    let bytes = packed::<Mma16x128>(17, 200, &trits);
+    assert_eq!(bytes.len(), 4 * 512, "two tiles of rows by two of columns");
+    let trit = |row: usize, col: usize| {
+        if row < 17 && col < 200 { trits[row * 200 + col] } else { 0 }
+    };
+    let words = bytes.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word));
+    for (index, word) in words.enumerate() {
+        let (tile, lane, register) = (index / 128, index / 4 % 32, index % 4);
+        let row = tile / 2 * 16 + lane / 4 + 8 * (register & 1);
+        for step in 0..4 {
+            let col = tile % 2 * 128 + 32 * step + 16 * (register >> 1) + 4 * (lane % 4);
+            let four = (word >> (2 * step) & 0x0303_0303).to_le_bytes().map(|code| code as i8 - 1);
+            let expected: [i8; 4] = core::array::from_fn(|byte| trit(row, col + byte));
+            assert_eq!(four, expected, "word {index}, step {step}");
+        }
+    }
+}
+
+#[test]
+fn mma16x128_pads_with_the_code_of_zero() {
+    let mut bytes = packed::<Mma16x128>(1, 1, &[-1]);
+    let mut expected = [0x55; 512];
+    expected[0] = 0x54;
+    assert_eq!(bytes, expected);
+    bytes[4] = 0x56; // row 8 is nobody's
+    PackedTernary::<Mma16x128>::new(&bytes, 1, 1).unwrap().check_codes().unwrap();
+    bytes[0] = 0x64; // row 0, column 64: padding that would be multiplied
+    let error = PackedTernary::<Mma16x128>::new(&bytes, 1, 1).unwrap().check_codes();
+    assert_eq!(error, Err(LayoutError::Code { row: 0, col: 64, code: 2 }));
+}
+
+#[test]
+#[should_panic(expected = "rows 15.. and 2 more do not fit 512 bytes of tiles")]
+fn rows_behind_the_last_tile_are_a_bug_of_the_caller() {
+    let rows = PackedTernary::<Rows128>::new(&[0x55; 64], 2, 128).unwrap();
+    Mma16x128::place_rows(rows, 15, &mut [0x55; 512]);
+}
+
+#[test]
 fn the_first_invalid_code_is_found() {
     fn find<L: Layout>(invalid: u8) {
         let (rows, cols) = (32, 128);
@@ -128,12 +171,21 @@ fn the_first_invalid_code_is_found() {
     find::<Tile16x32>(0);
     find::<I2s>(3);
     find::<Rows128>(3);
+    find::<Mma16x128>(3);
 }
 
 #[test]
 fn names_are_what_files_say() {
-    let names = [Quarters::NAME, Interleaved16::NAME, Tile16x32::NAME, I2s::NAME, Rows128::NAME];
-    assert_eq!(names, ["quarters", "interleaved16", "tile16x32", "i2s", "rows128"]);
+    let names = [
+        Quarters::NAME,
+        Interleaved16::NAME,
+        Tile16x32::NAME,
+        I2s::NAME,
+        Rows128::NAME,
+        Mma16x128::NAME,
+    ];
+    let expected = ["quarters", "interleaved16", "tile16x32", "i2s", "rows128", "mma16x128"];
+    assert_eq!(names, expected);
 }
 
 #[test]
@@ -163,6 +215,7 @@ fn shapes_that_are_refused() {
     overflow::<Tile16x32>();
     overflow::<I2s>();
     overflow::<Rows128>();
+    overflow::<Mma16x128>();
     // Fits without padding, not with it.
     let rows = usize::MAX / 8;
     assert_eq!(Rows128::bytes(rows, 1), Err(LayoutError::Overflow { rows, cols: 1 }));
@@ -182,6 +235,7 @@ fn empty_matrices_are_matrices() {
     empty::<Tile16x32>();
     empty::<I2s>();
     empty::<Rows128>();
+    empty::<Mma16x128>();
 }
 
 #[test]

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use super::Seeded;
 use crate::{
     packed::{
-        COLS_MAX, I2s, Interleaved16, Layout, LayoutError, PackedTernary, Quarters, Rows128,
-        Tile16x32, TritPlanes, pack, repack, repack_each,
+        COLS_MAX, I2s, Interleaved16, Layout, LayoutError, Mma16x128, PackedTernary, Quarters,
+        Rows128, Tile16x32, TritPlanes, pack, repack, repack_each,
     },
     reference,
 };
@@ -17,7 +17,7 @@ use crate::{
 /// Calls `$f::<A, B>(..)` for every ordered pair of layouts.
 macro_rules! every_pair {
     ($f:ident $args:tt) => {
-        every_pair!(@from $f $args, Quarters, Interleaved16, Tile16x32, I2s, Rows128)
+        every_pair!(@from $f $args, Quarters, Interleaved16, Tile16x32, I2s, Rows128, Mma16x128)
     };
     (@from $f:ident $args:tt, $($a:ident),*) => {
         $(every_pair!(@to $f $args, $a);)*
@@ -28,6 +28,7 @@ macro_rules! every_pair {
         $f::<$a, Tile16x32>$args;
         $f::<$a, I2s>$args;
         $f::<$a, Rows128>$args;
+        $f::<$a, Mma16x128>$args;
     };
 }
 
@@ -156,6 +157,7 @@ proptest! {
         planes::<Tile16x32>(rows, cols, &trits);
         planes::<I2s>(rows, cols, &trits);
         planes::<Rows128>(rows, cols, &trits);
+        planes::<Mma16x128>(rows, cols, &trits);
     }
 
     #[test]
@@ -165,6 +167,7 @@ proptest! {
         length::<Tile16x32>(rows, cols, other);
         length::<I2s>(rows, cols, other);
         length::<Rows128>(rows, cols, other);
+        length::<Mma16x128>(rows, cols, other);
     }
 
     #[test]
@@ -174,6 +177,27 @@ proptest! {
         places::<Tile16x32>(rows, cols);
         places::<I2s>(rows, cols);
         places::<Rows128>(rows, cols);
+        places::<Mma16x128>(rows, cols);
+    }
+
+    #[test]
+    fn rows_come_together_in_one_matrix(
+        (rows, cols) in (1_usize..60, 1_usize..300),
+        (cut, more) in (0_usize..60, 0_usize..20),
+        seed: u64,
+    ) {
+        let cut = cut.min(rows);
+        let trits = Seeded(seed).trits(rows * cols);
+        let whole = packed::<Rows128>(rows, cols, &trits).unwrap();
+        let whole = PackedTernary::<Rows128>::new(&whole, rows, cols).unwrap();
+        let mut padded = trits.clone();
+        padded.resize((rows + more) * cols, 0);
+        let expected = packed::<Mma16x128>(rows + more, cols, &padded).unwrap();
+        // Rows that nobody places hold the code of zero before, and so they do after.
+        let mut out = vec![0x55; expected.len()];
+        Mma16x128::place_rows(whole.row_range(cut..rows), cut, &mut out);
+        Mma16x128::place_rows(whole.row_range(0..cut), 0, &mut out);
+        prop_assert_eq!(out, expected);
     }
 
     #[test]
@@ -184,6 +208,7 @@ proptest! {
             Tile16x32::bytes(rows, cols),
             I2s::bytes(rows, cols),
             Rows128::bytes(rows, cols),
+            Mma16x128::bytes(rows, cols),
         ];
         for bytes in all.into_iter().flatten() {
             prop_assert!(cols <= COLS_MAX);

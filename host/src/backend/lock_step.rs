@@ -187,6 +187,11 @@ impl<R: Ops, C: Ops> Ops for LockStep<R, C> {
         Err(Site(Operation::Choose, None).divergence(asked, expected as f32, got as f32))
     }
 
+    fn finish(&mut self) -> Result<(), DeviceError> {
+        self.reference.finish()?;
+        self.candidate.finish()
+    }
+
     fn read(&mut self, buffer: Buffer) -> Result<Vec<f32>, DeviceError> {
         self.reference.read(buffer)
     }

@@ -4,8 +4,10 @@
 //! every device. Their meaning is what [`cpu`] computes.
 
 pub mod cpu;
+pub mod cuda;
 pub mod lock_step;
 
+use self::cuda::driver::CudaError;
 use crate::model::{Model, ModelError};
 use crate::sampler::Sampler;
 
@@ -36,6 +38,9 @@ pub enum DeviceError {
     /// The weights turned out to be damaged while they were loaded.
     #[error(transparent)]
     Weights(#[from] ModelError),
+    /// The GPU, or its driver.
+    #[error(transparent)]
+    Cuda(#[from] CudaError),
     /// The thread pool could not be made.
     #[error("cannot start {threads} threads: {reason}")]
     Threads {
@@ -78,6 +83,7 @@ impl DeviceError {
                 "choose a smaller model, a shorter context, fewer sequences, or free memory"
             }
             Self::Weights(error) => error.hint(),
+            Self::Cuda(error) => error.hint(),
             Self::Threads { .. } => "ask for fewer threads (--threads)",
             Self::NotFinite { .. } => "download or convert the model again",
             Self::Divergence { .. } => "report this, with the model and the machine",
@@ -99,6 +105,17 @@ pub enum KvType {
     /// Half precision: half the memory.
     #[default]
     F16,
+}
+
+/// How the head's weights are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HeadType {
+    /// As the checkpoint stores them.
+    #[default]
+    Stored,
+    /// INT8 codes with one unit for each row (each token): half the bytes of F16, a quarter of
+    /// F32, and logits that are a little off.
+    Int8,
 }
 
 /// What a session may use; everything is allocated once, from these numbers.
@@ -204,6 +221,13 @@ pub trait Ops {
     #[allow(clippy::missing_errors_doc, reason = "see `embed`")]
     fn choose(&mut self, asked: usize, sampler: &mut Sampler) -> Result<TokenId, DeviceError>;
 
+    /// Waits until everything asked for is computed: devices may still be at work when the other
+    /// operations return. What reads a result waits by itself; clocks have to ask.
+    #[allow(clippy::missing_errors_doc, reason = "see `embed`")]
+    fn finish(&mut self) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
     /// Copies a buffer to the host: what tests, evaluation and lock step look at.
     #[allow(clippy::missing_errors_doc, reason = "see `embed`")]
     fn read(&mut self, buffer: Buffer) -> Result<Vec<f32>, DeviceError>;
@@ -211,6 +235,56 @@ pub trait Ops {
     /// Overwrites a buffer, so that lock step can judge each operation on equal inputs.
     #[allow(clippy::missing_errors_doc, reason = "see `embed`")]
     fn write(&mut self, buffer: Buffer, values: &[f32]) -> Result<(), DeviceError>;
+}
+
+/// Any device's operations, where only the running program knows which: one call through a pointer
+/// for each operation, which is nothing beside the operation.
+pub type AnyOps<'w> = Box<dyn Ops + Send + 'w>;
+
+impl<O: Ops + ?Sized> Ops for Box<O> {
+    fn embed(&mut self, rows: &[Row]) -> Result<(), DeviceError> {
+        (**self).embed(rows)
+    }
+
+    fn qkv(&mut self, layer: usize) -> Result<(), DeviceError> {
+        (**self).qkv(layer)
+    }
+
+    fn attend(&mut self, layer: usize) -> Result<(), DeviceError> {
+        (**self).attend(layer)
+    }
+
+    fn attention_out(&mut self, layer: usize) -> Result<(), DeviceError> {
+        (**self).attention_out(layer)
+    }
+
+    fn gate_up(&mut self, layer: usize) -> Result<(), DeviceError> {
+        (**self).gate_up(layer)
+    }
+
+    fn down(&mut self, layer: usize) -> Result<(), DeviceError> {
+        (**self).down(layer)
+    }
+
+    fn logits(&mut self) -> Result<(), DeviceError> {
+        (**self).logits()
+    }
+
+    fn choose(&mut self, asked: usize, sampler: &mut Sampler) -> Result<TokenId, DeviceError> {
+        (**self).choose(asked, sampler)
+    }
+
+    fn finish(&mut self) -> Result<(), DeviceError> {
+        (**self).finish()
+    }
+
+    fn read(&mut self, buffer: Buffer) -> Result<Vec<f32>, DeviceError> {
+        (**self).read(buffer)
+    }
+
+    fn write(&mut self, buffer: Buffer, values: &[f32]) -> Result<(), DeviceError> {
+        (**self).write(buffer, values)
+    }
 }
 
 /// The buffers between operations; `rows` are those of the step.

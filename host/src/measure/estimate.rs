@@ -2,7 +2,7 @@
 
 use tercet_core::Rows128;
 
-use crate::backend::{KvType, Limits};
+use crate::backend::{HeadType, KvType, Limits};
 use crate::config::ModelConfig;
 use crate::kv::KvLayout;
 use crate::model::{Layer, Model};
@@ -29,10 +29,15 @@ pub fn session_bytes(config: &ModelConfig, limits: &Limits) -> u64 {
 }
 
 /// Bytes that bringing a model to the CPU allocates: none for matrices that are used where they
-/// are mapped, all of them otherwise.
+/// are mapped, all of them otherwise; and the head, where it is not held as it is stored.
 #[must_use]
-pub fn upload_bytes(model: &Model<'_>) -> u64 {
+pub fn upload_bytes(model: &Model<'_>, head: HeadType) -> u64 {
+    let head = match head {
+        HeadType::Stored => 0,
+        HeadType::Int8 => model.head.rows * (model.head.cols + 4),
+    };
     let matrices = model.layers.iter().flat_map(Layer::matrices);
     let packed = matrices.filter(|matrix| !matches!(matrix.codes, Codes::Rows128 { .. }));
-    packed.map(|matrix| (matrix.rows * Rows128::row_bytes(matrix.cols)) as u64).sum()
+    let packed: usize = packed.map(|matrix| matrix.rows * Rows128::row_bytes(matrix.cols)).sum();
+    (packed + head) as u64
 }

@@ -170,6 +170,7 @@ impl<O: Ops> Stepper<O> {
             if forward(&mut self.ops, self.layers, &self.rows, cancel)? == Pass::Cancelled {
                 return Ok(None);
             }
+            self.ops.finish()?;
             if workload.next == Next::Greedy {
                 for slot in 0..workload.slots {
                     self.next[slot] = self.ops.choose(slot, &mut self.samplers[slot])?;
@@ -203,6 +204,7 @@ impl<O: Ops> Stepper<O> {
             if forward(&mut self.ops, self.layers, &self.rows, cancel)? == Pass::Cancelled {
                 return Ok(Pass::Cancelled);
             }
+            self.ops.finish()?;
             if workload.next == Next::Greedy && workload.generate > 0 {
                 let asking = self.rows.iter().filter(|row| row.logits).enumerate();
                 for (asked, row) in asking {

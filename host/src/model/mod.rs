@@ -3,6 +3,7 @@
 mod bind;
 
 use safetensors::Dtype;
+use tercet_core::Stored;
 
 use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
@@ -100,6 +101,18 @@ pub struct FloatMatrix<'c> {
 }
 
 impl FloatMatrix<'_> {
+    /// The numbers of some rows, `(rows, cols)`.
+    ///
+    /// # Panics
+    ///
+    /// When there are no such rows.
+    #[inline]
+    #[must_use]
+    pub fn stored(&self, rows: core::ops::Range<usize>) -> Stored<'_> {
+        let row_bytes = self.cols * self.float.bytes();
+        self.float.stored(&self.bytes[rows.start * row_bytes..rows.end * row_bytes])
+    }
+
     /// Bytes of row `row`.
     ///
     /// # Panics

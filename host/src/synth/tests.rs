@@ -6,7 +6,7 @@ use std::path::Path;
 use super::*;
 use crate::backend::cpu::{CpuBackend, Simd};
 use crate::backend::{Backend, KvType, Limits};
-use crate::convert::{check_digests, write_tercet};
+use crate::convert::{Kernels, check_digests, write_tercet};
 use crate::inspect;
 use crate::package::{Package, Source};
 use crate::preset::PRESETS;
@@ -81,7 +81,7 @@ fn every_kind_holds_the_same_model() {
             assert_eq!(inspect::check(&package, &mut |_, _| {}).unwrap().problems, [""; 0]);
             // What was made converts like what was downloaded.
             let converted = folder.path().join("converted.tercet");
-            write_tercet(&package, &converted, &mut |_, _| {}).unwrap();
+            write_tercet(&package, &converted, Kernels::LeaveOut, &mut |_, _| {}).unwrap();
             assert_eq!(logits(&Package::open(&Source::Path(converted)).unwrap()), expected);
         }
     }

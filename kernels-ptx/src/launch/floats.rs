@@ -69,7 +69,9 @@ impl WeightType {
     }
 
     /// Entries for few rows, for some, and for many.
-    const fn entries(self) -> [&'static str; 3] {
+    /// Entries of `float_linear` for weights of this type: for few rows, for some, for many.
+    #[must_use]
+    pub const fn entries(self) -> [&'static str; 3] {
         match self {
             Self::F16 => ["float_linear_f16", "float_linear_narrow_f16", "float_linear_wide_f16"],
             Self::Bf16 => {

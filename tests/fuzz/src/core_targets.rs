@@ -1,8 +1,8 @@
 //! Packed bytes and the arithmetic on them.
 
 use tercet_core::{
-    I2s, Interleaved16, Layout, PackedTernary, Quarters, Rows128, Simd, Tile16x32, reference,
-    repack,
+    I2s, Interleaved16, Layout, Mma16x128, PackedTernary, Quarters, Rows128, Simd, Tile16x32,
+    reference, repack,
 };
 
 /// Rows, columns, then code bytes, repeated as often as the shape needs.
@@ -17,6 +17,7 @@ pub fn packed_round_trip(data: &[u8]) {
     from_layout::<Tile16x32>(rows, cols, codes);
     from_layout::<I2s>(rows, cols, codes);
     from_layout::<Rows128>(rows, cols, codes);
+    from_layout::<Mma16x128>(rows, cols, codes);
 }
 
 fn from_layout<A: Layout>(rows: usize, cols: usize, codes: &[u8]) {
@@ -28,6 +29,7 @@ fn from_layout<A: Layout>(rows: usize, cols: usize, codes: &[u8]) {
     there_and_back::<A, Tile16x32>(from);
     there_and_back::<A, I2s>(from);
     there_and_back::<A, Rows128>(from);
+    there_and_back::<A, Mma16x128>(from);
 }
 
 fn there_and_back<A: Layout, B: Layout>(from: PackedTernary<'_, A>) {

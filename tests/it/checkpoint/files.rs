@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::json;
 use tercet_host::checkpoint::{Checkpoint, CheckpointError};
-use tercet_host::convert::write_tercet;
+use tercet_host::convert::{Kernels, write_tercet};
 use tercet_host::error::{Error, ExitCode};
 use tercet_host::text::TokenizerError;
 use tercet_tests::files::{byte_tokenizer, safetensors, safetensors_bytes};
@@ -135,7 +135,7 @@ fn a_tercet_file_of_another_time() {
 fn a_tercet_file_cut_short() {
     let folder = small().folder(Form::Multiply);
     let path = folder.join("model.tercet");
-    write_tercet(&folder.package(), &path, &mut |_, _| {}).expect("a file");
+    write_tercet(&folder.package(), &path, Kernels::Include, &mut |_, _| {}).expect("a file");
     let whole = std::fs::read(&path).expect("the file");
     for length in [4, 100, 5000, whole.len() / 2, whole.len() - 1] {
         folder.put("model.tercet", &whole[..length]);
@@ -176,7 +176,8 @@ fn a_side_file_beyond_its_limit_inside_a_tercet_file() {
 fn a_file_that_cannot_be_written() {
     let folder = small().folder(Form::Multiply);
     let path = folder.join("nowhere/model.tercet");
-    let error = write_tercet(&folder.package(), &path, &mut |_, _| {}).expect_err("no folder");
+    let error = write_tercet(&folder.package(), &path, Kernels::Include, &mut |_, _| {})
+        .expect_err("no folder");
     assert!(matches!(error, Error::Write { .. }), "{error:?}");
     check(&error, ExitCode::CannotCreate);
 }
@@ -192,7 +193,8 @@ fn a_failed_conversion_leaves_what_was_there() {
     let folder = Folder::new();
     folder.put("model.tercet", b"what was there");
     let path = folder.join("model.tercet");
-    let error = write_tercet(&damaged.package(), &path, &mut |_, _| {}).expect_err("no trits");
+    let error = write_tercet(&damaged.package(), &path, Kernels::Include, &mut |_, _| {})
+        .expect_err("no trits");
     assert!(matches!(error, Error::Model(_)), "{error:?}");
     check(&error, ExitCode::Data);
     assert_eq!(std::fs::read(&path).expect("the old file"), b"what was there");

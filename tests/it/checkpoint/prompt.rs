@@ -70,7 +70,7 @@ fn a_context_that_no_memory_holds() {
     let folder = small().folder(Form::Multiply);
     let package = folder.package();
     let model = package.bind().expect("a valid model");
-    let Cpu { threads, simd } = Cpu::portable();
+    let Cpu { threads, simd, .. } = Cpu::portable();
     let backend = CpuBackend::new(threads, simd).expect("threads");
     let weights = backend.upload(&model, &mut |_, _| {}).expect("valid weights");
     let fits = Limits { slots: 1, positions_max: 8, rows_max: 1, logits_max: 1, kv: KvType::F32 };

@@ -19,4 +19,4 @@ mod readme;
 
 mod models;
 mod pty;
-mod support;
+pub(crate) mod support;

@@ -11,30 +11,30 @@ use std::thread;
 use std::time::Instant;
 
 /// The program as it ships.
-pub(super) const PROGRAM: &str = env!("CARGO_BIN_EXE_tercet-under-test");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_tercet-under-test");
 
 /// Time after which a run counts as hanging. Nothing here takes a tenth of it.
 const HANGS_AFTER: Duration = Duration::from_secs(60);
 
 /// A story short enough for a test; `--seed` or `--greedy` makes it reproducible.
-pub(super) const STORY: &str = "Tell me a story about a red balloon.";
+pub(crate) const STORY: &str = "Tell me a story about a red balloon.";
 
 /// One run of the program, being prepared.
 #[derive(Debug)]
-pub(super) struct Tercet {
+pub(crate) struct Tercet {
     command: Command,
     stdin: Option<Vec<u8>>,
 }
 
 /// The program with `args`; standard input is empty, as from `/dev/null`.
-pub(super) fn tercet<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Tercet {
+pub(crate) fn tercet<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Tercet {
     let mut command = Command::new(PROGRAM);
     command.arg0("tercet").args(args);
     Tercet::of(command)
 }
 
 /// `script` run by `sh`, which finds the program as `$TERCET`.
-pub(super) fn shell(script: &str) -> Tercet {
+pub(crate) fn shell(script: &str) -> Tercet {
     let mut command = Command::new("sh");
     command.args(["-c", script]).env("TERCET", PROGRAM);
     Tercet::of(command)
@@ -46,29 +46,29 @@ impl Tercet {
         Self { command, stdin: None }
     }
 
-    pub(super) fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+    pub(crate) fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
         self.command.arg(arg);
         self
     }
 
-    pub(super) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+    pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.command.env(name, value);
         self
     }
 
-    pub(super) fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.command.stdin(Stdio::piped());
         self.stdin = Some(bytes.into());
         self
     }
 
-    pub(super) fn stdout(mut self, stdout: impl Into<Stdio>) -> Self {
+    pub(crate) fn stdout(mut self, stdout: impl Into<Stdio>) -> Self {
         self.command.stdout(stdout);
         self
     }
 
     /// Starts it, with `stdin` already on its way.
-    pub(super) fn spawn(mut self) -> Child {
+    pub(crate) fn spawn(mut self) -> Child {
         let mut child = self.command.spawn().unwrap();
         if let (Some(mut pipe), Some(bytes)) = (child.stdin.take(), self.stdin) {
             // A program that does not read to the end is what some tests are about.
@@ -78,12 +78,12 @@ impl Tercet {
     }
 
     /// Runs it to its end.
-    pub(super) fn run(self) -> Ran {
+    pub(crate) fn run(self) -> Ran {
         finish(self.spawn())
     }
 
     /// Runs it to its end, which has to be a good one.
-    pub(super) fn succeed(self) -> Ran {
+    pub(crate) fn succeed(self) -> Ran {
         let ran = self.run();
         assert_eq!(ran.code, Some(0), "{ran}");
         ran
@@ -91,7 +91,7 @@ impl Tercet {
 
     /// Runs it to the failure `code`: nothing on stdout, and on stderr one sentence that contains
     /// every one of `words`, and one hint.
-    pub(super) fn fail(self, code: i32, words: &[&str]) -> Ran {
+    pub(crate) fn fail(self, code: i32, words: &[&str]) -> Ran {
         let ran = self.run();
         assert_eq!(ran.code, Some(code), "{ran}");
         assert!(ran.stdout.is_empty(), "a failure leaves stdout alone: {ran}");
@@ -101,7 +101,7 @@ impl Tercet {
 }
 
 /// Waits for `child`, reading what it writes.
-pub(super) fn finish(mut child: Child) -> Ran {
+pub(crate) fn finish(mut child: Child) -> Ran {
     fn drain(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Vec<u8>> {
         thread::spawn(move || {
             let mut bytes = Vec::new();
@@ -133,27 +133,27 @@ pub(super) fn finish(mut child: Child) -> Ran {
 
 /// How a run ended.
 #[derive(Debug)]
-pub(super) struct Ran {
+pub(crate) struct Ran {
     /// Exit code; `None` when a signal ended it.
-    pub(super) code: Option<i32>,
-    pub(super) signal: Option<i32>,
-    pub(super) stdout: Vec<u8>,
-    pub(super) stderr: String,
+    pub(crate) code: Option<i32>,
+    pub(crate) signal: Option<i32>,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
 }
 
 impl Ran {
     /// What it answered, as text.
-    pub(super) fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         core::str::from_utf8(&self.stdout).unwrap()
     }
 
     /// What it answered, as JSON.
-    pub(super) fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self}"))
     }
 
     /// That stderr is one error, with `words`, and one hint, without control characters.
-    pub(super) fn assert_explained(&self, words: &[&str]) {
+    pub(crate) fn assert_explained(&self, words: &[&str]) {
         let lines: Vec<_> = self.stderr.trim_start_matches('\n').lines().collect();
         let [error, hint] = lines[..] else { panic!("not an error and a hint: {self}") };
         let what = error.strip_prefix("tercet: error: ");
@@ -180,6 +180,6 @@ impl fmt::Display for Ran {
 }
 
 /// `path` as an argument.
-pub(super) fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }

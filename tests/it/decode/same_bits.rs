@@ -1,7 +1,7 @@
 //! The logits of a token depend on the model and the tokens before it, and on nothing else.
 
 use tercet_host::backend::{KvType, Limits, Row};
-use tercet_host::convert::write_tercet;
+use tercet_host::convert::{Kernels, write_tercet};
 use tercet_host::package::{Package, Source};
 use tercet_tests::cpu::{Cpu, assert_same_bits, logits, rows, step, with_ops};
 use tercet_tests::files::{safetensors_bytes, safetensors_parts};
@@ -33,7 +33,8 @@ fn every_way_to_store_a_model_is_the_same_model() {
                 assert_same_bits(&expected, &logits_of(&sharded, &tokens), &what);
 
                 let file = sharded.join("model.tercet");
-                write_tercet(&sharded.package(), &file, &mut |_, _| {}).expect("a file");
+                write_tercet(&sharded.package(), &file, Kernels::Include, &mut |_, _| {})
+                    .expect("a file");
                 let package = Package::open(&Source::Path(file)).expect("a valid file");
                 let got = logits(&package, Cpu::fast(), &tokens, 16, KvType::F16);
                 assert_same_bits(&expected, &got, &format!("{what} as .tercet"));

@@ -6,7 +6,7 @@ use tercet_tests::cpu::{Cpu, assert_same_bits, with_ops};
 use tercet_tests::fixture::{Form, Shape, Tiny};
 use tercet_tests::naive;
 use tercet_tests::random::Random;
-use tercet_tests::tolerance::{ATTEND_F16, ATTEND_F32};
+use tercet_tests::tolerance::{ATTEND_F16, ATTEND_F32, ATTEND_LONG};
 
 use super::on_every_cpu;
 
@@ -147,4 +147,58 @@ fn nobody_sees_what_comes_later_or_belongs_to_others() {
             assert_eq!(same(&others), row.slot == 0, "{row:?} and the other sequence");
         }
     });
+}
+
+/// Rows of sequence 0, then of 1, each from its `next` position on.
+fn rows_of(shape: &Shape, random: &mut Random, next: &mut [usize; 2], counts: [usize; 2]) -> Step {
+    let mut rows = Vec::new();
+    for slot in 0..2 {
+        let position = |place| next[slot] + place;
+        rows.extend((0..counts[slot]).map(|place| Row {
+            slot,
+            position: position(place),
+            token: 0,
+            logits: false,
+        }));
+        next[slot] += counts[slot];
+    }
+    let qkv = random.floats(rows.len() * (shape.query() + 2 * shape.kv()));
+    Step { rows, qkv: qkv.into_iter().map(|x| 3.0 * x).collect() }
+}
+
+#[test]
+fn a_long_context_is_the_same_however_it_is_shared_out() {
+    // Two key/value heads: fewer than threads want, so that they share spans of positions. Nine:
+    // enough. Several spans, ends inside and at the end of one, a short sequence beside a long one.
+    for (seed, shape) in (46..).zip([Shape::MICROSOFT, Shape::ONE_BIT]) {
+        let folder = Tiny::new(shape.clone(), seed).folder(Form::Multiply);
+        let mut random = Random::new(seed);
+        let (random, next) = (&mut random, &mut [0, 0]);
+        let counts = [[700, 20], [323, 0], [1, 0], [1, 1], [1, 0], [60, 0], [0, 1], [1, 1]];
+        let steps: Vec<Step> =
+            counts.map(|counts| rows_of(&shape, random, next, counts)).into_iter().collect();
+        let limits =
+            Limits { slots: 2, positions_max: 1100, rows_max: 720, logits_max: 1, kv: KvType::F32 };
+        let package = folder.package();
+        let got = on_every_cpu(&package, limits, |ops| attend_all(ops, 0, &steps));
+        let expected = naive_mixed(&shape, &steps, |x| x);
+        for (place, (expected, got)) in expected.iter().zip(&got).enumerate() {
+            let what = format!("{}: element {place}", shape.architecture);
+            ATTEND_LONG.check(*expected, f64::from(*got), 3.0, &what);
+        }
+
+        let width = shape.query() + 2 * shape.kv();
+        for most in [1, 7] {
+            let cut = |step: &Step| -> Vec<Step> {
+                let qkv = step.qkv.chunks(most * width).map(<[f32]>::to_vec);
+                let rows = step.rows.chunks(most).map(<[Row]>::to_vec);
+                rows.zip(qkv).map(|(rows, qkv)| Step { rows, qkv }).collect()
+            };
+            let cut: Vec<Step> = steps.iter().flat_map(cut).collect();
+            with_ops(&package, Cpu::fast(), limits, |mut ops| {
+                let cut = attend_all(&mut ops, 0, &cut).expect("no error");
+                assert_same_bits(&got, &cut, &format!("{most} rows at a time"));
+            });
+        }
+    }
 }

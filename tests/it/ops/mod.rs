@@ -13,7 +13,7 @@ mod logits;
 mod qkv;
 
 use tercet_host::backend::cpu::CpuOps;
-use tercet_host::backend::{Buffer, DeviceError, KvType, Limits, Ops, Row};
+use tercet_host::backend::{Buffer, DeviceError, HeadType, KvType, Limits, Ops, Row};
 use tercet_host::package::Package;
 use tercet_tests::cpu::{Cpu, assert_same_bits, with_ops};
 use tercet_tests::fixture::{Form, Shape, Tiny, Trits};
@@ -31,7 +31,20 @@ fn on_every_cpu(
     limits: Limits,
     steps: impl Fn(&mut CpuOps<'_>) -> Result<Vec<f32>, DeviceError>,
 ) -> Vec<f32> {
-    let run = |cpu| with_ops(package, cpu, limits, |mut ops| steps(&mut ops).expect("no error"));
+    on_every_cpu_with(HeadType::Stored, package, limits, steps)
+}
+
+/// The same with the head held as `head` says.
+fn on_every_cpu_with(
+    head: HeadType,
+    package: &Package,
+    limits: Limits,
+    steps: impl Fn(&mut CpuOps<'_>) -> Result<Vec<f32>, DeviceError>,
+) -> Vec<f32> {
+    let run = |cpu: Cpu| {
+        let cpu = cpu.with_head(head);
+        with_ops(package, cpu, limits, |mut ops| steps(&mut ops).expect("no error"))
+    };
     let expected = run(Cpu::portable());
     for cpu in Cpu::every() {
         assert_same_bits(&expected, &run(cpu), &format!("{cpu:?}"));

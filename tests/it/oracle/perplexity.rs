@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use tercet_host::backend::KvType;
+use tercet_host::backend::{HeadType, KvType};
 use tercet_host::evaluate::{PerplexityOptions, perplexity};
 use tercet_tests::cpu::{Cpu, limits, with_session};
-use tercet_tests::tolerance::PERPLEXITY;
+use tercet_tests::tolerance::{PERPLEXITY, PERPLEXITY_INT8_HEAD};
 use tercet_tests::{require, shared};
 
 use super::shared_model;
@@ -33,18 +33,23 @@ fn wiki_text() -> String {
 }
 
 fn check(model: &str, text: &str, expected: f64) {
+    let measured = measure(model, text, Cpu::fast());
+    println!("{model}: perplexity {measured:.4}, recorded {expected}");
+    PERPLEXITY.check(expected, measured, expected, &format!("{model}: perplexity"));
+}
+
+fn measure(model: &str, text: &str, cpu: Cpu) -> f64 {
     let package = shared_model(model);
     let tokenizer = package.tokenizer.as_ref().expect("a tokenizer");
     let tokens = tokenizer.encode_text(text).expect("token ids");
     let vocab = package.config.vocab;
     let limits = limits(OPTIONS.window, 128, KvType::F32);
-    let measured = with_session(&package, Cpu::fast(), limits, |mut session| {
+    let measured = with_session(&package, cpu, limits, |mut session| {
         perplexity(&mut session, vocab, &tokens, OPTIONS, &mut |_, _| {}).expect("a perplexity")
     });
     let measured = measured.expect("a text of 32 windows");
     assert_eq!((measured.windows, measured.predictions), (32, 32 * 767));
-    println!("{model}: perplexity {:.4}, recorded {expected}", measured.perplexity);
-    PERPLEXITY.check(expected, measured.perplexity, expected, &format!("{model}: perplexity"));
+    measured.perplexity
 }
 
 #[test]
@@ -88,5 +93,16 @@ fn articles_are_as_likely_to_the_float_models() {
     if require("shared") {
         check("stories-llama-12m", &wiki_text(), 137.7001);
         check("stories-opt-12m", &wiki_text(), 96.2259);
+    }
+}
+
+#[test]
+fn an_int8_head_costs_next_to_nothing() {
+    if require("shared") {
+        let (model, expected) = ("stories-llama-12m", 12.2726);
+        let measured = measure(model, &tiny_stories(), Cpu::fast().with_head(HeadType::Int8));
+        let what = format!("{model}: perplexity with an INT8 head");
+        println!("{what}: {measured:.4}, recorded {expected}");
+        PERPLEXITY_INT8_HEAD.check(expected, measured, expected, &what);
     }
 }

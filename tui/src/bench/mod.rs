@@ -18,7 +18,7 @@ use std::io::Write;
 use std::time::Instant;
 
 use tercet_host::backend::cpu::{CpuBackend, CpuWeights};
-use tercet_host::backend::{Backend, DeviceError, Limits};
+use tercet_host::backend::{Backend, DeviceError, HeadType, Limits};
 use tercet_host::inspect::{Description, describe};
 use tercet_host::measure::{
     Stepper, Workload, machine, read_bandwidth, session_bytes, upload_bytes,
@@ -32,6 +32,8 @@ pub use self::report::Report;
 pub use self::row::{Context, Row};
 pub use self::runs::{Repeat, measure};
 pub use self::stats::{Oddity, Percentiles, Summary, oddities, percentiles, summary};
+use crate::args::DeviceArgs;
+use crate::device::{self, Chosen};
 use crate::engine::{self, Progress};
 use crate::failure::{Failure, note};
 use crate::signals::Signals;
@@ -118,11 +120,15 @@ impl Bench<'_> {
         report: &mut Report<'_, impl Write>,
     ) -> Result<bool, Failure> {
         let Self { args, package, .. } = *self;
-        let device = crate::args::DeviceArgs { threads, ..args.device.clone() };
-        let backend = engine::cpu(&device)?;
+        let options = DeviceArgs { threads, ..args.device.clone() };
+        let Chosen::Cpu = device::choose(&options)?;
+        let backend = engine::cpu(&options)?;
         let model = package.bind()?;
         let most = tests.iter().map(|test| self.session(&test.workload, &backend).1).max();
-        enough_memory("the model with its session", upload_bytes(&model) + most.unwrap_or(0))?;
+        enough_memory(
+            "the model with its session",
+            upload_bytes(&model, backend.head()) + most.unwrap_or(0),
+        )?;
         let progress = Progress::new("loading", args.device.quiet);
         let start = Instant::now();
         let weights = backend.upload(&model, &mut |done, total| progress.show(done, total))?;
@@ -166,8 +172,11 @@ impl Bench<'_> {
             model: description.model,
             architecture: description.architecture,
             weights: description.weights,
-            head: description.head,
-            model_size: description.memory.weights_bytes,
+            head: match backend.head() {
+                HeadType::Stored => description.head,
+                HeadType::Int8 => "int8",
+            },
+            model_size: description.memory.weights_bytes + weights.head_bytes_added(),
             parameters: description.parameters,
             kv: if halves { "f16" } else { "f32" },
             kv_bytes: if halves { kv_bytes } else { 2 * kv_bytes },

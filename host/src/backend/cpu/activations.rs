@@ -70,7 +70,7 @@ impl Activations {
         cols: usize,
         norm: Option<RowNorm<'_>>,
     ) {
-        let CpuBackend { threads, simd } = backend;
+        let CpuBackend { threads, simd, .. } = backend;
         self.shape = (x.len() / cols, cols);
         let padded = Rows128::padded_cols(cols);
         let one = |((values, unit), (floats, x)): Row<'_>| {

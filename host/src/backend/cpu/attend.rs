@@ -1,18 +1,73 @@
 //! Attention: positions, cache, softmax.
+//!
+//! The order of operations of a query, whoever computes it beside which other: positions in spans
+//! of [`SPAN`]; in a span blocks of 32 with a running maximum; spans merged in ascending order.
+
+use core::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rayon::prelude::*;
-use tercet_core::simd::Simd;
+use tercet_core::simd::{FloatRows, FloatRowsMut, Simd};
 
 use super::CpuBackend;
+use super::buffer::zeros;
 use super::cache::{KvCache, KvNumber};
 use super::rope::Rope;
-use crate::backend::Row;
+use crate::backend::{DeviceError, Limits, Row};
 use crate::config::{HEAD_DIM_MAX, ModelConfig};
-use crate::kv::KEY_BLOCK as BLOCK;
+use crate::kv::{KEY_BLOCK as BLOCK, KvLayout};
 use crate::math;
 
-/// Query heads that share one decoded block.
-const GROUP: usize = 16;
+/// Positions that share a maximum and a sum. Threads share the spans of a long context, so it is
+/// part of the order of operations and not of the schedule.
+const SPAN: usize = 16 * BLOCK;
+
+/// Most queries that share a decoded block.
+const QUERIES: usize = 32;
+
+/// Elements of keys that are worth a handover to other threads.
+const STORE_PARALLEL: usize = 1 << 14;
+
+/// Working memory of attention.
+#[derive(Debug)]
+pub(super) struct AttendScratch {
+    /// One per thread. A thread only ever locks its own.
+    tiles: Vec<Mutex<Tile>>,
+    /// Parts of spans that are computed side by side, `(row, head, span)`.
+    parts: Vec<f32>,
+}
+
+impl AttendScratch {
+    pub(super) fn new(
+        backend: &CpuBackend,
+        config: &ModelConfig,
+        limits: &Limits,
+    ) -> Result<Self, DeviceError> {
+        let threads = backend.threads.count();
+        let tiles = (0..threads).map(|_| Tile::new(config.head_dim).map(Mutex::new));
+        let rows = if threads > 1 { rows_by_span(threads, config).min(limits.rows_max) } else { 0 };
+        let spans = rows * limits.positions_max.div_ceil(SPAN);
+        Ok(Self {
+            tiles: tiles.collect::<Result<_, _>>()?,
+            parts: zeros("attention", spans * config.kv_heads, part_len(config))?,
+        })
+    }
+}
+
+/// Most rows whose spans are shared out; with more rows their heads are enough for all threads.
+fn rows_by_span(threads: usize, config: &ModelConfig) -> usize {
+    (4 * threads).div_ceil(config.kv_heads) - 1
+}
+
+/// Floats of a [`Part`] of the queries of one key/value head.
+fn part_len(config: &ModelConfig) -> usize {
+    config.heads / config.kv_heads * (padded(config.head_dim) + 2)
+}
+
+/// Elements of a value as it is mixed: whole blocks.
+fn padded(head_dim: usize) -> usize {
+    head_dim.next_multiple_of(BLOCK)
+}
 
 /// The operation `attend` on the rows of a step.
 #[derive(Debug)]
@@ -27,166 +82,463 @@ pub(super) struct Attend<'a> {
 impl Attend<'_> {
     /// Turns queries and keys in `qkv`, `(rows, query + 2 * kv)`, stores keys and values, then
     /// attends: all rows are stored before any row looks, so a step may hold many rows of a slot.
+    ///
+    /// Threads share the rows, if there are enough of them; otherwise the heads of each row; and if
+    /// those are few, the spans of each head.
     pub(super) fn run<T: KvNumber>(
         &self,
         cache: &mut KvCache<T>,
         layer: usize,
+        scratch: &mut AttendScratch,
         qkv: &mut [f32],
         mixed: &mut [f32],
     ) {
         let &Self { config, rows, .. } = self;
-        let CpuBackend { threads, simd } = self.backend;
-        let head_dim = config.head_dim;
-        let (query, kv) = (config.query_width(), config.kv_width());
-        let width = query + 2 * kv;
+        let threads = &self.backend.threads;
+        let width = config.query_width() + 2 * config.kv_width();
         let qkv = &mut qkv[..rows.len() * width];
+        self.turn(qkv);
+        self.store(cache, layer, qkv);
 
-        if let Some(rope) = self.rope {
-            threads.chunks(qkv, 8 * width, |chunk, qkv| {
-                for (row, qkv) in (8 * chunk..).zip(qkv.chunks_exact_mut(width)) {
-                    for head in qkv[..query + kv].chunks_exact_mut(head_dim) {
-                        rope.turn(row, head);
+        let (keys, values) = cache.layer(layer);
+        let look = Look { step: self, layout: cache.layout(), keys, values, qkv };
+        let group = config.query_width() / config.kv_heads;
+        let tiles = &scratch.tiles;
+        let count = threads.count();
+        if count == 1 || rows.len() >= 2 * count {
+            let queries = config.heads / config.kv_heads;
+            let most = (QUERIES / queries).clamp(1, rows.len().div_ceil(2 * count));
+            threads.chunks(mixed, most * config.query_width(), |chunk, mixed| {
+                look.rows(&mut lock(tiles), chunk * most, mixed);
+            });
+        } else if rows.len() <= rows_by_span(count, config) {
+            let longest = rows.iter().map(|row| row.position + 1).max().unwrap_or(0);
+            let spans = longest.div_ceil(SPAN);
+            let parts =
+                &mut scratch.parts[..rows.len() * config.kv_heads * spans * part_len(config)];
+            threads.chunks(parts, part_len(config), |index, part| {
+                let (head, span) = (index / spans, index % spans);
+                let mut tile = lock(tiles);
+                look.span_of(&mut tile, head / config.kv_heads, head % config.kv_heads, span, part);
+            });
+            let heads =
+                mixed.chunks_exact_mut(group).zip(parts.chunks_exact(spans * part_len(config)));
+            for (index, (mixed, parts)) in heads.enumerate() {
+                look.merge(&mut lock(tiles), index / config.kv_heads, parts, mixed);
+            }
+        } else {
+            threads.chunks(mixed, group, |index, mixed| {
+                let (row, head) = (index / config.kv_heads, index % config.kv_heads);
+                look.head(&mut lock(tiles), row..row + 1, head, mixed, group);
+            });
+        }
+    }
+
+    /// Turns queries and keys by their positions.
+    fn turn(&self, qkv: &mut [f32]) {
+        let Some(rope) = self.rope else { return };
+        let config = self.config;
+        let turned = config.query_width() + config.kv_width();
+        let width = turned + config.kv_width();
+        let CpuBackend { threads, simd, .. } = self.backend;
+        threads.chunks(qkv, 8 * width, |chunk, qkv| {
+            simd.vectorize(
+                #[inline(always)]
+                || {
+                    for (row, qkv) in (8 * chunk..).zip(qkv.chunks_exact_mut(width)) {
+                        for head in qkv[..turned].chunks_exact_mut(config.head_dim) {
+                            rope.turn(row, head);
+                        }
+                    }
+                },
+            );
+        });
+    }
+
+    /// Puts keys and values into the cache.
+    fn store<T: KvNumber>(&self, cache: &mut KvCache<T>, layer: usize, qkv: &[f32]) {
+        let &Self { config, rows, .. } = self;
+        let (dim, query, kv) = (config.head_dim, config.query_width(), config.kv_width());
+        let layout = cache.layout();
+        let (keys, values) = cache.layer_mut(layer);
+        let one = |row: &Row, head: usize, qkv: &[f32], keys: &mut [T], values: &mut [T]| {
+            let mut rounded = [T::ZERO; HEAD_DIM_MAX];
+            let rounded = &mut rounded[..dim];
+            T::round(&qkv[query + head * dim..][..dim], rounded);
+            let places = keys[layout.key_start(row.position)..].iter_mut();
+            for (place, x) in places.step_by(BLOCK).zip(&*rounded) {
+                *place = *x;
+            }
+            let place = &mut values[row.position * dim..(row.position + 1) * dim];
+            T::round(&qkv[query + kv + head * dim..][..dim], place);
+        };
+        let elements = layout.head_elements();
+        if rows.len() * kv < STORE_PARALLEL {
+            for (row, qkv) in rows.iter().zip(qkv.chunks_exact(query + 2 * kv)) {
+                for head in 0..config.kv_heads {
+                    let start = layout.head_start(row.slot, head);
+                    let place = start..start + elements;
+                    one(row, head, qkv, &mut keys[place.clone()], &mut values[place]);
+                }
+            }
+            return;
+        }
+        let heads = keys.par_chunks_mut(elements).zip(values.par_chunks_mut(elements));
+        self.backend.threads.install(|| {
+            heads.enumerate().for_each(|(index, (keys, values))| {
+                let (slot, head) = (index / config.kv_heads, index % config.kv_heads);
+                for (row, qkv) in rows.iter().zip(qkv.chunks_exact(query + 2 * kv)) {
+                    if row.slot == slot {
+                        one(row, head, qkv, keys, values);
                     }
                 }
             });
-        }
-
-        let layout = cache.layout();
-        let (keys, values) = cache.layer_mut(layer);
-        for (row, qkv) in rows.iter().zip(qkv.chunks_exact(width)) {
-            let new_keys = qkv[query..query + kv].chunks_exact(head_dim);
-            let new_values = qkv[query + kv..].chunks_exact(head_dim);
-            for (head, (key, value)) in new_keys.zip(new_values).enumerate() {
-                let start = layout.head_start(row.slot, head);
-                let places = keys[start + layout.key_start(row.position)..].iter_mut();
-                for (place, &x) in places.step_by(BLOCK).zip(key) {
-                    *place = T::round(x);
-                }
-                let places = values[start + row.position * head_dim..].iter_mut();
-                for (place, &x) in places.zip(value) {
-                    *place = T::round(x);
-                }
-            }
-        }
-
-        let (keys, values) = cache.layer(layer);
-        let group = query / config.kv_heads;
-        let one = |index: usize, mixed: &mut [f32]| {
-            let (row, head) = (index / config.kv_heads, index % config.kv_heads);
-            let query = &qkv[row * width + head * group..][..group];
-            let Row { slot, position, .. } = rows[row];
-            let start = layout.head_start(slot, head);
-            let range = start..start + layout.head_elements();
-            let (keys, values) = (&keys[range.clone()], &values[range]);
-            attend_head(*simd, query, keys, values, position + 1, head_dim, mixed);
-        };
-        threads.install(|| {
-            mixed.par_chunks_mut(group).enumerate().for_each(|(index, mixed)| one(index, mixed));
         });
     }
 }
 
-/// `mixed[h] = Σ_t softmax_t(q[h]·k[t] / √head_dim) v[t]` for the query heads `h` of one key/value
-/// head and all `t < positions`.
-///
-/// `query` and `mixed` are `(heads of the group, head_dim)`, `keys` and `values` those of one head
-/// in [`KvLayout`](crate::kv::KvLayout). The softmax runs over blocks with a running maximum:
-/// whenever a block raises it, what was summed before is multiplied by `exp(old - new)`.
-fn attend_head<T: KvNumber>(
-    simd: Simd,
-    query: &[f32],
-    keys: &[T],
-    values: &[T],
-    positions: usize,
-    head_dim: usize,
-    mixed: &mut [f32],
-) {
-    simd.vectorize(
-        #[inline(always)]
-        || {
-            let groups = query.chunks(GROUP * head_dim).zip(mixed.chunks_mut(GROUP * head_dim));
-            for (query, mixed) in groups {
-                attend_group(query, keys, values, positions, head_dim, mixed);
-            }
-        },
-    );
+/// The working memory of this thread.
+fn lock(tiles: &[Mutex<Tile>]) -> MutexGuard<'_, Tile> {
+    let thread = rayon::current_thread_index().unwrap_or(0);
+    // What a panic left behind is written anew before it is read.
+    tiles[thread].lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-#[inline(always)]
-fn attend_group<T: KvNumber>(
-    query: &[f32],
-    keys: &[T],
-    values: &[T],
-    positions: usize,
-    head_dim: usize,
-    mixed: &mut [f32],
-) {
-    #[allow(clippy::cast_precision_loss, reason = "head_dim is at most 512")]
-    let factor = 1.0 / (head_dim as f32).sqrt();
-    let heads = query.len() / head_dim;
-    let mut key_block = [0.0; BLOCK * HEAD_DIM_MAX];
-    let mut value_block = [0.0; BLOCK * HEAD_DIM_MAX];
-    let mut peaks = [f32::NEG_INFINITY; GROUP];
-    let mut sums = [0.0_f32; GROUP];
-    mixed.fill(0.0);
+/// What queries look at: one layer of the cache.
+struct Look<'a, T> {
+    step: &'a Attend<'a>,
+    layout: KvLayout,
+    keys: &'a [T],
+    values: &'a [T],
+    /// `(rows, query + 2 * kv)`
+    qkv: &'a [f32],
+}
 
-    for first in (0..positions).step_by(BLOCK) {
-        let count = BLOCK.min(positions - first);
-        let start = first * head_dim;
-        let keys = T::load(&keys[start..start + BLOCK * head_dim], &mut key_block);
-        let values = T::load(&values[start..start + count * head_dim], &mut value_block);
-        for head in 0..heads {
-            let query = &query[head * head_dim..(head + 1) * head_dim];
-            let mixed = &mut mixed[head * head_dim..(head + 1) * head_dim];
-
-            let mut weights = [0.0_f32; BLOCK];
-            let keys = keys.as_chunks::<BLOCK>().0;
-            math::add_scaled(query, |element| &keys[element], &mut weights);
-            for weight in &mut weights {
-                *weight *= factor;
+impl<T: KvNumber> Look<'_, T> {
+    /// All heads of the rows from `first` on, as many as `mixed`, `(rows, query)`, holds.
+    fn rows(&self, tile: &mut Tile, first: usize, mixed: &mut [f32]) {
+        let Attend { config, rows, .. } = self.step;
+        let query = config.query_width();
+        let group = query / config.kv_heads;
+        let rows = &rows[first..first + mixed.len() / query];
+        // Rows that follow each other in a sequence see the same blocks.
+        let follows = |a: &Row, b: &Row| a.slot == b.slot && a.position + 1 == b.position;
+        let mut done = 0;
+        for run in rows.chunk_by(follows) {
+            let range = first + done..first + done + run.len();
+            for head in 0..config.kv_heads {
+                let mixed = &mut mixed[done * query + head * group..];
+                self.head(tile, range.clone(), head, mixed, query);
             }
-            // Nothing was stored beyond the end; exp(-inf) = 0 keeps it out.
-            weights[count..].fill(f32::NEG_INFINITY);
-            let peak = weights.iter().fold(peaks[head], |peak, &weight| peak.max(weight));
-            let fade = math::exp(peaks[head] - peak);
-            peaks[head] = peak;
-
-            for weight in &mut weights {
-                *weight = math::exp(*weight - peak);
-            }
-            sums[head] = sums[head] * fade + math::fold(&weights);
-            add_values(&weights[..count], values, fade, mixed);
+            done += run.len();
         }
     }
-    for (head, mixed) in mixed.chunks_exact_mut(head_dim).enumerate() {
-        for out in mixed {
-            *out /= sums[head];
+
+    /// One key/value head of `rows` that follow each other. Row `i` of them goes to
+    /// `mixed[i · stride..]`, one group of queries each.
+    fn head(
+        &self,
+        tile: &mut Tile,
+        rows: Range<usize>,
+        head: usize,
+        mixed: &mut [f32],
+        stride: usize,
+    ) {
+        let (simd, dim) = (self.step.backend.simd, self.step.config.head_dim);
+        let (keys, values) = self.of_head(rows.start, head);
+        let queries = self.step.config.heads / self.step.config.kv_heads;
+        for first in (0..queries).step_by(QUERIES) {
+            let count = QUERIES.min(queries - first);
+            tile.take(self, rows.clone(), head * queries + first, count);
+            tile.total.clear(tile.count);
+            let end = self.step.rows[rows.end - 1].position + 1;
+            for start in (0..end).step_by(SPAN) {
+                tile.attend_span(simd, keys, values, start..end.min(start + SPAN));
+                tile.merge_part(simd, start);
+            }
+            for (row, mixed) in mixed.chunks_mut(stride).take(rows.len()).enumerate() {
+                let mixed = &mut mixed[first * dim..(first + count) * dim];
+                tile.finish(row * count, mixed);
+            }
         }
+    }
+
+    /// One span of one head of one row, into a [`Part`].
+    fn span_of(&self, tile: &mut Tile, row: usize, head: usize, span: usize, part: &mut [f32]) {
+        let config = self.step.config;
+        let (keys, values) = self.of_head(row, head);
+        let queries = config.heads / config.kv_heads;
+        let end = self.step.rows[row].position + 1;
+        if span * SPAN >= end {
+            return; // of a shorter sequence
+        }
+        let span = span * SPAN..end.min((span + 1) * SPAN);
+        let mut part = PartMut::of(part, queries);
+        for first in (0..queries).step_by(QUERIES) {
+            let count = QUERIES.min(queries - first);
+            tile.take(self, row..row + 1, head * queries + first, count);
+            tile.attend_span(self.step.backend.simd, keys, values, span.clone());
+            part.copy(first, &tile.part, count);
+        }
+    }
+
+    /// Merges the parts of one head of a row.
+    fn merge(&self, tile: &mut Tile, row: usize, parts: &[f32], mixed: &mut [f32]) {
+        let config = self.step.config;
+        let queries = config.heads / config.kv_heads;
+        let spans = (self.step.rows[row].position + 1).div_ceil(SPAN);
+        for first in (0..queries).step_by(QUERIES) {
+            let count = QUERIES.min(queries - first);
+            tile.count = count;
+            tile.ends[..count].fill(usize::MAX);
+            tile.total.clear(count);
+            for part in parts.chunks_exact(part_len(config)).take(spans) {
+                tile.part.load(part, queries, first, count);
+                tile.merge_part(self.step.backend.simd, 0);
+            }
+            tile.finish(0, &mut mixed[first * config.head_dim..(first + count) * config.head_dim]);
+        }
+    }
+
+    /// Keys and values of a head of the sequence that a row belongs to.
+    fn of_head(&self, row: usize, head: usize) -> (&[T], &[T]) {
+        let start = self.layout.head_start(self.step.rows[row].slot, head);
+        let range = start..start + self.layout.head_elements();
+        (&self.keys[range.clone()], &self.values[range])
     }
 }
 
-/// `mixed = mixed · fade + Σ_t weights[t] · values[t]`, position after position.
-#[inline(always)]
-fn add_values(weights: &[f32], values: &[f32], fade: f32, mixed: &mut [f32]) {
-    let head_dim = mixed.len();
-    let (stretches, rest) = mixed.as_chunks_mut::<BLOCK>();
-    let whole = stretches.len() * BLOCK;
-    for (index, out) in stretches.iter_mut().enumerate() {
-        for out in out.iter_mut() {
-            *out *= fade;
+/// Queries of one key/value head that look at the same blocks, and where their softmax stands.
+#[derive(Debug)]
+struct Tile {
+    head_dim: usize,
+    /// Queries in use.
+    count: usize,
+    /// `(count, head_dim)`
+    queries: Vec<f32>,
+    /// How many positions each query sees, ascending.
+    ends: [usize; QUERIES],
+    /// A block of keys, `(head_dim, 32)`.
+    keys: Vec<f32>,
+    /// A block of values, `(32, head_dim)`, and a rest: rows are read `padded` wide. What that
+    /// mixes beyond `head_dim` is never looked at.
+    values: Vec<f32>,
+    /// Scores, then weights, `(count, 32)`.
+    weights: Vec<f32>,
+    /// The span at work.
+    part: Part,
+    /// All spans before it.
+    total: Part,
+}
+
+/// Softmax-weighted sums of some positions, not yet divided.
+#[derive(Debug)]
+struct Part {
+    /// `(count, padded)`
+    mixed: Vec<f32>,
+    /// Greatest score.
+    peaks: [f32; QUERIES],
+    /// `Σ exp(score - peak)`
+    sums: [f32; QUERIES],
+}
+
+impl Part {
+    fn new(padded: usize) -> Result<Self, DeviceError> {
+        let mixed = zeros("attention", QUERIES, padded)?;
+        Ok(Self { mixed, peaks: [0.0; QUERIES], sums: [0.0; QUERIES] })
+    }
+
+    /// No position yet.
+    fn clear(&mut self, count: usize) {
+        let padded = self.mixed.len() / QUERIES;
+        self.mixed[..count * padded].fill(0.0);
+        self.peaks = [f32::NEG_INFINITY; QUERIES];
+        self.sums = [0.0; QUERIES];
+    }
+
+    /// Queries `first..first + count` of the `queries` of a stored part.
+    fn load(&mut self, part: &[f32], queries: usize, first: usize, count: usize) {
+        let padded = self.mixed.len() / QUERIES;
+        let (mixed, rest) = part.split_at(queries * padded);
+        self.mixed[..count * padded].copy_from_slice(&mixed[first * padded..][..count * padded]);
+        self.peaks[..count].copy_from_slice(&rest[first..][..count]);
+        self.sums[..count].copy_from_slice(&rest[queries + first..][..count]);
+    }
+}
+
+/// A part as it is stored: mixed, peaks and sums of all queries of a head.
+struct PartMut<'a> {
+    mixed: &'a mut [f32],
+    peaks: &'a mut [f32],
+    sums: &'a mut [f32],
+}
+
+impl<'a> PartMut<'a> {
+    fn of(part: &'a mut [f32], queries: usize) -> Self {
+        let (mixed, rest) = part.split_at_mut(part.len() - 2 * queries);
+        let (peaks, sums) = rest.split_at_mut(queries);
+        Self { mixed, peaks, sums }
+    }
+
+    /// Stores `count` queries of `part` as those from `first` on.
+    fn copy(&mut self, first: usize, part: &Part, count: usize) {
+        let padded = part.mixed.len() / QUERIES;
+        let place = &mut self.mixed[first * padded..][..count * padded];
+        place.copy_from_slice(&part.mixed[..count * padded]);
+        self.peaks[first..][..count].copy_from_slice(&part.peaks[..count]);
+        self.sums[first..][..count].copy_from_slice(&part.sums[..count]);
+    }
+}
+
+impl Tile {
+    fn new(head_dim: usize) -> Result<Self, DeviceError> {
+        let padded = padded(head_dim);
+        Ok(Self {
+            head_dim,
+            count: 0,
+            queries: zeros("attention", QUERIES, head_dim)?,
+            ends: [0; QUERIES],
+            keys: zeros("attention", BLOCK, head_dim)?,
+            values: zeros("attention", BLOCK + 1, head_dim.max(BLOCK))?,
+            weights: zeros("attention", QUERIES, BLOCK)?,
+            part: Part::new(padded)?,
+            total: Part::new(padded)?,
+        })
+    }
+
+    /// Takes query heads `first..first + count` of `rows`.
+    fn take<T>(&mut self, look: &Look<'_, T>, rows: Range<usize>, first: usize, count: usize) {
+        let config = look.step.config;
+        let width = config.query_width() + 2 * config.kv_width();
+        let elements = count * self.head_dim;
+        let taken = self.queries.chunks_exact_mut(elements).zip(self.ends.chunks_exact_mut(count));
+        for (row, (queries, ends)) in rows.clone().zip(taken) {
+            let from = row * width + first * self.head_dim;
+            queries.copy_from_slice(&look.qkv[from..from + elements]);
+            ends.fill(look.step.rows[row].position + 1);
         }
-        let value = |position: usize| {
-            let value = values[position * head_dim + index * BLOCK..].first_chunk();
-            value.expect("a stretch lies inside its head")
-        };
-        math::add_scaled(weights, value, out);
+        self.count = rows.len() * count;
     }
-    for out in rest.iter_mut() {
-        *out *= fade;
+
+    /// The positions of a span, for the queries that see any of it, into `part`.
+    ///
+    /// The softmax runs over blocks with a running maximum: whenever a block raises it, what was
+    /// summed before is multiplied by `exp(old - new)`.
+    fn attend_span<T: KvNumber>(
+        &mut self,
+        simd: Simd,
+        keys: &[T],
+        values: &[T],
+        span: Range<usize>,
+    ) {
+        let (dim, padded) = (self.head_dim, padded(self.head_dim));
+        self.part.clear(self.count);
+        for first in span.step_by(BLOCK) {
+            // The queries that see the block are the last ones.
+            let from = self.ends[..self.count].partition_point(|end| *end <= first);
+            let seeing = self.count - from;
+            let longest = BLOCK.min(self.ends[self.count - 1] - first);
+            let start = first * dim;
+            T::widen(simd, &keys[start..start + BLOCK * dim], &mut self.keys);
+            let stored = &values[start..start + longest * dim];
+            T::widen(simd, stored, &mut self.values[..longest * dim]);
+
+            let weights = &mut self.weights[from * BLOCK..self.count * BLOCK];
+            weights.fill(0.0);
+            simd.add_products(
+                [seeing, dim, BLOCK],
+                FloatRows { values: &self.queries[from * dim..], stride: dim },
+                FloatRows { values: &self.keys, stride: BLOCK },
+                FloatRowsMut { values: weights, stride: BLOCK },
+            );
+            self.weigh(simd, from, first);
+
+            // Queries that see equally much of the block are mixed together.
+            let mut query = from;
+            while query < self.count {
+                let seen = |query: usize| BLOCK.min(self.ends[query] - first);
+                let count = seen(query);
+                let alike = (query..self.count).take_while(|other| seen(*other) == count).count();
+                simd.add_products(
+                    [alike, count, padded],
+                    FloatRows { values: &self.weights[query * BLOCK..], stride: BLOCK },
+                    FloatRows { values: &self.values, stride: dim },
+                    FloatRowsMut { values: &mut self.part.mixed[query * padded..], stride: padded },
+                );
+                query += alike;
+            }
+        }
     }
-    for (weight, value) in weights.iter().zip(values.chunks_exact(head_dim)) {
-        for (out, value) in rest.iter_mut().zip(&value[whole..]) {
-            *out += weight * value;
+
+    /// Turns scores of the block at position `first` into weights, for the queries from `from` on,
+    /// and fades what was summed before.
+    fn weigh(&mut self, simd: Simd, from: usize, first: usize) {
+        #[allow(clippy::cast_precision_loss, reason = "head_dim is at most 512")]
+        let factor = 1.0 / (self.head_dim as f32).sqrt();
+        let padded = padded(self.head_dim);
+        let weights = self.weights.as_chunks_mut::<BLOCK>().0;
+        let Part { mixed, peaks, sums } = &mut self.part;
+        simd.vectorize(
+            #[inline(always)]
+            || {
+                for query in from..self.count {
+                    let weights = &mut weights[query];
+                    for weight in weights.iter_mut() {
+                        *weight *= factor;
+                    }
+                    // Nothing that counts is stored beyond the end; exp(-inf) = 0 keeps it out.
+                    let seen = BLOCK.min(self.ends[query] - first);
+                    weights[seen..].fill(f32::NEG_INFINITY);
+                    let peak = peaks[query].max(math::peak(weights));
+                    let fade = math::exp(peaks[query] - peak);
+                    peaks[query] = peak;
+                    for weight in weights.iter_mut() {
+                        *weight = math::exp(*weight - peak);
+                    }
+                    sums[query] = sums[query] * fade + math::fold(weights);
+                    // Most blocks raise nothing, and times one is nothing to do.
+                    if fade != 1.0 {
+                        for mixed in &mut mixed[query * padded..(query + 1) * padded] {
+                            *mixed *= fade;
+                        }
+                    }
+                }
+            },
+        );
+    }
+
+    /// Adds the part to the total, for the queries that see positions from `start` on.
+    fn merge_part(&mut self, simd: Simd, start: usize) {
+        let padded = padded(self.head_dim);
+        let from = self.ends[..self.count].partition_point(|end| *end <= start);
+        let (part, total) = (&self.part, &mut self.total);
+        simd.vectorize(
+            #[inline(always)]
+            || {
+                for query in from..self.count {
+                    let peak = total.peaks[query].max(part.peaks[query]);
+                    let old = math::exp(total.peaks[query] - peak);
+                    let new = math::exp(part.peaks[query] - peak);
+                    total.peaks[query] = peak;
+                    total.sums[query] = total.sums[query] * old + part.sums[query] * new;
+                    let place = query * padded..(query + 1) * padded;
+                    let mixed = total.mixed[place.clone()].iter_mut().zip(&part.mixed[place]);
+                    for (total, part) in mixed {
+                        *total = *total * old + *part * new;
+                    }
+                }
+            },
+        );
+    }
+
+    /// The mix of the queries from `first` on, as many as `mixed`, `(queries, head_dim)`, holds.
+    fn finish(&self, first: usize, mixed: &mut [f32]) {
+        let padded = padded(self.head_dim);
+        let rows = self.total.mixed.chunks_exact(padded).zip(&self.total.sums).skip(first);
+        for (out, (row, sum)) in mixed.chunks_exact_mut(self.head_dim).zip(rows) {
+            for (out, x) in out.iter_mut().zip(row) {
+                *out = x / sum;
+            }
         }
     }
 }

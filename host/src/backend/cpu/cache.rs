@@ -5,39 +5,58 @@ use core::marker::PhantomData;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use memmap2::MmapMut;
+use tercet_core::{Simd, Stored};
 
 use crate::backend::DeviceError;
 use crate::kv::KvLayout;
 
 /// A number the cache can hold.
 pub(super) trait KvNumber: bytemuck::Pod + Send + Sync {
-    /// `x`, rounded to nearest, ties to even.
-    fn round(x: f32) -> Self;
-    /// The numbers of `stored` as singles: themselves, or decoded into `scratch`.
-    fn load<'a>(stored: &'a [Self], scratch: &'a mut [f32]) -> &'a [f32];
+    const ZERO: Self;
+
+    /// `out[i] = x[i]`, rounded to nearest, ties to even; equally many.
+    fn round(x: &[f32], out: &mut [Self]);
+    /// `out[i] = stored[i]`, equally many.
+    fn widen(simd: Simd, stored: &[Self], out: &mut [f32]);
 }
 
 impl KvNumber for f32 {
-    fn round(x: f32) -> Self {
-        x
+    const ZERO: Self = 0.0;
+
+    fn round(x: &[f32], out: &mut [Self]) {
+        out.copy_from_slice(x);
     }
 
-    fn load<'a>(stored: &'a [Self], _scratch: &'a mut [f32]) -> &'a [f32] {
-        stored
+    fn widen(_simd: Simd, stored: &[Self], out: &mut [f32]) {
+        out.copy_from_slice(stored);
     }
 }
 
-impl KvNumber for f16 {
-    fn round(x: f32) -> Self {
-        Self::from_f32(x)
+/// An IEEE half, little-endian on every machine.
+pub(super) type Half = [u8; 2];
+
+impl KvNumber for Half {
+    const ZERO: Self = [0; 2];
+
+    fn round(x: &[f32], out: &mut [Self]) {
+        // Through the stack: halves are rounded several at a time, and only in whole slices.
+        let mut rounded = [f16::ZERO; STRETCH];
+        for (x, out) in x.chunks(STRETCH).zip(out.chunks_mut(STRETCH)) {
+            let rounded = &mut rounded[..x.len()];
+            rounded.convert_from_f32_slice(x);
+            for (out, half) in out.iter_mut().zip(rounded) {
+                *out = half.to_le_bytes();
+            }
+        }
     }
 
-    fn load<'a>(stored: &'a [Self], scratch: &'a mut [f32]) -> &'a [f32] {
-        let scratch = &mut scratch[..stored.len()];
-        stored.convert_to_f32_slice(scratch);
-        scratch
+    fn widen(simd: Simd, stored: &[Self], out: &mut [f32]) {
+        simd.widen(Stored::F16(stored), out);
     }
 }
+
+/// Numbers that are rounded at a time.
+const STRETCH: usize = 128;
 
 /// Keys and values, each in [`KvLayout`].
 ///

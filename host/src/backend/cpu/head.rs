@@ -1,15 +1,131 @@
-//! The head: float rows times the vocabulary.
+//! The head: float rows times the vocabulary, in floats or in INT8.
 
+use core::ops::Range;
+
+use memmap2::MmapMut;
 use rayon::prelude::*;
-use tercet_core::simd::Simd;
+use tercet_core::Stored;
+use tercet_core::simd::{FloatRows, Simd};
 
+use super::CpuBackend;
 use super::activations::RowNorm;
 use super::buffer::zeros;
-use super::dense::multiply_row;
-use super::threads::Threads;
-use crate::backend::DeviceError;
+use crate::backend::{DeviceError, HeadType};
+use crate::checkpoint::anonymous;
 use crate::config::ModelConfig;
 use crate::model::FloatMatrix;
+
+/// The head's weights as they are multiplied.
+#[derive(Debug)]
+pub(super) enum HeadWeights<'c> {
+    /// Where they are mapped.
+    Stored(FloatMatrix<'c>),
+    /// Rounded to INT8.
+    Int8(Int8Head),
+}
+
+/// A head in INT8: `weight[token, col] ≈ unit[token] · code[token, col]`.
+#[derive(Debug)]
+pub(super) struct Int8Head {
+    cols: usize,
+    /// `(vocab, cols)`
+    codes: MmapMut,
+    /// `(vocab,)`
+    units: Vec<f32>,
+}
+
+impl<'c> HeadWeights<'c> {
+    /// The weights as `kind` wants them. `progress` hears rows done.
+    pub(super) fn new(
+        kind: HeadType,
+        head: FloatMatrix<'c>,
+        backend: &CpuBackend,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Self, DeviceError> {
+        Ok(match kind {
+            HeadType::Stored => Self::Stored(head),
+            HeadType::Int8 => Self::Int8(Int8Head::new(head, backend, progress)?),
+        })
+    }
+
+    /// Bytes that a step reads.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Stored(head) => head.bytes.len(),
+            Self::Int8(head) => head.codes.len() + 4 * head.units.len(),
+        }
+    }
+
+    /// `out[t · asked + a] = Σ_c weight[t, c] · x[a, c]` for `tokens`; `x` is `(asked, cols)`. A
+    /// dot of the order of [`Simd::dots`], then, in INT8, one product with the row's unit.
+    fn multiply(&self, simd: Simd, tokens: Range<usize>, x: &[f32], asked: usize, out: &mut [f32]) {
+        match self {
+            Self::Stored(head) => {
+                let x = FloatRows { values: x, stride: head.cols };
+                simd.dots(head.stored(tokens), head.cols, x, asked, out);
+            }
+            Self::Int8(head) => {
+                let cols = head.cols;
+                let codes =
+                    bytemuck::cast_slice(&head.codes[tokens.start * cols..tokens.end * cols]);
+                let x = FloatRows { values: x, stride: cols };
+                simd.dots(Stored::I8(codes), cols, x, asked, out);
+                for (out, unit) in out.chunks_exact_mut(asked).zip(&head.units[tokens]) {
+                    for out in out {
+                        *out *= unit;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Int8Head {
+    /// Rows that are rounded between two reports of progress.
+    const STRETCH: usize = 4096;
+
+    /// `unit = max |w| / 127`, `code = round_half_even(w · (127 / max |w|))`, row by row.
+    fn new(
+        head: FloatMatrix<'_>,
+        backend: &CpuBackend,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Self, DeviceError> {
+        let FloatMatrix { rows, cols, .. } = head;
+        let mut codes = anonymous(rows * cols).map_err(|_| DeviceError::OutOfMemory {
+            what: "the INT8 head",
+            needed: (rows * cols) as u64,
+        })?;
+        let mut units = vec![0.0; rows];
+        let CpuBackend { threads, simd, .. } = backend;
+        let stretches = codes.chunks_mut(Self::STRETCH * cols);
+        for (index, (codes, units)) in stretches.zip(units.chunks_mut(Self::STRETCH)).enumerate() {
+            let first = index * Self::STRETCH;
+            let done = first + units.len();
+            threads.install(|| {
+                let rows = codes.par_chunks_mut(cols).zip(units).enumerate().with_min_len(16);
+                rows.for_each_init(
+                    || vec![0.0; cols],
+                    |weights, (row, (codes, unit))| {
+                        let row = first + row;
+                        simd.widen(head.stored(row..row + 1), weights);
+                        *unit = round(*simd, weights, bytemuck::cast_slice_mut(codes));
+                    },
+                );
+            });
+            progress(done);
+        }
+        Ok(Self { cols, codes, units })
+    }
+}
+
+/// Rounds a row of weights; returns its unit, NaN for a row with a NaN in it.
+fn round(simd: Simd, weights: &[f32], codes: &mut [i8]) -> f32 {
+    if weights.iter().any(|weight| weight.is_nan()) {
+        return f32::NAN;
+    }
+    // The least peak keeps `127 / peak` finite; rows of zeros (unused tokens) are common.
+    simd.quantize_row_at(weights, simd.peak(weights).max(1e-30), codes).unit
+}
 
 /// Vocabulary rows of one task.
 const HEAD_ROWS: usize = 64;
@@ -47,20 +163,20 @@ impl Head {
         &mut self.logits[..self.asked * self.vocab]
     }
 
-    /// `logits[a, t] = Σ_c head[t, c] · norm(asking[a])[c]`, each a `dot` of its own order.
+    /// `logits[a, t] = Σ_c head[t, c] · norm(asking[a])[c]`, each a dot of its own.
     ///
     /// # Panics
     ///
     /// When more rows ask than there is room for.
     pub(super) fn run<'h>(
         &mut self,
-        threads: &Threads,
-        simd: Simd,
-        head: &FloatMatrix<'_>,
+        backend: &CpuBackend,
+        head: &HeadWeights<'_>,
         norm: RowNorm<'_>,
         asking: impl Iterator<Item = &'h [f32]>,
     ) {
         let Self { hidden, vocab, .. } = *self;
+        let (threads, simd) = (&backend.threads, backend.simd);
         self.asked = 0;
         for row in asking {
             let place = self.asked * hidden..(self.asked + 1) * hidden;
@@ -74,14 +190,8 @@ impl Head {
         }
         let by_token = if asked == 1 { &mut self.logits } else { &mut self.by_token };
         threads.chunks(&mut by_token[..asked * vocab], HEAD_ROWS * asked, |index, out| {
-            simd.vectorize(
-                #[inline(always)]
-                || {
-                    for (token, out) in (index * HEAD_ROWS..).zip(out.chunks_exact_mut(asked)) {
-                        multiply_row(head.float, head.row(token), asking, hidden, out);
-                    }
-                },
-            );
+            let first = index * HEAD_ROWS;
+            head.multiply(simd, first..first + out.len() / asked, asking, asked, out);
         });
         if asked > 1 {
             let by_token = &self.by_token;

@@ -1,11 +1,11 @@
 //! Linears over prepared rows: exact sums from `core` with two roundings after them, or dots of
 //! floats.
 
-use rayon::prelude::*;
-use tercet_core::simd::Simd;
+use core::ops::Range;
+
+use tercet_core::simd::{FloatRows, Simd};
 
 use super::activations::Activations;
-use super::dense::multiply_row;
 use super::threads::Threads;
 use super::{CpuBackend, CpuLinear, CpuMatrix};
 use crate::config::Activation;
@@ -15,6 +15,8 @@ use crate::math;
 const TILE_ROWS: usize = 32;
 /// Features of a tile; the sums of `TILE_ROWS` rows of two matrices stay in the first cache.
 const TILE_FEATURES: usize = 64;
+/// Features of one row whose sums stay in the first cache until they are used.
+const ONE_ROW_FEATURES: usize = 256;
 /// Most matrices that share an epilogue (gate and up).
 const MATRICES_MAX: usize = 2;
 
@@ -77,11 +79,15 @@ impl LinearScratch {
     }
 }
 
-/// `out[b, first + r] = finish(matrices · acts)` for every row `b` of a step.
+/// What one stretch of an output row is made of: matrices of one shape that share an epilogue.
+pub(super) type Job<'a> = &'a [&'a CpuLinear<'a>];
+
+/// `out[b, ..] = finish(jobs[0] · acts), finish(jobs[1] · acts), ..` for every row `b` of a step:
+/// the features of the jobs stand side by side and fill the row.
 ///
-/// `out` is `(rows, out_stride)`; the features of the matrices stand at `offset..` of each row. All
-/// matrices have the same shape. The sums are exact, so the result does not depend on how the work
-/// is split:
+/// The sums are exact, or dots of one order, so the result does not depend on how the work is
+/// split. However many jobs there are, threads meet once (a few rows: twice a tile), because a
+/// meeting costs as much as a small matrix:
 /// - one row: threads share the features;
 /// - a few rows: threads share the features, then the rows for the epilogue;
 /// - many rows: threads share the rows.
@@ -89,8 +95,21 @@ impl LinearScratch {
 pub(super) struct Linear<'a> {
     pub(super) backend: &'a CpuBackend,
     pub(super) acts: &'a Activations,
-    pub(super) out_stride: usize,
-    pub(super) offset: usize,
+}
+
+/// The parts of the features `range` of `jobs`, by job: the job, its own features among them, and
+/// where these begin in `range`.
+fn pieces<'a>(
+    jobs: &'a [Job<'a>],
+    range: Range<usize>,
+) -> impl Iterator<Item = (Job<'a>, Range<usize>, usize)> {
+    let mut end = 0;
+    jobs.iter().filter_map(move |job| {
+        let start = end;
+        end += job[0].rows();
+        let (from, to) = (range.start.max(start), range.end.min(end));
+        (from < to).then(|| (*job, from - start..to - start, from - range.start))
+    })
 }
 
 impl Linear<'_> {
@@ -100,19 +119,20 @@ impl Linear<'_> {
 
     pub(super) fn run(
         &self,
-        matrices: &[&CpuLinear<'_>],
+        jobs: &[Job<'_>],
         scratch: &mut LinearScratch,
         out: &mut [f32],
         finish: &impl Finish,
     ) {
-        assert!((1..=MATRICES_MAX).contains(&matrices.len()), "one or two matrices");
+        let alike = |job: &Job<'_>| (1..=MATRICES_MAX).contains(&job.len());
+        assert!(jobs.iter().all(alike), "one or two matrices a job");
         let rows = self.acts.rows();
         if rows == 1 {
-            self.one_row(matrices, scratch, out, finish);
+            self.one_row(jobs, out, finish);
         } else if rows < TILE_ROWS * self.threads().count() {
-            self.few_rows(matrices, scratch, out, finish);
+            self.few_rows(jobs, scratch, out, finish);
         } else {
-            self.many_rows(matrices, out, finish);
+            self.many_rows(jobs, out, finish);
         }
     }
 
@@ -121,7 +141,7 @@ impl Linear<'_> {
     fn multiply(
         &self,
         linear: &CpuLinear<'_>,
-        features: core::ops::Range<usize>,
+        features: Range<usize>,
         first: usize,
         batch: usize,
         sums: &mut [i32],
@@ -143,99 +163,95 @@ impl Linear<'_> {
                 simd.gemm(codes, values, stride, &value_sums[..batch], sums);
             }
             CpuMatrix::Float(matrix) => {
-                let rows = self.acts.floats(first, batch);
+                let x = FloatRows { values: self.acts.floats(first, batch), stride };
                 let dots = bytemuck::cast_slice_mut::<i32, f32>(sums);
-                simd.vectorize(
-                    #[inline(always)]
-                    || {
-                        for (feature, dots) in features.zip(dots.chunks_exact_mut(batch)) {
-                            multiply_row(matrix.float, matrix.row(feature), rows, stride, dots);
-                        }
-                    },
-                );
+                simd.dots(matrix.stored(features), matrix.cols, x, batch, dots);
             }
         }
     }
 
-    fn one_row(
-        &self,
-        matrices: &[&CpuLinear<'_>],
-        scratch: &mut LinearScratch,
-        out: &mut [f32],
-        finish: &impl Finish,
-    ) {
-        let features = matrices[0].rows();
-        let out = &mut out[self.offset..self.offset + features];
-        let chunk = self.threads().chunk_of(features, 16);
-        let [first, second] = &mut scratch.sums;
+    fn one_row(&self, jobs: &[Job<'_>], out: &mut [f32], finish: &impl Finish) {
+        let chunk = self.threads().chunk_of(out.len(), 16);
         let unit = self.acts.units()[0].unit;
-        let work = |index: usize, (out, [first, second]): (&mut [f32], [&mut [i32]; 2])| {
+        self.threads().chunks(out, chunk, |index, out| {
+            let mut sums = [[0; ONE_ROW_FEATURES]; MATRICES_MAX];
             let range = index * chunk..index * chunk + out.len();
-            self.multiply(matrices[0], range.clone(), 0, 1, first);
-            if let Some(matrix) = matrices.get(1) {
-                self.multiply(matrix, range, 0, 1, second);
+            for (matrices, features, place) in pieces(jobs, range) {
+                let out = &mut out[place..place + features.len()];
+                for (part, out) in out.chunks_mut(ONE_ROW_FEATURES).enumerate() {
+                    let first = features.start + part * ONE_ROW_FEATURES;
+                    for (matrix, sums) in matrices.iter().zip(&mut sums) {
+                        self.multiply(
+                            matrix,
+                            first..first + out.len(),
+                            0,
+                            1,
+                            &mut sums[..out.len()],
+                        );
+                    }
+                    let sums = sums.each_ref().map(|sums| &sums[..]);
+                    finish.finish(&Sums { matrices, sums, first, batch: 1, row: 0, unit }, out);
+                }
             }
-            let (sums, first) = ([&*first, &*second], index * chunk);
-            finish.finish(&Sums { matrices, sums, first, batch: 1, row: 0, unit }, out);
-        };
-        let sums = first[..features]
-            .par_chunks_mut(chunk)
-            .zip(second[..features].par_chunks_mut(chunk))
-            .map(|(first, second)| [first, second]);
-        self.threads().install(|| {
-            out.par_chunks_mut(chunk).zip(sums).enumerate().for_each(|(index, parts)| {
-                work(index, parts);
-            });
         });
     }
 
     fn few_rows(
         &self,
-        matrices: &[&CpuLinear<'_>],
+        jobs: &[Job<'_>],
         scratch: &mut LinearScratch,
         out: &mut [f32],
         finish: &impl Finish,
     ) {
-        let features = matrices[0].rows();
         let rows = self.acts.rows();
+        let features = out.len() / rows;
+        let chunk = self.threads().chunk_of(features, 16);
+        let [sums, more_sums] = &mut scratch.sums;
         for first in (0..rows).step_by(TILE_ROWS) {
             let batch = TILE_ROWS.min(rows - first);
-            for (matrix, sums) in matrices.iter().zip(&mut scratch.sums) {
-                let chunk = self.threads().chunk_of(features, 16);
-                let sums = &mut sums[..features * batch];
-                self.threads().chunks(sums, chunk * batch, |index, sums| {
-                    let range = index * chunk..index * chunk + sums.len() / batch;
-                    self.multiply(matrix, range, first, batch, sums);
-                });
-            }
-            let sums = [&scratch.sums[0][..], &scratch.sums[1][..]];
-            let out = &mut out[first * self.out_stride..(first + batch) * self.out_stride];
-            self.threads().chunks(out, self.out_stride, |row, out| {
+            let sums = &mut sums[..features * batch];
+            let more_sums = &mut more_sums[..features * batch];
+            self.threads().chunk_pairs(sums, more_sums, chunk * batch, |index, mut sums| {
+                let range = index * chunk..index * chunk + sums[0].len() / batch;
+                for (matrices, features, place) in pieces(jobs, range) {
+                    for (matrix, sums) in matrices.iter().zip(sums.each_mut()) {
+                        let sums = &mut sums[place * batch..(place + features.len()) * batch];
+                        self.multiply(matrix, features.clone(), first, batch, sums);
+                    }
+                }
+            });
+            let sums = [&*sums, &*more_sums];
+            let out = &mut out[first * features..(first + batch) * features];
+            self.threads().chunks(out, features, |row, out| {
                 let unit = self.acts.units()[first + row].unit;
-                let sums = Sums { matrices, sums, first: 0, batch, row, unit };
-                finish.finish(&sums, &mut out[self.offset..self.offset + features]);
+                for (matrices, features, place) in pieces(jobs, 0..features) {
+                    let sums = sums.map(|sums| &sums[place * batch..]);
+                    let sums = Sums { matrices, sums, first: 0, batch, row, unit };
+                    finish.finish(&sums, &mut out[place..place + features.len()]);
+                }
             });
         }
     }
 
-    fn many_rows(&self, matrices: &[&CpuLinear<'_>], out: &mut [f32], finish: &impl Finish) {
-        let features = matrices[0].rows();
-        self.threads().chunks(out, TILE_ROWS * self.out_stride, |tile, out| {
+    fn many_rows(&self, jobs: &[Job<'_>], out: &mut [f32], finish: &impl Finish) {
+        let width = out.len() / self.acts.rows();
+        self.threads().chunks(out, TILE_ROWS * width, |tile, out| {
             let first = tile * TILE_ROWS;
-            let batch = out.len() / self.out_stride;
+            let batch = out.len() / width;
             let mut tile_sums = [[0; TILE_ROWS * TILE_FEATURES]; MATRICES_MAX];
-            for from in (0..features).step_by(TILE_FEATURES) {
-                let count = TILE_FEATURES.min(features - from);
-                for (matrix, sums) in matrices.iter().zip(&mut tile_sums) {
-                    let sums = &mut sums[..count * batch];
-                    self.multiply(matrix, from..from + count, first, batch, sums);
-                }
-                let sums = [&tile_sums[0][..], &tile_sums[1][..]];
-                for (row, out) in out.chunks_mut(self.out_stride).enumerate() {
-                    let unit = self.acts.units()[first + row].unit;
-                    let sums = Sums { matrices, sums, first: from, batch, row, unit };
-                    let place = self.offset + from;
-                    finish.finish(&sums, &mut out[place..place + count]);
+            for (matrices, features, place) in pieces(jobs, 0..width) {
+                for from in features.clone().step_by(TILE_FEATURES) {
+                    let count = TILE_FEATURES.min(features.end - from);
+                    for (matrix, sums) in matrices.iter().zip(&mut tile_sums) {
+                        let sums = &mut sums[..count * batch];
+                        self.multiply(matrix, from..from + count, first, batch, sums);
+                    }
+                    let sums = tile_sums.each_ref().map(|sums| &sums[..]);
+                    for (row, out) in out.chunks_mut(width).enumerate() {
+                        let unit = self.acts.units()[first + row].unit;
+                        let sums = Sums { matrices, sums, first: from, batch, row, unit };
+                        finish.finish(&sums, &mut out[place + from..place + from + count]);
+                    }
                 }
             }
         });

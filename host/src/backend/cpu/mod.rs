@@ -8,7 +8,6 @@ mod activations;
 mod attend;
 mod buffer;
 mod cache;
-mod dense;
 mod head;
 mod linear;
 mod ops;
@@ -18,9 +17,10 @@ mod threads;
 use rayon::prelude::*;
 pub use tercet_core::Simd;
 
+use self::head::HeadWeights;
 pub use self::ops::CpuOps;
 use self::threads::Threads;
-use super::{Backend, DeviceError, Limits};
+use super::{Backend, DeviceError, HeadType, Limits};
 use crate::config::ModelConfig;
 use crate::model::{FloatMatrix, Layer, Linear, LinearWeights, Model, Norm};
 use crate::ternary::Rows128Matrix;
@@ -30,6 +30,7 @@ use crate::ternary::Rows128Matrix;
 pub struct CpuBackend {
     threads: Threads,
     simd: Simd,
+    head: HeadType,
 }
 
 impl CpuBackend {
@@ -39,7 +40,19 @@ impl CpuBackend {
     ///
     /// [`DeviceError::Threads`] when the system gives no threads.
     pub fn new(threads: usize, simd: Simd) -> Result<Self, DeviceError> {
-        Ok(Self { threads: Threads::new(threads.max(1))?, simd })
+        Ok(Self { threads: Threads::new(threads.max(1))?, simd, head: HeadType::Stored })
+    }
+
+    /// The same CPU, holding the head of models that are uploaded from now on as `head` says.
+    #[must_use]
+    pub fn with_head(self, head: HeadType) -> Self {
+        Self { head, ..self }
+    }
+
+    /// How the head is held.
+    #[must_use]
+    pub fn head(&self) -> HeadType {
+        self.head
     }
 
     /// As many threads as the process may use (a container's quota counts).
@@ -76,7 +89,7 @@ pub struct CpuWeights<'c> {
     positions: Option<FloatMatrix<'c>>,
     layers: Vec<CpuLayer<'c>>,
     final_norm: Norm,
-    head: FloatMatrix<'c>,
+    head: HeadWeights<'c>,
 }
 
 #[derive(Debug)]
@@ -123,6 +136,15 @@ impl CpuLinear<'_> {
 }
 
 impl CpuWeights<'_> {
+    /// Bytes of the head that were made beside the tensors of the checkpoint.
+    #[must_use]
+    pub fn head_bytes_added(&self) -> u64 {
+        match &self.head {
+            HeadWeights::Stored(_) => 0,
+            HeadWeights::Int8(_) => self.head.bytes() as u64,
+        }
+    }
+
     /// Bytes of weights that a step reads, however many rows it has: every linear and norm and the
     /// head. Of the tables that are not also the head a row is read per token, which is left out.
     #[must_use]
@@ -136,7 +158,7 @@ impl CpuWeights<'_> {
             linears.chain(norms.map(norm)).sum()
         };
         let layers: usize = self.layers.iter().map(layer).sum();
-        (layers + norm(&self.final_norm) + self.head.bytes.len()) as u64
+        (layers + norm(&self.final_norm) + self.head.bytes()) as u64
     }
 }
 
@@ -152,7 +174,11 @@ impl Backend for CpuBackend {
         let bytes = |layer: &Layer<'c>| -> u64 {
             layer.linears().map(|linear| linear.stored_bytes() as u64).sum()
         };
-        let total = model.layers.iter().map(bytes).sum();
+        let head_bytes = match self.head {
+            HeadType::Stored => 0,
+            HeadType::Int8 => model.head.bytes.len() as u64,
+        };
+        let total = model.layers.iter().map(bytes).sum::<u64>() + head_bytes;
         let mut done = 0;
         progress(done, total);
         let mut layers = Vec::with_capacity(model.layers.len());
@@ -164,13 +190,16 @@ impl Backend for CpuBackend {
             done += group.iter().map(bytes).sum::<u64>();
             progress(done, total);
         }
+        let head = HeadWeights::new(self.head, model.head, self, &mut |rows| {
+            progress(done + head_bytes * rows as u64 / model.head.rows as u64, total);
+        })?;
         Ok(CpuWeights {
             config: model.config.clone(),
             embedding: model.embedding,
             positions: model.positions,
             layers,
             final_norm: model.final_norm.clone(),
-            head: model.head,
+            head,
         })
     }
 

@@ -1,11 +1,9 @@
 //! [`CpuOps`]: the buffers of a session and the operations on them.
 
-use half::f16;
-
 use super::activations::{Activations, RowNorm};
-use super::attend::Attend;
+use super::attend::{Attend, AttendScratch};
 use super::buffer::zeros;
-use super::cache::KvCache;
+use super::cache::{Half, KvCache};
 use super::head::Head;
 use super::linear::{Activate, Add, Linear, LinearScratch, Store};
 use super::rope::Rope;
@@ -20,7 +18,7 @@ use crate::sampler::Sampler;
 #[derive(Debug)]
 enum Cache {
     F32(KvCache<f32>),
-    F16(KvCache<f16>),
+    F16(KvCache<Half>),
 }
 
 /// Buffers of one session on the CPU.
@@ -43,6 +41,7 @@ pub struct CpuOps<'w> {
     head: Head,
     acts: Activations,
     scratch: LinearScratch,
+    attend: AttendScratch,
     /// Where positions are rotary.
     rope: Option<Rope>,
     cache: Cache,
@@ -68,6 +67,7 @@ impl<'w> CpuOps<'w> {
         }
         let (query, kv) = (config.query_width(), config.kv_width());
         let widest = config.hidden.max(query).max(config.ffn);
+        let most_features = widest.max(query + 2 * kv);
         Ok(Self {
             backend,
             weights,
@@ -79,7 +79,8 @@ impl<'w> CpuOps<'w> {
             gated: zeros("the feed-forward block", rows_max, config.ffn)?,
             head: Head::new(limits.logits_max, config)?,
             acts: Activations::new(rows_max, widest),
-            scratch: LinearScratch::new(rows_max, widest),
+            scratch: LinearScratch::new(rows_max, most_features),
+            attend: AttendScratch::new(backend, config, &limits)?,
             rope: match config.positions {
                 Positions::Rotary { theta } => Some(Rope::new(config.head_dim, theta, rows_max)),
                 Positions::Learned { .. } => None,
@@ -96,12 +97,8 @@ impl<'w> CpuOps<'w> {
     fn add_to_hidden(&mut self, linear: &CpuLinear<'_>) {
         let width = self.weights.config.hidden;
         let hidden = &mut self.hidden[..self.rows.len() * width];
-        Linear { backend: self.backend, acts: &self.acts, out_stride: width, offset: 0 }.run(
-            &[linear],
-            &mut self.scratch,
-            hidden,
-            &Add,
-        );
+        let step = Linear { backend: self.backend, acts: &self.acts };
+        step.run(&[&[linear]], &mut self.scratch, hidden, &Add);
     }
 
     /// The part of a buffer that the step uses.
@@ -152,16 +149,9 @@ impl Ops for CpuOps<'_> {
         self.acts.prepare(self.backend, config.linears, hidden, config.hidden, norm);
         let width = config.query_width() + 2 * config.kv_width();
         let out = &mut self.qkv[..self.rows.len() * width];
-        let mut offset = 0;
-        for linear in &layers[layer].qkv {
-            Linear { backend: self.backend, acts: &self.acts, out_stride: width, offset }.run(
-                &[linear],
-                &mut self.scratch,
-                out,
-                &Store,
-            );
-            offset += linear.rows();
-        }
+        let [query, key, value] = &layers[layer].qkv;
+        let step = Linear { backend: self.backend, acts: &self.acts };
+        step.run(&[&[query], &[key], &[value]], &mut self.scratch, out, &Store);
         Ok(())
     }
 
@@ -171,8 +161,8 @@ impl Ops for CpuOps<'_> {
         let step = Attend { backend: self.backend, config, rows: &self.rows, rope };
         let mixed = &mut self.mixed[..self.rows.len() * config.query_width()];
         match &mut self.cache {
-            Cache::F32(cache) => step.run(cache, layer, &mut self.qkv, mixed),
-            Cache::F16(cache) => step.run(cache, layer, &mut self.qkv, mixed),
+            Cache::F32(cache) => step.run(cache, layer, &mut self.attend, &mut self.qkv, mixed),
+            Cache::F16(cache) => step.run(cache, layer, &mut self.attend, &mut self.qkv, mixed),
         }
         Ok(())
     }
@@ -196,11 +186,10 @@ impl Ops for CpuOps<'_> {
         self.acts.prepare(self.backend, config.linears, hidden, config.hidden, norm);
         let out = &mut self.gated[..self.rows.len() * config.ffn];
         let activate = Activate { simd: self.backend.simd, activation: config.activation };
-        let linear =
-            Linear { backend: self.backend, acts: &self.acts, out_stride: config.ffn, offset: 0 };
+        let step = Linear { backend: self.backend, acts: &self.acts };
         match &layer.gate {
-            Some(gate) => linear.run(&[gate, &layer.up], &mut self.scratch, out, &activate),
-            None => linear.run(&[&layer.up], &mut self.scratch, out, &activate),
+            Some(gate) => step.run(&[&[gate, &layer.up]], &mut self.scratch, out, &activate),
+            None => step.run(&[&[&layer.up]], &mut self.scratch, out, &activate),
         }
         Ok(())
     }
@@ -216,12 +205,11 @@ impl Ops for CpuOps<'_> {
     }
 
     fn logits(&mut self) -> Result<(), DeviceError> {
-        let CpuBackend { threads, simd } = self.backend;
         let CpuWeights { config, head, final_norm, .. } = self.weights;
         let norm = self.norm(final_norm);
         let asking = self.rows.iter().zip(self.hidden.chunks_exact(config.hidden));
         let asking = asking.filter(|(row, _)| row.logits).map(|(_, hidden)| hidden);
-        self.head.run(threads, *simd, head, norm, asking);
+        self.head.run(self.backend, head, norm, asking);
         Ok(())
     }
 

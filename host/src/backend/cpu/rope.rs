@@ -1,5 +1,7 @@
 //! Rotary positions, half-split: element `i` turns with element `i + head_dim / 2`.
 
+use crate::rotary;
+
 /// Cosines and sines for the positions of a step.
 #[derive(Debug)]
 pub(super) struct Rope {
@@ -13,35 +15,17 @@ pub(super) struct Rope {
 
 impl Rope {
     pub(super) fn new(head_dim: usize, theta: f64, rows_max: usize) -> Self {
-        let pairs = head_dim / 2;
-        #[allow(
-            clippy::cast_precision_loss,
-            clippy::cast_possible_truncation,
-            reason = "head_dim is small, and frequencies are singles in the reference"
-        )]
-        let frequencies =
-            (0..pairs).map(|i| theta.powf(-((2 * i) as f64) / head_dim as f64) as f32).collect();
-        Self { frequencies, cos: vec![0.0; rows_max * pairs], sin: vec![0.0; rows_max * pairs] }
+        let frequencies = rotary::frequencies(head_dim, theta);
+        let numbers = rows_max * frequencies.len();
+        Self { frequencies, cos: vec![0.0; numbers], sin: vec![0.0; numbers] }
     }
 
     /// Computes the angles of each row's position.
-    ///
-    /// The angle is the product of two singles, as in the reference (transformers 5.23.0
-    /// `modeling_bitnet.py`, `BitNetRotaryEmbedding`); its cosine is rounded once, from double
-    /// precision, so it does not depend on the system's `cosf`.
     pub(super) fn set_positions(&mut self, positions: impl Iterator<Item = usize>) {
         let pairs = self.frequencies.len();
         let rows = self.cos.chunks_exact_mut(pairs).zip(self.sin.chunks_exact_mut(pairs));
         for (position, (cos, sin)) in positions.zip(rows) {
-            for (frequency, (cos, sin)) in self.frequencies.iter().zip(cos.iter_mut().zip(sin)) {
-                #[allow(clippy::cast_precision_loss, reason = "positions are below 2^24")]
-                let angle = f64::from(position as f32 * frequency);
-                #[allow(clippy::cast_possible_truncation, reason = "rounded to a single")]
-                {
-                    *cos = angle.cos() as f32;
-                    *sin = angle.sin() as f32;
-                }
-            }
+            rotary::angles(position, &self.frequencies, cos, sin);
         }
     }
 

@@ -44,6 +44,19 @@ impl Threads {
         });
     }
 
+    /// Calls `work(index, [chunk of a, chunk of b])` for each chunk of `chunk` elements of two
+    /// equally long buffers.
+    pub(super) fn chunk_pairs<T: Send>(
+        &self,
+        a: &mut [T],
+        b: &mut [T],
+        chunk: usize,
+        work: impl Fn(usize, [&mut [T]; 2]) + Sync + Send,
+    ) {
+        let pairs = a.par_chunks_mut(chunk).zip(b.par_chunks_mut(chunk)).enumerate();
+        self.install(|| pairs.for_each(|(index, (a, b))| work(index, [a, b])));
+    }
+
     /// Elements of a chunk such that every thread gets about four of `count` elements, in multiples
     /// of `multiple`: small enough to even out a slow neighbour, large enough to be worth a
     /// handover.

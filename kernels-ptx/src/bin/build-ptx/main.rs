@@ -6,26 +6,30 @@ mod nvrtc;
 mod ptxas;
 mod recipe;
 
+use core::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::{env, fs};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use sha2::{Digest as _, Sha256};
 use tercet_kernels_ptx::contract::{self, KERNELS};
 use tercet_kernels_ptx::ptx::Ptx;
-use tercet_kernels_ptx::{Kernel, PTX_VERSION_MAX, kernels};
+use tercet_kernels_ptx::{Kernel, PTX_VERSION_MAX, kernels, released};
 
 use crate::nvrtc::Nvrtc;
 use crate::recipe::Sources;
 
 const USAGE: &str = "\
 usage: build-ptx [--check] [--ptxas] [--toolchain DIR]
+       build-ptx --release
 
 Without --check and --ptxas: compiles every kernel of cuda/ and writes ptx/.
 
   --check          compile, write nothing, fail if a committed PTX differs
   --ptxas          assemble the committed PTX for every architecture, print what it
                    takes, fail if registers spill
+  --release        append the committed PTX to released.txt, and do nothing else
   --toolchain DIR  folder that toolchain/install.sh filled [env: TERCET_PTX_TOOLCHAIN]
 ";
 
@@ -33,6 +37,8 @@ Without --check and --ptxas: compiles every kernel of cuda/ and writes ptx/.
 struct Options {
     check: bool,
     ptxas: bool,
+    release: bool,
+    /// Empty for what needs none.
     toolchain: PathBuf,
 }
 
@@ -48,12 +54,16 @@ impl Options {
             match argument.as_str() {
                 "--check" => options.check = true,
                 "--ptxas" => options.ptxas = true,
+                "--release" => options.release = true,
                 "--toolchain" => {
                     let value = arguments.next().ok_or("--toolchain needs a folder")?;
                     folder = Some(value.into());
                 }
                 _ => return Err(format!("unknown argument `{argument}`")),
             }
+        }
+        if options.release {
+            return Ok(options);
         }
         options.toolchain = folder.ok_or("no toolchain: give --toolchain DIR")?;
         Ok(options)
@@ -84,12 +94,35 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    if options.release {
+        return release(&root.join("released.txt"));
+    }
     if options.check || !options.ptxas {
         let sources = recipe::read_sources(&root.join("cuda")).context("cannot read cuda/")?;
         let built = build(&options.toolchain, &sources)?;
         if options.check { compare(&root.join("ptx"), &built)? } else { write(root, &built)? }
     }
     if options.ptxas { assemble(&options.toolchain, &root.join("ptx")) } else { Ok(()) }
+}
+
+/// Appends what is not on the list yet.
+fn release(path: &Path) -> Result<()> {
+    let mut list = fs::read_to_string(path).context("cannot read released.txt")?;
+    for Kernel { spec, target, ptx } in kernels() {
+        let mut sha256 = String::new();
+        for byte in Sha256::digest(ptx) {
+            write!(sha256, "{byte:02x}")?;
+        }
+        let on_the_list = released::read(&list)
+            .any(|known| known.sha256 == sha256 && known.contract == contract::CONTRACT_VERSION);
+        if !on_the_list {
+            let (contract, version) = (contract::CONTRACT_VERSION, env!("CARGO_PKG_VERSION"));
+            let line = format!("{sha256} {contract} {version} {}.{target}\n", spec.entry);
+            print!("{line}");
+            list.push_str(&line);
+        }
+    }
+    fs::write(path, list).context("cannot write released.txt")
 }
 
 /// File name and text of every PTX.
@@ -227,8 +260,9 @@ mod tests {
 
     #[test]
     fn options_are_read() {
-        let expected = Options { check: true, ptxas: true, toolchain: "a".into() };
+        let expected = Options { check: true, ptxas: true, release: false, toolchain: "a".into() };
         assert_eq!(parse("--check --ptxas --toolchain a", None), Ok(expected));
+        assert!(parse("--release", None).unwrap().release, "needs no toolchain");
         assert_eq!(parse("", Some("b")).unwrap().toolchain, Path::new("b"));
         assert_eq!(parse("--toolchain a", Some("b")).unwrap().toolchain, Path::new("a"));
     }

@@ -164,6 +164,20 @@ fn json_lines_are_the_same_rows_and_csv_their_flat_form() {
     assert_eq!(fields(lines[2])[place], "tg2");
 }
 
+#[test]
+fn an_int8_head_is_named_and_counted() {
+    let row = |head: &str| {
+        let text = report(&format!("-p 0 -n 4 -r 2 --format jsonl --head {head}"));
+        serde_json::from_str::<Schema>(&text).unwrap()
+    };
+    let (stored, rounded) = (row("stored"), row("int8"));
+    assert_eq!((stored.type_head.as_str(), rounded.type_head.as_str()), ("bf16", "int8"));
+    // 4,096 tokens of 512 columns: a byte less for each weight, and a unit for each token.
+    let saved = stored.bytes_read_per_token.unwrap() - rounded.bytes_read_per_token.unwrap();
+    assert_eq!(saved, 4096 * (512 - 4));
+    assert_eq!(rounded.model_size - stored.model_size, 4096 * (512 + 4));
+}
+
 /// Fields of a line of CSV, as RFC 4180 reads it.
 fn fields(line: &str) -> Vec<String> {
     let (mut fields, mut quoted) = (vec![String::new()], false);

@@ -1,0 +1,152 @@
+//! [`Decode`]: the fused kernels of capability 9.0 for one row, and for attention of one row per
+//! sequence. Where they do not serve a shape, the general kernels do.
+
+#![allow(unsafe_code, reason = "launches kernels")]
+
+use tercet_kernels_ptx::contract::{DecodeAttendArgs, DecodeLinearArgs, DevicePtr, DevicePtrMut};
+use tercet_kernels_ptx::launch::{DecodeAttendShape, DecodeFinish, DecodeLinearShape, DeviceShape};
+
+use super::driver::{Context, CudaError, Launch, Stream};
+use super::launches::{Call, Finish, NULL, Step, activation, count};
+use super::modules::{Loaded, Modules};
+use super::state::State;
+use super::weights::DeviceTernary;
+use crate::backend::KvType;
+use crate::config::{LinearKind, ModelConfig};
+
+/// Every kernel of this kind.
+const LINEARS: [&str; 5] =
+    ["decode_qkv_4", "decode_out_4", "decode_out_9", "decode_out_14", "decode_gate_up_4"];
+const ATTENDS: [&str; 4] = [
+    "decode_attend_f16_128_c4",
+    "decode_attend_f16_128_c8",
+    "decode_attend_f16_256_c8",
+    "decode_attend_f32_256_c8",
+];
+
+/// The kernels that are loaded.
+#[derive(Debug)]
+pub(super) struct Decode {
+    device: DeviceShape,
+    linears: Vec<(&'static str, Loaded<DecodeLinearArgs>)>,
+    attends: Vec<(&'static str, Loaded<DecodeAttendArgs>)>,
+}
+
+/// The kernels that `config` may need.
+pub(super) fn entries(config: &ModelConfig) -> impl Iterator<Item = &'static str> {
+    let linears = (config.linears == LinearKind::Ternary).then_some(LINEARS);
+    linears.into_iter().flatten().chain(ATTENDS)
+}
+
+impl Decode {
+    pub(super) fn new(context: &Context, modules: &Modules) -> Result<Self, CudaError> {
+        let device = context.device();
+        let device = DeviceShape {
+            multiprocessors: device.multiprocessors,
+            shared_bytes: device.shared_per_block_max,
+        };
+        Ok(Self {
+            device,
+            linears: modules.several(&LINEARS)?,
+            attends: modules.several(&ATTENDS)?,
+        })
+    }
+
+    /// Does a linear of one row, if there is a kernel for it. Returns whether there was.
+    pub(super) fn linear(
+        &self,
+        matrix: &DeviceTernary,
+        call: &Call<'_>,
+        config: &ModelConfig,
+        stream: &Stream,
+    ) -> Result<bool, CudaError> {
+        let finish = match call.finish {
+            Finish::Store => DecodeFinish::Store,
+            Finish::Add => DecodeFinish::Add,
+            Finish::Activate if matrix.gated => DecodeFinish::Gate,
+            Finish::Activate => return Ok(false),
+        };
+        if call.norm.is_some_and(|norm| norm.bias.is_some()) {
+            return Ok(false);
+        }
+        let shape = DecodeLinearShape::new(finish, matrix.features, matrix.cols, self.device);
+        let Some(shape) = shape else { return Ok(false) };
+        let Some((_, kernel)) = self.linears.iter().find(|(entry, _)| *entry == shape.entry())
+        else {
+            return Ok(false);
+        };
+        let args = DecodeLinearArgs {
+            x: call.input,
+            norm: call.norm.map_or(NULL, |norm| norm.weight.ptr(0)),
+            codes: DevicePtr::new(matrix.codes.address(0)),
+            units: matrix.units.ptr(0),
+            bias: matrix.bias.as_ref().map_or(NULL, |bias| bias.ptr(0)),
+            residual: DevicePtr::new(call.output.address()),
+            out: call.output,
+            clear: DevicePtrMut::new(0),
+            row_tiles: shape.row_tiles(),
+            col_tiles: shape.col_tiles(),
+            cols: matrix.cols,
+            features: matrix.features,
+            block_pairs: shape.block_pairs(),
+            stages: shape.stages(),
+            activation: activation(config.activation),
+            awaited: 0,
+            clear_words: 0,
+            eps: config.norm_eps,
+        };
+        let grid = shape.grid();
+        let launch = Launch::grid(grid.x, grid.y, grid.z).shared(shape.shared_bytes());
+        // SAFETY: see the beginning of `launches`; the shape is the kernel's own arithmetic.
+        unsafe { kernel.function.launch(kernel.prepare(launch), stream, &args) }?;
+        Ok(true)
+    }
+
+    /// Does attention of a step with one row per sequence, if there is a kernel for it. Returns
+    /// whether there was.
+    pub(super) fn attend(
+        &self,
+        config: &ModelConfig,
+        kv: KvType,
+        start: usize,
+        step: Step,
+        state: &mut State,
+        stream: &Stream,
+    ) -> Result<bool, CudaError> {
+        let (heads, kv_heads) = (count(config.heads), count(config.kv_heads));
+        let head_dim = count(config.head_dim);
+        let halves = kv == KvType::F16;
+        let shape =
+            DecodeAttendShape::new(heads, kv_heads, head_dim, halves, step.rows, self.device);
+        let Some(shape) = shape else { return Ok(false) };
+        let Some((_, kernel)) = self.attends.iter().find(|(entry, _)| *entry == shape.entry())
+        else {
+            return Ok(false);
+        };
+        let places = state.list();
+        let [cos, sin] = state.angles_ptr();
+        #[allow(clippy::cast_precision_loss, reason = "head_dim is at most 512")]
+        let factor = 1.0 / (config.head_dim as f32).sqrt();
+        let args = DecodeAttendArgs {
+            qkv: state.qkv.ptr(0),
+            keys: state.keys.ptr_mut(start),
+            values: state.values_cache.ptr_mut(start),
+            cos,
+            sin,
+            positions: state.rows.ptr(places.positions),
+            slots: state.rows.ptr(places.slots),
+            mixed: state.mixed.ptr_mut(0),
+            heads,
+            kv_heads,
+            head_dim,
+            capacity: count(state.layout.positions()),
+            awaited: 0,
+            factor,
+        };
+        let grid = shape.grid();
+        let launch = Launch::grid(grid.x, grid.y, grid.z).shared(shape.shared_bytes());
+        // SAFETY: as above.
+        unsafe { kernel.function.launch(kernel.prepare(launch), stream, &args) }?;
+        Ok(true)
+    }
+}

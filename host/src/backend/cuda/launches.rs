@@ -1,0 +1,521 @@
+//! [`Launches`]: which kernels make an operation, and with what arguments.
+//!
+//! Every launch is made here. What the kernels ask for (lengths, alignments, padding) holds because
+//! [`State`] and [`CudaWeights`] are made for it: buffers start at multiples of 256 bytes and have
+//! room for `rows_max` rows and `asking_max` rows that ask; weights are padded to whole tiles.
+//! Tokens, slots and positions are checked before they get to the device.
+
+#![allow(unsafe_code, reason = "launches kernels")]
+
+use std::collections::BTreeSet;
+
+use tercet_kernels_ptx::contract::{
+    ChooseArgs, DevicePtr, DevicePtrMut, EmbedArgs, FloatLinearArgs, LinearArgs, NormalizeArgs,
+    QuantizeArgs,
+};
+use tercet_kernels_ptx::launch::{self, FloatLinearShape, LinearShape, WeightType};
+
+use super::attention::{self, Attention};
+use super::decode::{self, Decode};
+use super::driver::{Context, Launch, Stream};
+use super::modules::Loaded;
+use super::state::{NONE, State, terms_stride};
+use super::weights::{CudaWeights, DeviceFloats, DeviceLinear, DeviceNorm, DeviceTernary, Embedding};
+use crate::backend::{DeviceError, Limits, TokenId};
+use crate::config::{Activation, LinearKind, Positions};
+use crate::floats::FloatType;
+use crate::model::{Layer, LinearWeights, Model};
+
+/// The kernels of a session, and the shape of the step at hand.
+#[derive(Debug)]
+pub(super) struct Launches {
+    multiprocessors: u32,
+    shared_bytes_max: u32,
+    embed: Loaded<EmbedArgs>,
+    normalize: Loaded<NormalizeArgs>,
+    quantize: Option<Loaded<QuantizeArgs>>,
+    linear: Option<Loaded<LinearArgs>>,
+    floats: Vec<(&'static str, Loaded<FloatLinearArgs>)>,
+    attention: Attention,
+    decode: Decode,
+    choose: Loaded<ChooseArgs>,
+    step: Step,
+}
+
+/// What a launch has to know about the step.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Step {
+    /// Whether it has one row per sequence.
+    pub(super) batch: bool,
+    pub(super) rows: u32,
+    pub(super) asked: u32,
+    /// Tiles of attention.
+    pub(super) tiles: u32,
+}
+
+/// What becomes of a linear's values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Finish {
+    Store,
+    Add,
+    /// The activation, of the gate where there is one.
+    Activate,
+}
+
+/// The kernels that `model` needs, whatever the session.
+pub(super) fn entries(model: &Model<'_>) -> Vec<&'static str> {
+    let mut entries = vec!["embed", "normalize", "choose", "tile_weights"];
+    let matrices = model.layers.iter().flat_map(Layer::linears);
+    let mut types = vec![model.head.float];
+    types.extend(matrices.filter_map(|linear| match &linear.weights {
+        LinearWeights::Float(matrix) => Some(matrix.float),
+        LinearWeights::Ternary(_) => None,
+    }));
+    for float in [FloatType::F16, FloatType::Bf16, FloatType::F32] {
+        if types.contains(&float) {
+            entries.extend(weight_type(float).entries());
+        }
+    }
+    if model.config.linears == LinearKind::Ternary {
+        entries.extend(["quantize", "linear"]);
+    }
+    entries.extend(attention::entries(&model.config));
+    entries.extend(decode::entries(&model.config));
+    entries
+}
+
+impl Launches {
+    pub(super) fn new(
+        context: &Context,
+        weights: &CudaWeights,
+        limits: &Limits,
+    ) -> Result<Self, DeviceError> {
+        let modules = &weights.modules;
+        let floats = [FloatType::F16, FloatType::Bf16, FloatType::F32];
+        let entries = floats.into_iter().flat_map(|float| weight_type(float).entries());
+        let entries: BTreeSet<_> = entries.collect();
+        Ok(Self {
+            multiprocessors: context.device().multiprocessors,
+            shared_bytes_max: context.device().shared_per_block_max,
+            embed: modules.need("embed")?,
+            normalize: modules.need("normalize")?,
+            quantize: modules.get("quantize")?,
+            linear: modules.get("linear")?,
+            floats: modules.several(&Vec::from_iter(entries))?,
+            attention: Attention::new(modules, &weights.config, limits)?,
+            decode: Decode::new(context, modules)?,
+            choose: modules.need("choose")?,
+            step: Step::default(),
+        })
+    }
+
+    pub(super) fn begin(&mut self, step: Step) {
+        self.step = step;
+    }
+
+    /// The likeliest token of every row that asked.
+    pub(super) fn choose(
+        &self,
+        state: &mut State,
+        asked: usize,
+        vocab: usize,
+        stream: &Stream,
+    ) -> Result<Vec<TokenId>, DeviceError> {
+        let args = ChooseArgs {
+            logits: state.logits.ptr(0),
+            seen: DevicePtrMut::new(0),
+            uniforms: DevicePtr::new(0),
+            weights: DevicePtrMut::new(0),
+            chosen: state.chosen.ptr_mut(0),
+            faults: state.chosen.ptr_mut(state.asking_max),
+            vocab: count(vocab),
+            top_k: 0,
+            temperature: 0.0,
+            repetition_penalty: 1.0,
+            top_p: 1.0,
+            min_p: 0.0,
+        };
+        let grid = self.choose.prepare(Launch::grid(count(asked), 1, 1));
+        // SAFETY: see the module's beginning.
+        unsafe { self.choose.function.launch(grid, stream, &args) }?;
+        // SAFETY: the pinned list is kept, and read after the stream is done.
+        unsafe { state.chosen.read_queued(0, &mut state.chosen_host, stream) }?;
+        stream.synchronize()?;
+        let (chosen, faults) = state.chosen_host.split_at(state.asking_max);
+        if let Some(row) = faults[..asked].iter().position(|&fault| fault != NONE) {
+            let token = faults[row] as usize;
+            let mut got = [0.0];
+            state.logits.read(row * vocab + token, &mut got)?;
+            return Err(DeviceError::NotFinite { got: got[0], token });
+        }
+        Ok(chosen[..asked].to_vec())
+    }
+
+    /// `hidden = embedding[token]`, plus the position's row where positions are learned.
+    pub(super) fn embed(
+        &self,
+        weights: &CudaWeights,
+        state: &mut State,
+        stream: &Stream,
+    ) -> Result<(), DeviceError> {
+        let places = state.list();
+        let table = match &weights.embedding {
+            Embedding::Head => &weights.head,
+            Embedding::Device(table) => table,
+        };
+        let offset = match weights.config.positions {
+            Positions::Learned { offset } => count(offset),
+            Positions::Rotary { .. } => 0,
+        };
+        let learned = weights.positions.as_ref();
+        let args = EmbedArgs {
+            table: table.bytes.ptr(0),
+            learned: learned.map_or(DevicePtr::new(0), |table| table.bytes.ptr(0)),
+            tokens: state.rows.ptr(places.tokens),
+            positions: state.rows.ptr(places.positions),
+            hidden: state.hidden.ptr_mut(0),
+            cols: table.cols,
+            table_form: form(table.float),
+            learned_form: learned.map_or(0, |table| form(table.float)),
+            learned_offset: offset,
+            tiled: u32::from(table.tiled),
+            reserved: 0,
+        };
+        let grid = Launch::grid(self.step.rows, 1, 1);
+        // SAFETY: see the module's beginning.
+        unsafe { self.embed.function.launch(self.embed.prepare(grid), stream, &args) }?;
+        Ok(())
+    }
+
+    pub(super) fn qkv(
+        &self,
+        weights: &CudaWeights,
+        layer: usize,
+        state: &mut State,
+        stream: &Stream,
+    ) -> Result<(), DeviceError> {
+        let layer = &weights.layers[layer];
+        let (input, output) = (state.hidden.ptr(0), state.qkv.ptr_mut(0));
+        let width = weights.config.query_width() + 2 * weights.config.kv_width();
+        let call = Call { input, norm: Some(&layer.attention_norm), output, width, finish: Finish::Store };
+        self.run(weights, &layer.qkv, call, state, stream)
+    }
+
+    pub(super) fn attend(
+        &self,
+        weights: &CudaWeights,
+        layer: usize,
+        state: &mut State,
+        stream: &Stream,
+    ) -> Result<(), DeviceError> {
+        self.attention.run(&weights.config, layer, self.step, &self.decode, state, stream)
+    }
+
+    pub(super) fn attention_out(
+        &self,
+        weights: &CudaWeights,
+        layer: usize,
+        state: &mut State,
+        stream: &Stream,
+    ) -> Result<(), DeviceError> {
+        let layer = &weights.layers[layer];
+        let (input, output) = (state.mixed.ptr(0), state.hidden.ptr_mut(0));
+        let norm = layer.attention_sub_norm.as_ref();
+        let call = Call { input, norm, output, width: weights.config.hidden, finish: Finish::Add };
+        self.run(weights, &layer.attention_out, call, state, stream)
+    }
+
+    pub(super) fn gate_up(
+        &self,
+        weights: &CudaWeights,
+        layer: usize,
+        state: &mut State,
+        stream: &Stream,
+    ) -> Result<(), DeviceError> {
+        let layer = &weights.layers[layer];
+        let (input, output) = (state.hidden.ptr(0), state.gated.ptr_mut(0));
+        let norm = Some(&layer.ffn_norm);
+        let call = Call { input, norm, output, width: weights.config.ffn, finish: Finish::Activate };
+        self.run(weights, &layer.gate_up, call, state, stream)
+    }
+
+    pub(super) fn down(
+        &self,
+        weights: &CudaWeights,
+        layer: usize,
+        state: &mut State,
+        stream: &Stream,
+    ) -> Result<(), DeviceError> {
+        let layer = &weights.layers[layer];
+        let (input, output) = (state.gated.ptr(0), state.hidden.ptr_mut(0));
+        let norm = layer.ffn_sub_norm.as_ref();
+        let call = Call { input, norm, output, width: weights.config.hidden, finish: Finish::Add };
+        self.run(weights, &layer.down, call, state, stream)
+    }
+
+    pub(super) fn logits(
+        &self,
+        weights: &CudaWeights,
+        state: &mut State,
+        stream: &Stream,
+    ) -> Result<(), DeviceError> {
+        if self.step.asked == 0 {
+            return Ok(());
+        }
+        let asking = state.rows.ptr(state.list().asking);
+        let input = state.hidden.ptr(0);
+        let rows = Some((asking, self.step.asked));
+        self.normalize(weights, input, Some(&weights.final_norm), &weights.head, rows, state, stream)?;
+        let output = state.logits.ptr_mut(0);
+        let place = Place { output, width: weights.config.vocab, offset: 0 };
+        self.float(weights, &weights.head, place, FloatLinearArgs::STORE, self.step.asked, state, stream)
+    }
+
+    /// A linear of either kind, with the norm before and what follows.
+    fn run(
+        &self,
+        weights: &CudaWeights,
+        linear: &DeviceLinear,
+        call: Call<'_>,
+        state: &mut State,
+        stream: &Stream,
+    ) -> Result<(), DeviceError> {
+        match linear {
+            DeviceLinear::Ternary(matrix) => self.ternary(weights, matrix, call, state, stream),
+            DeviceLinear::Float(matrices) => self.matrices(weights, matrices, call, state, stream),
+        }
+    }
+
+    fn ternary(
+        &self,
+        weights: &CudaWeights,
+        matrix: &DeviceTernary,
+        call: Call<'_>,
+        state: &mut State,
+        stream: &Stream,
+    ) -> Result<(), DeviceError> {
+        if self.step.rows == 1 && self.decode.linear(matrix, &call, &weights.config, stream)? {
+            return Ok(());
+        }
+        let (quantize, linear) = match (&self.quantize, &self.linear) {
+            (Some(quantize), Some(linear)) => (quantize, linear),
+            _ => unreachable!("loaded for models with ternary linears"),
+        };
+        let rows = self.step.rows;
+        let shape = LinearShape::new(matrix.row_tiles, matrix.cols, rows);
+        let row_blocks = launch::row_blocks(rows);
+        let positions = state.rows.ptr(state.list().positions);
+        let args = QuantizeArgs {
+            x: call.input,
+            weight: call.norm.map_or(NULL, |norm| norm.weight.ptr(0)),
+            bias: bias_of(call.norm),
+            positions,
+            values: state.values.ptr_mut(0),
+            row_units: state.row_units.ptr_mut(0),
+            value_sums: state.value_sums.ptr_mut(0),
+            rows,
+            cols: matrix.cols,
+            stride: matrix.cols,
+            row_blocks,
+            col_tiles: shape.col_tiles(),
+            eps: weights.config.norm_eps,
+        };
+        // SAFETY: see the module's beginning.
+        unsafe {
+            quantize.function.launch(quantize.prepare(Launch::grid(rows, 1, 1)), stream, &args)
+        }?;
+        let args = LinearArgs {
+            codes: DevicePtr::new(matrix.codes.address(0)),
+            units: matrix.units.ptr(0),
+            bias: matrix.bias.as_ref().map_or(NULL, |bias| bias.ptr(0)),
+            values: state.values.ptr(0),
+            row_units: state.row_units.ptr(0),
+            value_sums: state.value_sums.ptr(0),
+            out: call.output,
+            workspace: state.workspace.ptr_mut(0),
+            features: matrix.features,
+            row_tiles: matrix.row_tiles,
+            col_tiles: shape.col_tiles(),
+            rows,
+            row_blocks,
+            out_stride: count(call.width),
+            out_offset: 0,
+            finish: match call.finish {
+                Finish::Store => LinearArgs::STORE,
+                Finish::Add => LinearArgs::ADD,
+                Finish::Activate if matrix.gated => LinearArgs::GATED,
+                Finish::Activate => LinearArgs::ACTIVATE,
+            },
+            activation: activation(weights.config.activation),
+            tile: shape.tile(),
+        };
+        let grid = Launch::grid(shape.blocks(self.multiprocessors), 1, 1)
+            .shared(launch::linear_shared_bytes(linear.target));
+        // SAFETY: see the module's beginning.
+        unsafe { linear.function.launch(linear.prepare(grid), stream, &args) }?;
+        Ok(())
+    }
+
+    /// Float linears that read the same rows, side by side in the output; or gate and up.
+    fn matrices(
+        &self,
+        weights: &CudaWeights,
+        matrices: &[DeviceFloats],
+        call: Call<'_>,
+        state: &mut State,
+        stream: &Stream,
+    ) -> Result<(), DeviceError> {
+        let Call { input, norm, output, width, finish } = call;
+        self.normalize(weights, input, norm, &matrices[0], None, state, stream)?;
+        let mut offset = 0;
+        for (index, matrix) in matrices.iter().enumerate() {
+            let (epilogue, advance) = match (finish, matrices.len(), index) {
+                (Finish::Store, ..) => (FloatLinearArgs::STORE, matrix.rows),
+                (Finish::Add, ..) => (FloatLinearArgs::ADD, 0),
+                (Finish::Activate, 1, _) => (FloatLinearArgs::ACTIVATE, 0),
+                // The gate waits in the output for up.
+                (Finish::Activate, _, 0) => (FloatLinearArgs::STORE, 0),
+                (Finish::Activate, ..) => (FloatLinearArgs::GATE, 0),
+            };
+            let place = Place { output, width, offset };
+            self.float(weights, matrix, place, epilogue, self.step.rows, state, stream)?;
+            offset += advance;
+        }
+        Ok(())
+    }
+
+    /// Rows (or those in a list) as terms that `matrix` can be multiplied with.
+    fn normalize(
+        &self,
+        weights: &CudaWeights,
+        input: DevicePtr<f32>,
+        norm: Option<&DeviceNorm>,
+        matrix: &DeviceFloats,
+        asking: Option<(DevicePtr<u32>, u32)>,
+        state: &mut State,
+        stream: &Stream,
+    ) -> Result<(), DeviceError> {
+        let (asking, rows) = asking.unwrap_or((DevicePtr::new(0), self.step.rows));
+        let args = NormalizeArgs {
+            x: input,
+            weight: norm.map_or(NULL, |norm| norm.weight.ptr(0)),
+            bias: bias_of(norm),
+            asking,
+            normed: DevicePtrMut::new(0),
+            terms: state.terms.ptr_mut(0),
+            scales: state.scales.ptr_mut(0),
+            cols: matrix.cols,
+            terms_stride: count(terms_stride(matrix.cols as usize)),
+            form: match matrix.float {
+                FloatType::F16 => NormalizeArgs::F16,
+                FloatType::Bf16 | FloatType::F32 => NormalizeArgs::BF16,
+            },
+            eps: weights.config.norm_eps,
+        };
+        let grid = self.normalize.prepare(Launch::grid(rows, 1, 1));
+        // SAFETY: see the module's beginning.
+        unsafe { self.normalize.function.launch(grid, stream, &args) }?;
+        Ok(())
+    }
+
+    fn float(
+        &self,
+        weights: &CudaWeights,
+        matrix: &DeviceFloats,
+        place: Place,
+        epilogue: u32,
+        rows: u32,
+        state: &mut State,
+        stream: &Stream,
+    ) -> Result<(), DeviceError> {
+        let shape = FloatLinearShape::new(weight_type(matrix.float), matrix.rows, matrix.cols);
+        let device = launch::Device {
+            multiprocessors: self.multiprocessors,
+            shared_bytes_max: self.shared_bytes_max,
+            target: self.normalize.target,
+        };
+        let launch = shape.launch(rows, device);
+        let kernel = self.floats.iter().find(|(entry, _)| *entry == launch.entry);
+        let (_, kernel) = kernel.expect("loaded for the types of the model's matrices");
+        let args = FloatLinearArgs {
+            weights: matrix.bytes.ptr(0),
+            terms: state.terms.ptr(0),
+            scales: state.scales.ptr(0),
+            units: NULL,
+            bias: matrix.bias.as_ref().map_or(NULL, |bias| bias.ptr(0)),
+            out: place.output,
+            features: matrix.rows,
+            cols: matrix.cols,
+            rows,
+            terms_stride: count(terms_stride(matrix.cols as usize)),
+            out_stride: count(place.width),
+            offset: place.offset,
+            epilogue,
+            activation: activation(weights.config.activation),
+        };
+        // SAFETY: see the module's beginning.
+        unsafe { kernel.function.launch(kernel.prepare(as_launch(launch)), stream, &args) }?;
+        Ok(())
+    }
+}
+
+/// What a linear reads and writes.
+pub(super) struct Call<'a> {
+    /// `(rows, cols)`
+    pub(super) input: DevicePtr<f32>,
+    pub(super) norm: Option<&'a DeviceNorm>,
+    /// `(rows, width)`
+    pub(super) output: DevicePtrMut<f32>,
+    pub(super) width: usize,
+    pub(super) finish: Finish,
+}
+
+/// Features `offset..` of the rows of `width`.
+struct Place {
+    output: DevicePtrMut<f32>,
+    width: usize,
+    offset: u32,
+}
+
+pub(super) const NULL: DevicePtr<f32> = DevicePtr::new(0);
+
+fn bias_of(norm: Option<&DeviceNorm>) -> DevicePtr<f32> {
+    norm.and_then(|norm| norm.bias.as_ref()).map_or(NULL, |bias| bias.ptr(0))
+}
+
+/// A launch as the contract's arithmetic describes it.
+pub(super) fn as_launch(launch: launch::Launch) -> Launch {
+    let launch::Grid { x, y, z } = launch.grid;
+    Launch::grid(x, y, z).shared(launch.shared_bytes)
+}
+
+/// How float linears call a type of weights.
+pub(super) fn weight_type(float: FloatType) -> WeightType {
+    match float {
+        FloatType::F16 => WeightType::F16,
+        FloatType::Bf16 => WeightType::Bf16,
+        FloatType::F32 => WeightType::F32,
+    }
+}
+
+/// How kernels call a type of floats.
+fn form(float: FloatType) -> u32 {
+    match float {
+        FloatType::F16 => EmbedArgs::F16,
+        FloatType::Bf16 => EmbedArgs::BF16,
+        FloatType::F32 => EmbedArgs::F32,
+    }
+}
+
+/// How kernels call an activation.
+pub(super) fn activation(activation: Activation) -> u32 {
+    match activation {
+        Activation::Silu => LinearArgs::SILU,
+        Activation::Relu2 => LinearArgs::RELU2,
+        Activation::Relu => LinearArgs::RELU,
+    }
+}
+
+pub(super) fn count(n: usize) -> u32 {
+    u32::try_from(n).expect("rows and widths are below 2^24")
+}

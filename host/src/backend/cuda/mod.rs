@@ -1,0 +1,115 @@
+//! NVIDIA GPUs: the driver, found at run time, and the precompiled kernels on it.
+//!
+//! ```text
+//! driver/      the CUDA driver as safe Rust sees it
+//! kernels      whose PTX is used: the program's or that of a model's file
+//! modules      PTX, compiled by the driver: what a model needs of it
+//! weights      the model in device memory; staging: its way there
+//! state        the buffers of a session
+//! launches     which kernels make an operation, with what arguments; attention: those of one
+//! ops          the operations of a session, recorded where steps repeat
+//! meter        memory in use, bandwidth
+//! trials       every kernel by itself beside what defines it
+//! ```
+
+mod attention;
+pub mod driver;
+pub mod kernels;
+mod launches;
+mod meter;
+mod modules;
+mod ops;
+mod staging;
+mod state;
+pub mod trials;
+mod weights;
+
+use core::time::Duration;
+
+pub use self::meter::GpuMemory;
+pub use self::ops::CudaOps;
+pub use self::weights::CudaWeights;
+use self::driver::{Context, CudaError, Device};
+use self::kernels::KernelSet;
+use self::meter::Meter;
+use self::modules::Modules;
+use super::{Backend, DeviceError, Limits};
+use crate::model::Model;
+
+/// A GPU with this process's context on it.
+#[derive(Debug)]
+pub struct CudaBackend {
+    context: Context,
+    kernels: KernelSet,
+    meter: Option<Meter>,
+    /// Device memory that the context takes by itself.
+    context_bytes: u64,
+    /// Whether operations run one by one.
+    direct: bool,
+}
+
+impl CudaBackend {
+    /// Makes a context on `device`, for models whose operations are done by `kernels`.
+    ///
+    /// # Errors
+    ///
+    /// What the driver answered.
+    pub fn new(device: &Device, kernels: KernelSet) -> Result<Self, CudaError> {
+        let meter = Meter::start(device);
+        let context = Context::new(device)?;
+        let context_bytes = meter.as_ref().and_then(Meter::used).unwrap_or(0);
+        Ok(Self { context, kernels, meter, context_bytes, direct: false })
+    }
+
+    /// Runs every operation when it is called instead of whole steps at once, so that buffers can
+    /// be looked at in between ([`LockStep`](super::lock_step::LockStep)). Slower.
+    #[must_use]
+    pub fn one_by_one(self) -> Self {
+        Self { direct: true, ..self }
+    }
+
+    /// The device.
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        self.context.device()
+    }
+}
+
+impl CudaWeights {
+    /// How long the driver took to compile the kernels, or to find them compiled.
+    #[must_use]
+    pub fn compiled_in(&self) -> Duration {
+        self.modules.compiled_in
+    }
+}
+
+impl Backend for CudaBackend {
+    type Weights<'c> = CudaWeights;
+    type Ops<'w> = CudaOps<'w>;
+
+    fn upload<'c>(
+        &self,
+        model: &Model<'c>,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<CudaWeights, DeviceError> {
+        // The compiler needs the CPU, copies need the bus: side by side.
+        let entries = launches::entries(model);
+        std::thread::scope(|scope| {
+            let modules =
+                scope.spawn(|| Modules::load(&self.context, &self.kernels, &entries));
+            let modules = || match modules.join() {
+                Ok(modules) => modules,
+                Err(panic) => std::panic::resume_unwind(panic),
+            };
+            weights::upload(&self.context, model, modules, progress)
+        })
+    }
+
+    fn ops<'w>(
+        &'w self,
+        weights: &'w CudaWeights,
+        limits: Limits,
+    ) -> Result<CudaOps<'w>, DeviceError> {
+        CudaOps::new(self, weights, limits)
+    }
+}

@@ -1,0 +1,95 @@
+// What the kernels that decode one row share: the order between kernels, copies into shared memory,
+// rows that are awaited word by word.
+#pragma once
+#include "floats.cuh"
+
+namespace {
+
+using u64 = unsigned long long;
+
+// Where a test bench records clocks.
+#ifndef MARK
+#define MARK(at)
+#endif
+
+constexpr u32 UNWRITTEN = DecodeLinearArgs::UNWRITTEN;
+static_assert(DecodeAttendArgs::UNWRITTEN == UNWRITTEN, "one mark");
+
+__device__ __forceinline__ u32 shared_address(const void *pointer) {
+    return static_cast<u32>(__cvta_generic_to_shared(pointer));
+}
+
+// A number that another kernel may be writing at this moment, or has written.
+__device__ __forceinline__ f32 load_fresh(const f32 *from) {
+    f32 x;
+    asm volatile("ld.relaxed.gpu.global.f32 %0, [%1];" : "=f"(x) : "l"(from) : "memory");
+    return x;
+}
+
+__device__ __forceinline__ float4 load_fresh4(const f32 *from) {
+    float4 x;
+    asm volatile("ld.relaxed.gpu.global.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(x.x), "=f"(x.y), "=f"(x.z), "=f"(x.w)
+                 : "l"(from)
+                 : "memory");
+    return x;
+}
+
+// A number that another kernel may be waiting for.
+__device__ __forceinline__ void store_fresh(f32 *to, f32 x) {
+    asm volatile("st.relaxed.gpu.global.f32 [%0], %1;" ::"l"(to), "f"(x) : "memory");
+}
+
+__device__ __forceinline__ bool is_written(f32 x) {
+    return __float_as_uint(x) != UNWRITTEN;
+}
+
+// The greatest of the warp's `x`, none negative, none NaN: their bits are in the same order.
+__device__ __forceinline__ f32 warp_peak(f32 x) {
+    return __uint_as_float(__reduce_max_sync(ALL, __float_as_uint(x)));
+}
+
+__device__ __forceinline__ void barrier_init(u32 barrier, u32 arrivals) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals)
+                 : "memory");
+}
+
+// One arrival, and `bytes` of bulk copies to come.
+__device__ __forceinline__ void barrier_expect(u32 barrier, u32 bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier),
+                 "r"(bytes)
+                 : "memory");
+}
+
+__device__ __forceinline__ void barrier_arrive(u32 barrier) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+
+__device__ __forceinline__ void barrier_wait(u32 barrier, u32 parity) {
+    u32 done;
+    do {
+        asm volatile(
+            "{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+            "selp.u32 %0, 1, 0, p; }"
+            : "=r"(done)
+            : "r"(barrier), "r"(parity)
+            : "memory");
+    } while (done == 0);
+}
+
+// What makes fresh barriers known to the copy engine.
+__device__ __forceinline__ void barriers_ready() {
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+// `bytes`, a multiple of 16, from global to shared memory, both 16-byte aligned.
+__device__ __forceinline__ void bulk_copy(u32 to, const void *from, u32 bytes, u32 barrier) {
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, "
+        "[%3];" ::"r"(to),
+        "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(barrier)
+        : "memory");
+}
+
+}  // namespace

@@ -1,0 +1,236 @@
+// Attention of single rows; contract.cuh says what it computes. A cluster takes the query heads of
+// one key head (at most HEADS_MAX) and one row. The positions are dealt out to its warps in units;
+// a warp mixes its own, then thread blocks mix those of their warps, then each block of the cluster
+// a slice of the elements from all blocks.
+#pragma once
+#include "decode.cuh"
+
+using Args = DecodeAttendArgs;
+
+namespace {
+
+constexpr u32 WARPS = Args::THREADS / WARP;
+constexpr u32 BLOCK = Args::KEY_BLOCK;
+constexpr u32 HEADS = Args::HEADS_MAX;
+// Peak of no score.
+constexpr f32 NONE = -3.0e38f;
+constexpr f32 LOG2_E = 1.44269504f;
+
+__device__ __forceinline__ f32 exp2_fast(f32 x) {
+    f32 y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+__device__ __forceinline__ u32 in_rank(const void *pointer, u32 rank) {
+    u32 address;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared_address(pointer)),
+        "r"(rank));
+    return address;
+}
+
+__device__ __forceinline__ void store_remote(u32 address, f32 x) {
+    asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(address), "f"(x) : "memory");
+}
+
+__device__ __forceinline__ void cluster_arrive() {
+    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+}
+
+__device__ __forceinline__ void cluster_wait() {
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
+// What a thread block knows of its part.
+struct Part {
+    u32 dim;
+    u32 heads;
+    u32 first_head;
+    u32 kv_head;
+    u32 row;
+    u32 position;
+    // Units of positions, thread blocks that have some, this one.
+    u32 units;
+    u32 ranks;
+    u32 rank;
+    // Where the slot's key head begins in the cache.
+    size_t start;
+    u32 lane;
+    u32 warp;
+};
+
+// A thread block's results: per head the peak of the scores (to base 2) and the sum of their
+// weights, by warp and by rank.
+template <u32 CLUSTER, u32 DIM>
+struct Merge {
+    float2 by_warp[WARPS][HEADS];
+    float2 by_rank[CLUSTER][HEADS];
+    f32 received[HEADS * DIM + CLUSTER];
+};
+
+// The number of element `at` of a head, at most DIM / 2 apart: turned by the position.
+__device__ __forceinline__ void turn(f32 &low, f32 &high, f32 cosine, f32 sine) {
+    const f32 turned = low * cosine - high * sine;
+    high = high * cosine + low * sine;
+    low = turned;
+}
+
+// Calls `take(task, pair, low, high)` for every pair of elements of the queries, and of the new key
+// (task `heads`) and value (`heads + 1`) where `fresh` asks for them: queries and key turned. A
+// warp takes whole heads; `done(task)` follows those of one.
+template <u32 DIM, typename Take, typename Done>
+__device__ __forceinline__ void take_row(const Args &args, const Part &part, bool fresh,
+                                         bool awaited, Take &&take, Done &&done) {
+    constexpr u32 EACH = DIM / 2 / WARP;
+    const u32 pairs = part.dim / 2;
+    const u32 query = args.heads * part.dim;
+    const u32 kv = args.kv_heads * part.dim;
+    const f32 *row = args.qkv + static_cast<size_t>(part.row) * (query + 2 * kv);
+    const u32 tasks = part.heads + (fresh ? 2 : 0);
+    for (u32 task = part.warp; task < tasks; task += WARPS) {
+        const f32 *from = task < part.heads
+            ? row + (part.first_head + task) * part.dim
+            : row + query + (task > part.heads ? kv : 0) + part.kv_head * part.dim;
+        f32 low[EACH], high[EACH];
+        bool complete;
+        do {
+            complete = true;
+#pragma unroll
+            for (u32 k = 0; k < EACH; ++k) {
+                const u32 i = part.lane + k * WARP;
+                low[k] = high[k] = 0.0f;
+                if (i < pairs) {
+                    low[k] = load_fresh(from + i);
+                    high[k] = load_fresh(from + i + pairs);
+                }
+            }
+#pragma unroll
+            for (u32 k = 0; k < EACH; ++k) {
+                complete = complete && is_written(low[k]) && is_written(high[k]);
+            }
+        } while (awaited && !complete);
+#pragma unroll
+        for (u32 k = 0; k < EACH; ++k) {
+            const u32 i = part.lane + k * WARP;
+            if (i < pairs && args.cos != nullptr && task <= part.heads) {
+                const size_t at = static_cast<size_t>(part.position) * pairs + i;
+                turn(low[k], high[k], __ldg(args.cos + at), __ldg(args.sin + at));
+            }
+            take(task, i, low[k], high[k]);
+        }
+        done(task);
+    }
+}
+
+// Mixes what the warps have: `outs(warp)` is a warp's (heads, dim) sums of weighted values in shared
+// memory, its peaks and sums are in `merge.by_warp`. The rest of the cluster is at this place too.
+template <u32 CLUSTER, u32 DIM, typename Outs>
+__device__ __forceinline__ void finish(const Args &args, const Part &part,
+                                       Merge<CLUSTER, DIM> &merge, Outs &&outs) {
+    const u32 elements = part.heads * part.dim;
+    const u32 slice = (elements + CLUSTER - 1) / CLUSTER;
+    // Warps with a unit of this block.
+    const u32 warps = min(WARPS, (part.units - part.rank + part.ranks - 1) / part.ranks);
+    f32 *mixed = args.mixed
+        + (static_cast<size_t>(part.row) * args.heads + part.first_head) * part.dim;
+    __syncthreads();
+    if (part.ranks > 1) {
+        // Every block of the cluster has started.
+        cluster_wait();
+    }
+    for (u32 e = threadIdx.x; e < elements; e += Args::THREADS) {
+        const u32 head = e / part.dim;
+        float2 of[WARPS];
+        f32 top = NONE;
+#pragma unroll
+        for (u32 w = 0; w < WARPS; ++w) {
+            of[w] = merge.by_warp[w][head];
+            top = w < warps ? fmaxf(top, of[w].x) : top;
+        }
+        f32 value = 0.0f, total = 0.0f;
+#pragma unroll
+        for (u32 w = 0; w < WARPS; ++w) {
+            if (w < warps) {
+                const f32 scale = exp2_fast(of[w].x - top);
+                total = __fmaf_rn(scale, of[w].y, total);
+                value = __fmaf_rn(scale, outs(w)[e], value);
+            }
+        }
+        if (part.ranks == 1) {
+            store_fresh(mixed + e, __fdividef(value, total));
+            continue;
+        }
+        const u32 to = e / slice;
+        store_remote(in_rank(merge.received + part.rank * slice + (e - to * slice), to), value);
+        if (e == head * part.dim) {
+#pragma unroll
+            for (u32 r = 0; r < CLUSTER; ++r) {
+                const u32 address = in_rank(&merge.by_rank[part.rank][head], r);
+                store_remote(address, top);
+                store_remote(address + 4, total);
+            }
+        }
+    }
+    if (part.ranks == 1) {
+        return;
+    }
+    cluster_arrive();
+    cluster_wait();
+    for (u32 s = threadIdx.x; s < slice; s += Args::THREADS) {
+        const u32 e = part.rank * slice + s;
+        if (e >= elements) {
+            break;
+        }
+        const u32 head = e / part.dim;
+        float2 of[CLUSTER];
+        f32 top = NONE;
+#pragma unroll
+        for (u32 r = 0; r < CLUSTER; ++r) {
+            of[r] = merge.by_rank[r][head];
+            top = fmaxf(top, of[r].x);
+        }
+        f32 value = 0.0f, total = 0.0f;
+#pragma unroll
+        for (u32 r = 0; r < CLUSTER; ++r) {
+            const f32 scale = exp2_fast(of[r].x - top);
+            total = __fmaf_rn(scale, of[r].y, total);
+            value = __fmaf_rn(scale, merge.received[r * slice + s], value);
+        }
+        store_fresh(mixed + e, __fdividef(value, total));
+    }
+}
+
+// This block's part of the launch, with units of `unit` positions. False: nothing to do.
+template <u32 CLUSTER>
+__device__ __forceinline__ bool part_of(const Args &args, u32 unit, Part &part) {
+    const u32 group = args.heads / args.kv_heads;
+    const u32 sets = (group + HEADS - 1) / HEADS;
+    part.lane = threadIdx.x % WARP;
+    part.warp = threadIdx.x / WARP;
+    part.rank = blockIdx.x;
+    part.row = blockIdx.z;
+    part.dim = args.head_dim;
+    part.kv_head = blockIdx.y / sets;
+    part.first_head = part.kv_head * group + blockIdx.y % sets * HEADS;
+    part.heads = min(HEADS, (part.kv_head + 1) * group - part.first_head);
+    part.position = args.positions[part.row];
+    if (part.position == Args::NONE) {
+        if (args.awaited != 0 && part.rank == 0) {
+            f32 *mixed = args.mixed
+                + (static_cast<size_t>(part.row) * args.heads + part.first_head) * part.dim;
+            wait_for_dependencies();
+            for (u32 e = threadIdx.x; e < part.heads * part.dim; e += Args::THREADS) {
+                store_fresh(mixed + e, 0.0f);
+            }
+        }
+        return false;
+    }
+    part.units = part.position / unit + 1;
+    // A short row is not worth a cluster.
+    part.ranks = part.units <= WARPS ? 1 : CLUSTER;
+    part.start = (static_cast<size_t>(args.slots[part.row]) * args.kv_heads + part.kv_head)
+        * args.capacity * part.dim;
+    return part.rank < part.ranks;
+}
+
+}  // namespace

@@ -1,0 +1,7 @@
+#include "decode_attend_f16.cuh"
+
+// Grid: DecodeAttendShape::grid.
+extern "C" __global__ void __cluster_dims__(8, 1, 1) __launch_bounds__(Args::THREADS, 1)
+    decode_attend_f16_256_c8(Args args) {
+    decode_attend<8, 256>(args);
+}

@@ -1,0 +1,6 @@
+#include "decode_linear.cuh"
+
+// Grid: DecodeLinearShape::grid.
+extern "C" __global__ void __launch_bounds__(Args::THREADS, 2) decode_out_4(Args args) {
+    decode_linear<32, ADD>(args);
+}
