@@ -2,7 +2,8 @@
 // to the bit: for caches of singles, and for widths of a head that the tensor cores' kernel is not
 // compiled for.
 //
-// A warp has eight rows, and takes as many of them together as its registers allow. While it scores, a lane is one of 32 positions; while it mixes, a lane is
+// A warp has eight rows, and takes as many of them together as its registers allow. While it
+// scores, a lane is one of 32 positions; while it mixes, a lane is
 // every 32nd element of a head.
 #pragma once
 #include "floats.cuh"

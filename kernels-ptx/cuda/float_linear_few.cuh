@@ -1,10 +1,11 @@
 // Float linears for up to eight rows at memory speed.
 //
-// Blocks stay and walk over the tiles; the warps of a block share the columns of a tile. Weights are
-// copied in the order in which they lie in memory, far ahead of their use, and before anything is
-// known of the rows. A lane copies what it will read itself, so no warp waits for another but at the
-// end of a tile, where the sums of its stretches are added up. Of INT8 two tiles are taken together,
-// where there are enough: their products need not wait for each other, and share the terms.
+// Blocks stay and walk over the tiles; the warps of a block share the columns of a tile. Weights
+// are copied in the order in which they lie in memory, far ahead of their use, and before anything
+// is known of the rows. A lane copies what it will read itself, so no warp waits for another but at
+// the end of a tile, where the sums of its stretches are added up. Of INT8 two tiles are taken
+// together, where there are enough: their products need not wait for each other, and share the
+// terms.
 #pragma once
 #include "float_linear.cuh"
 
@@ -12,8 +13,8 @@ namespace {
 
 constexpr u32 WARPS = Args::THREADS / WARP;
 
-// Weights on the way, (warp, slot, chunk of the slot, tile, piece, lane); sums, (2, stretch, tile, lane); and
-// the terms, (chunk, unit, term, row, q), where there is room for them.
+// Weights on the way, (warp, slot, chunk of the slot, tile, piece, lane); sums, (2, stretch, tile,
+// lane); and the terms, (chunk, unit, term, row, q), where there is room for them.
 extern __shared__ uint4 shared[];
 
 __device__ __forceinline__ u32 shared_bytes() {
@@ -175,7 +176,8 @@ __device__ __forceinline__ void multiply_tiles(const Args &args) {
                 }
             }
         }
-        // One warp a tile adds up and goes on; what it read is written again only after the next barrier.
+        // One warp a tile adds up and goes on; what it read is written again only after the next
+        // barrier.
         __syncthreads();
         const u32 turn = (warp + WARPS - round * M % WARPS) % WARPS;
         if (turn >= M) {
