@@ -240,7 +240,7 @@ struct Walk {
 }  // namespace
 
 // Grid: (rows).
-extern "C" __global__ void __launch_bounds__(Args::THREADS) choose(Args args) {
+extern "C" __global__ void __launch_bounds__(Args::THREADS, 1) choose(Args args) {
     __shared__ Shared shared;
     launch_dependents();
     wait_for_dependencies();

@@ -415,8 +415,10 @@ struct FloatLinearArgs {
     // Columns that a lane of the entries for few rows asks for at a time.
     static constexpr u32 BATCH_COLS = 64;
     // Bytes of shared memory that such a lane has for weights on the way.
-    static constexpr u32 LANE_BYTES = 256;
-    // Features from which the entries for few rows take two tiles together.
+    static constexpr u32 LANE_BYTES = 320;
+    // The same where two tiles are taken together.
+    static constexpr u32 PAIR_LANE_BYTES = 256;
+    // Features from which the `i8` entry for few rows takes two tiles together.
     static constexpr u32 PAIR_FEATURES = 16384;
     // `out = value`.
     static constexpr u32 STORE = 0;

@@ -1,10 +1,11 @@
 // Float linears for up to eight rows at memory speed.
 //
-// Blocks stay and walk over the tiles; the warps of a block share the columns of a tile. Weights are
-// copied in the order in which they lie in memory, far ahead of their use, and before anything is
-// known of the rows. A lane copies what it will read itself, so no warp waits for another but at the
-// end of a tile, where the sums of its stretches are added up. Where there are tiles enough, two are
-// taken together: their products need not wait for each other, and share the terms.
+// Blocks stay and walk over the tiles; the warps of a block share the columns of a tile. Weights
+// are copied in the order in which they lie in memory, far ahead of their use, and before anything
+// is known of the rows. A lane copies what it will read itself, so no warp waits for another but at
+// the end of a tile, where the sums of its stretches are added up. Of INT8 two tiles are taken
+// together, where there are enough: their products need not wait for each other, and share the
+// terms.
 #pragma once
 #include "float_linear.cuh"
 
@@ -12,8 +13,8 @@ namespace {
 
 constexpr u32 WARPS = Args::THREADS / WARP;
 
-// Weights on the way, (warp, slot, chunk of the slot, tile, piece, lane); sums, (2, stretch, tile, lane); and
-// the terms, (chunk, unit, term, row, q), where there is room for them.
+// Weights on the way, (warp, slot, chunk of the slot, tile, piece, lane); sums, (2, stretch, tile,
+// lane); and the terms, (chunk, unit, term, row, q), where there is room for them.
 extern __shared__ uint4 shared[];
 
 __device__ __forceinline__ u32 shared_bytes() {
@@ -27,7 +28,8 @@ __device__ __forceinline__ void multiply_tiles(const Args &args) {
     // Chunks that are copied, and waited for, together.
     constexpr u32 BATCH = M == 1 ? Args::BATCH_COLS / W::COLS : 1;
     constexpr u32 SLOT = BATCH * M * W::PIECES * WARP;
-    constexpr u32 DEPTH = Args::LANE_BYTES / 16 * WARP / SLOT;
+    constexpr u32 LANE_BYTES = M == 1 ? Args::LANE_BYTES : Args::PAIR_LANE_BYTES;
+    constexpr u32 DEPTH = LANE_BYTES / 16 * WARP / SLOT;
     static_assert(DEPTH >= 2, "one batch is on the way while another is read");
     static_assert(CHUNKS<W> % BATCH == 0, "a stretch is whole batches");
     const u32 lane = threadIdx.x % WARP;
@@ -174,7 +176,8 @@ __device__ __forceinline__ void multiply_tiles(const Args &args) {
                 }
             }
         }
-        // One warp a tile adds up and goes on; what it read is written again only after the next barrier.
+        // One warp a tile adds up and goes on; what it read is written again only after the next
+        // barrier.
         __syncthreads();
         const u32 turn = (warp + WARPS - round * M % WARPS) % WARPS;
         if (turn >= M) {
@@ -200,11 +203,14 @@ __device__ __forceinline__ void multiply_tiles(const Args &args) {
 
 template <typename W>
 __device__ __forceinline__ void float_linear_few(const Args &args) {
-    if (args.features >= Args::PAIR_FEATURES) {
-        multiply_tiles<W, 2>(args);
-    } else {
-        multiply_tiles<W, 1>(args);
+    // Bytes come faster than the products of one tile end.
+    if constexpr (W::COLS == 64) {
+        if (args.features >= Args::PAIR_FEATURES) {
+            multiply_tiles<W, 2>(args);
+            return;
+        }
     }
+    multiply_tiles<W, 1>(args);
 }
 
 }  // namespace

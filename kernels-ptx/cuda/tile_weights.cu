@@ -5,7 +5,8 @@ using Args = TileWeightsArgs;
 
 // Grid: (tiles).
 extern "C" __global__ void __launch_bounds__(Args::THREADS) tile_weights(Args args) {
-    // Of a chunk: columns; pieces of 16 bytes, half of them for each of two features; and of a lane.
+    // Of a chunk: columns, in all and of a lane; pieces of 16 bytes, half of them for either of two
+    // features.
     const u32 bytes = args.form == Args::I8 ? 1 : args.form == Args::BITS16 ? 2 : 4;
     const u32 chunk_cols = args.form == Args::I8 ? 64 : 32;
     const u32 lane_cols = chunk_cols / 4;

@@ -185,8 +185,10 @@ kernels! {
         /// Columns that a lane of the entries for few rows asks for at a time.
         BATCH_COLS = 64,
         /// Bytes of shared memory that such a lane has for weights on the way.
-        LANE_BYTES = 256,
-        /// Features from which the entries for few rows take two tiles together.
+        LANE_BYTES = 320,
+        /// The same where two tiles are taken together.
+        PAIR_LANE_BYTES = 256,
+        /// Features from which the `i8` entry for few rows takes two tiles together.
         PAIR_FEATURES = 16384,
         /// `out = value`.
         STORE = 0,

@@ -191,9 +191,14 @@ impl FloatLinearShape {
     /// A launch whose blocks stay; `None` when the sums of a tile do not fit a block.
     fn few(self, entry: &'static str, rows: u32, device: Device) -> Option<Launch> {
         let stretches = u64::from(self.cols.div_ceil(FloatLinearArgs::STRETCH));
-        let weights = u64::from(FloatLinearArgs::LANE_BYTES * FloatLinearArgs::THREADS);
-        let pairs = self.features >= FloatLinearArgs::PAIR_FEATURES;
-        let together = if pairs { 2 } else { 1 };
+        let pairs = matches!(self.weights, WeightType::I8)
+            && self.features >= FloatLinearArgs::PAIR_FEATURES;
+        let (together, lane_bytes) = if pairs {
+            (2, FloatLinearArgs::PAIR_LANE_BYTES)
+        } else {
+            (1, FloatLinearArgs::LANE_BYTES)
+        };
+        let weights = u64::from(lane_bytes * FloatLinearArgs::THREADS);
         let least = weights + u64::from(together) * 2 * stretches * 512;
         let block_rows = rows.min(FloatLinearArgs::BLOCK_ROWS);
         let cols = self.cols.next_multiple_of(self.weights.chunk_cols());
@@ -312,8 +317,12 @@ mod tests {
         assert_eq!(of(1).grid, Grid { x: 264, y: 1, z: 1 });
         assert_eq!(of(65).grid, Grid { x: 250, y: 1, z: 1 });
         assert_eq!(of(129).grid, Grid { x: 500, y: 1, z: 1 });
-        // 64 KiB of weights, two times thirteen sums of two tiles, two terms of one row.
-        assert_eq!(of(1).shared_bytes, 65536 + 2 * 13 * 1024 + 2 * 2 * 3200);
+        // 80 KiB of weights, two times thirteen sums, two terms of one row.
+        assert_eq!(of(1).shared_bytes, 81920 + 2 * 13 * 512 + 2 * 2 * 3200);
+        // Of INT8 two tiles at a time, with less on the way.
+        let head = FloatLinearShape::new(WeightType::I8, 32000, 3200);
+        assert_eq!(head.launch(1, H200).shared_bytes, 65536 + 2 * 13 * 1024 + 2 * 2 * 3200);
+        assert_eq!(head.launch(1, H200).grid, Grid { x: 264, y: 1, z: 1 });
     }
 
     #[test]
