@@ -518,3 +518,171 @@ static_assert(offsetof(ChooseArgs, repetition_penalty) == 60, "repetition_penalt
 static_assert(offsetof(ChooseArgs, top_p) == 64, "top_p");
 static_assert(offsetof(ChooseArgs, min_p) == 68, "min_p");
 extern "C" __global__ void choose(ChooseArgs args);
+
+// A ternary linear of one row, from the norm before it to what follows it: exact up to the
+// last roundings and equal to the CPU to the bit.
+//
+// `value[f] = (Σ_c values[c] · trit(f, c) · row_unit) · units[f] + bias[f]`, where values and
+// row unit are those of the normed row. `decode_qkv` stores it, `decode_out` adds it to
+// `residual`, `decode_gate_up` stores `activation(gate) · up`. The number in an entry's name
+// is the widest row in units of 1024 columns.
+//
+// The row is awaited in one of two ways. `awaited` 0: until the kernels ahead in the stream
+// have ended. `awaited` 1: until no word of it is `UNWRITTEN`, while its producer may still
+// run; the same for `residual`. A kernel of this file never writes `UNWRITTEN`, so a row that
+// consisted of it before the producer started is complete once none is left. Whoever uses
+// this has every buffer that is awaited set to `UNWRITTEN` ahead of its producer: `clear` does
+// it for buffers that all readers are done with once this kernel has read its row.
+//
+// Grid, entry, shared memory and the scalars of a launch: `launch::DecodeLinearShape`.
+struct DecodeLinearArgs {
+    static constexpr u32 THREADS = 544;
+    // Most pairs of row tiles in shared memory.
+    static constexpr u32 STAGES_MAX = 16;
+    // What a word that is awaited holds until it is written: a NaN that no kernel writes.
+    static constexpr u32 UNWRITTEN = 4294967295;
+    // `x / (1 + exp(-x))`.
+    static constexpr u32 SILU = 0;
+    // `max(x, 0)²`.
+    static constexpr u32 RELU2 = 1;
+    // `max(x, 0)`.
+    static constexpr u32 RELU = 2;
+
+    // `(cols)`, 16-byte aligned.
+    const f32 *x;
+    // `(cols)`: weight of an RMS norm, 16-byte aligned; null: no norm.
+    const f32 *norm;
+    // `(row_tiles, col_tiles, 128)` words, layout `mma16x128`, 16-byte aligned. For
+    // `decode_gate_up` row tile `2i` holds 16 rows of the gate, `2i + 1` those of up.
+    const u32 *codes;
+    // `(16 · row_tiles)`: what trit 1 is worth, to multiply by.
+    const f32 *units;
+    // `(16 · row_tiles)`; null: no bias.
+    const f32 *bias;
+    // `(features)`, read by `decode_out`. May be `out` where `awaited` is 0.
+    const f32 *residual;
+    // `(features)`; every element is written.
+    f32 *out;
+    // `(clear_words)` that become `UNWRITTEN`, 16-byte aligned; null where that is 0.
+    u32 *clear;
+    // Row tiles of `codes`; even for `decode_gate_up`.
+    u32 row_tiles;
+    // Column tiles of `codes`: `cols / 128`, rounded up.
+    u32 col_tiles;
+    // Multiple of 4, at most 1024 times the number in the entry's name.
+    u32 cols;
+    // Features of the output.
+    u32 features;
+    // Pairs of row tiles that a thread block multiplies.
+    u32 block_pairs;
+    // Pairs of row tiles that shared memory holds at a time; at most `STAGES_MAX`.
+    u32 stages;
+    // `SILU`, `RELU2` or `RELU`; read by `decode_gate_up`.
+    u32 activation;
+    // 0 or 1.
+    u32 awaited;
+    // Multiple of 4.
+    u32 clear_words;
+    // Added to the mean square.
+    f32 eps;
+};
+static_assert(sizeof(DecodeLinearArgs) == 104, "DecodeLinearArgs");
+static_assert(alignof(DecodeLinearArgs) == 8, "DecodeLinearArgs");
+static_assert(offsetof(DecodeLinearArgs, x) == 0, "x");
+static_assert(offsetof(DecodeLinearArgs, norm) == 8, "norm");
+static_assert(offsetof(DecodeLinearArgs, codes) == 16, "codes");
+static_assert(offsetof(DecodeLinearArgs, units) == 24, "units");
+static_assert(offsetof(DecodeLinearArgs, bias) == 32, "bias");
+static_assert(offsetof(DecodeLinearArgs, residual) == 40, "residual");
+static_assert(offsetof(DecodeLinearArgs, out) == 48, "out");
+static_assert(offsetof(DecodeLinearArgs, clear) == 56, "clear");
+static_assert(offsetof(DecodeLinearArgs, row_tiles) == 64, "row_tiles");
+static_assert(offsetof(DecodeLinearArgs, col_tiles) == 68, "col_tiles");
+static_assert(offsetof(DecodeLinearArgs, cols) == 72, "cols");
+static_assert(offsetof(DecodeLinearArgs, features) == 76, "features");
+static_assert(offsetof(DecodeLinearArgs, block_pairs) == 80, "block_pairs");
+static_assert(offsetof(DecodeLinearArgs, stages) == 84, "stages");
+static_assert(offsetof(DecodeLinearArgs, activation) == 88, "activation");
+static_assert(offsetof(DecodeLinearArgs, awaited) == 92, "awaited");
+static_assert(offsetof(DecodeLinearArgs, clear_words) == 96, "clear_words");
+static_assert(offsetof(DecodeLinearArgs, eps) == 100, "eps");
+extern "C" __global__ void decode_qkv_4(DecodeLinearArgs args);
+extern "C" __global__ void decode_out_4(DecodeLinearArgs args);
+extern "C" __global__ void decode_out_9(DecodeLinearArgs args);
+extern "C" __global__ void decode_out_14(DecodeLinearArgs args);
+extern "C" __global__ void decode_gate_up_4(DecodeLinearArgs args);
+
+// Attention of rows that each stand alone in their slot: turns queries and key, stores key and
+// value, and mixes the values of all positions up to the row's own. Keys and values in the
+// cache are equal to the CPU's to the bit; the mix is near single precision.
+//
+// Element `i` of a head turns with element `i + head_dim / 2`. Keys stand in the cache as
+// `(slot, kv_head, position / 32, head_dim, position % 32)`, values as `(slot, kv_head,
+// position, head_dim)`; halves are rounded to nearest even. How a row is split depends on its
+// position alone, so its bits do not depend on the rows beside it.
+//
+// The entry's name gives the numbers of the cache, the widest head and the thread blocks of a
+// cluster. `awaited` as in [`DecodeLinearArgs`].
+//
+// Grid, entry and shared memory: `launch::DecodeAttendShape`.
+struct DecodeAttendArgs {
+    static constexpr u32 THREADS = 256;
+    // Position of a row that is none.
+    static constexpr u32 NONE = 4294967295;
+    // Positions of a block of keys.
+    static constexpr u32 KEY_BLOCK = 32;
+    // Query heads of one key head that a cluster takes.
+    static constexpr u32 HEADS_MAX = 8;
+    // What a word that is awaited holds until it is written.
+    static constexpr u32 UNWRITTEN = 4294967295;
+
+    // `(rows, query + 2 kv)`: queries, keys, values.
+    const f32 *qkv;
+    // Keys of the layer, 16-byte aligned.
+    u8 *keys;
+    // Values of the layer, 16-byte aligned.
+    u8 *values;
+    // `(positions, head_dim / 2)`; or null where positions are not rotary.
+    const f32 *cos;
+    // As `cos`.
+    const f32 *sin;
+    // `(rows)`; `NONE` marks a row that only fills up the batch. Not written by the kernels
+    // between the start of the step and this one.
+    const u32 *positions;
+    // `(rows)`, as `positions`; no two rows have the same.
+    const u32 *slots;
+    // `(rows, query)`; a row that is none is left alone, or zero where `awaited` is 1.
+    f32 *mixed;
+    // Query heads: a multiple of `kv_heads`.
+    u32 heads;
+    // Key and value heads.
+    u32 kv_heads;
+    // Multiple of 4, at most the entry's.
+    u32 head_dim;
+    // Positions of a slot, a multiple of `KEY_BLOCK`.
+    u32 capacity;
+    // 0 or 1.
+    u32 awaited;
+    // What a score is multiplied by: `1 / √head_dim`.
+    f32 factor;
+};
+static_assert(sizeof(DecodeAttendArgs) == 88, "DecodeAttendArgs");
+static_assert(alignof(DecodeAttendArgs) == 8, "DecodeAttendArgs");
+static_assert(offsetof(DecodeAttendArgs, qkv) == 0, "qkv");
+static_assert(offsetof(DecodeAttendArgs, keys) == 8, "keys");
+static_assert(offsetof(DecodeAttendArgs, values) == 16, "values");
+static_assert(offsetof(DecodeAttendArgs, cos) == 24, "cos");
+static_assert(offsetof(DecodeAttendArgs, sin) == 32, "sin");
+static_assert(offsetof(DecodeAttendArgs, positions) == 40, "positions");
+static_assert(offsetof(DecodeAttendArgs, slots) == 48, "slots");
+static_assert(offsetof(DecodeAttendArgs, mixed) == 56, "mixed");
+static_assert(offsetof(DecodeAttendArgs, heads) == 64, "heads");
+static_assert(offsetof(DecodeAttendArgs, kv_heads) == 68, "kv_heads");
+static_assert(offsetof(DecodeAttendArgs, head_dim) == 72, "head_dim");
+static_assert(offsetof(DecodeAttendArgs, capacity) == 76, "capacity");
+static_assert(offsetof(DecodeAttendArgs, awaited) == 80, "awaited");
+static_assert(offsetof(DecodeAttendArgs, factor) == 84, "factor");
+extern "C" __global__ void decode_attend_f16_128_c4(DecodeAttendArgs args);
+extern "C" __global__ void decode_attend_f16_128_c8(DecodeAttendArgs args);
+extern "C" __global__ void decode_attend_f16_256_c8(DecodeAttendArgs args);
+extern "C" __global__ void decode_attend_f32_256_c8(DecodeAttendArgs args);

@@ -56,7 +56,7 @@ __device__ __forceinline__ void decode_linear(const Args &args) {
     __shared__ __align__(16) f32 peaks[WARPS];
     __shared__ f32 least[WARPS];
     __shared__ f32 row_unit;
-    // Of the thread's feature: units of its weights, residual.
+    // Of the block's features: units of their weights, residual.
     __shared__ f32 held[FINISH == STORE ? 1 : 2][WARPS * WARP];
 
     const u32 lane = threadIdx.x % WARP;
@@ -87,8 +87,6 @@ __device__ __forceinline__ void decode_linear(const Args &args) {
             ? __ldg(reinterpret_cast<const float4 *>(args.norm + col))
             : make_float4(1.0f, 1.0f, 1.0f, 1.0f);
     };
-    const u32 feature = first * FEATURES + threadIdx.x;
-    const bool mine = !helper && threadIdx.x < count * FEATURES && feature < args.features;
     if (helper) {
         if (lane == 0) {
             for (u32 stage = 0; stage < args.stages; ++stage) {
@@ -112,7 +110,8 @@ __device__ __forceinline__ void decode_linear(const Args &args) {
         if (lane == 0) {
             least[warp] = low;
         }
-        if (mine) {
+        const u32 feature = first * FEATURES + threadIdx.x;
+        if (threadIdx.x < count * FEATURES && feature < args.features) {
             const u32 at = FINISH == GATE ? (first + threadIdx.x / 16) * 32 + threadIdx.x % 16
                                           : feature;
             held[0][threadIdx.x] = __ldg(args.units + at);
@@ -149,7 +148,18 @@ __device__ __forceinline__ void decode_linear(const Args &args) {
             wait_for_dependencies();
         }
         f32 peak = 0.0f;
-        if (!helper) {
+        if (helper) {
+            if (FINISH == ADD) {
+                const u32 features = min(args.features - first * FEATURES, count * FEATURES);
+                for (u32 index = lane; index < min(features, WARPS * WARP); index += WARP) {
+                    f32 rest;
+                    do {
+                        rest = load_fresh(args.residual + first * FEATURES + index);
+                    } while (awaited && !is_written(rest));
+                    held[1][index] = rest;
+                }
+            }
+        } else {
             bool complete;
             do {
                 complete = true;
@@ -160,11 +170,6 @@ __device__ __forceinline__ void decode_linear(const Args &args) {
                     if (col < args.cols) {
                         x[i] = load_fresh4(args.x + col);
                     }
-                }
-                if (FINISH == ADD && mine) {
-                    const f32 rest = load_fresh(args.residual + feature);
-                    held[1][threadIdx.x] = rest;
-                    complete = is_written(rest);
                 }
 #pragma unroll
                 for (u32 i = 0; i < N; ++i) {
@@ -326,8 +331,8 @@ __device__ __forceinline__ void decode_linear(const Args &args) {
                 b[0] = own % 2 == 0 ? word : 0;
                 b[1] = own % 2 == 0 ? 0 : word;
             };
-            // For few words the fragments stay in registers.
-            constexpr bool HOLD = N <= 2;
+            // Few words for several pairs: the fragments stay in registers.
+            constexpr bool HOLD = N <= 2 && FINISH != ADD;
             u32 b[HOLD ? N : 1][4][2];
 #pragma unroll
             for (u32 i = 0; HOLD && i < N; ++i) {

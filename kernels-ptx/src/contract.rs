@@ -268,7 +268,8 @@ mod ternary;
 
 pub use decode::{DecodeAttendArgs, DecodeLinearArgs};
 pub use floats::{
-    AttendRowsArgs, AttendRowsExactArgs, ChooseArgs, EmbedArgs, FloatLinearArgs, NormalizeArgs, RopeStoreArgs,
+    AttendRowsArgs, AttendRowsExactArgs, ChooseArgs, EmbedArgs, FloatLinearArgs, NormalizeArgs,
+    RopeStoreArgs,
 };
 pub use ternary::TernaryGemmArgs;
 

@@ -72,8 +72,9 @@ impl DecodeLinearShape {
             .shared_bytes
             .checked_sub(Self::STATIC_BYTES)?
             .checked_sub(block_pairs.checked_mul(Self::SUM_BYTES)?)?;
-        let stages =
-            (left / (col_tiles * Self::PAIR_BYTES)).min(block_pairs).min(DecodeLinearArgs::STAGES_MAX);
+        let stages = (left / (col_tiles * Self::PAIR_BYTES))
+            .min(block_pairs)
+            .min(DecodeLinearArgs::STAGES_MAX);
         (stages > 0).then_some(Self { entry, row_tiles, col_tiles, block_pairs, stages })
     }
 
@@ -237,8 +238,7 @@ mod tests {
         for features in [1, 16, 17, 250, 3200, 48_000, 151_936] {
             for multiprocessors in [1, 78, 132] {
                 let device = DeviceShape { multiprocessors, ..H200 };
-                let shape =
-                    DecodeLinearShape::new(DecodeFinish::Gate, features, 3200, device);
+                let shape = DecodeLinearShape::new(DecodeFinish::Gate, features, 3200, device);
                 let Some(shape) = shape else { continue };
                 assert_eq!(shape.row_tiles(), 2 * features.div_ceil(16));
                 let pairs = shape.row_tiles() / 2;
