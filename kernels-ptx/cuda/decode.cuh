@@ -92,4 +92,12 @@ __device__ __forceinline__ void bulk_copy(u32 to, const void *from, u32 bytes, u
         : "memory");
 }
 
+// Asks for `bytes`, a multiple of 16, to come into the L2 cache.
+__device__ __forceinline__ void prefetch(const void *from, u32 bytes) {
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(
+                     __cvta_generic_to_global(from)),
+                 "r"(bytes)
+                 : "memory");
+}
+
 }  // namespace

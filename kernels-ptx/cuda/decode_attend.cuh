@@ -41,6 +41,15 @@ __device__ __forceinline__ void cluster_wait() {
     asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
+// Division by a number of 1 to 2048 of what is below 2048: one of the divisor, then products.
+__device__ __forceinline__ u32 reciprocal(u32 divisor) {
+    return (1u << 22) / divisor + 1;
+}
+
+__device__ __forceinline__ u32 quotient(u32 x, u32 reciprocal) {
+    return static_cast<u32>(static_cast<unsigned long long>(x) * reciprocal >> 22);
+}
+
 // What a thread block knows of its part.
 struct Part {
     u32 dim;
@@ -68,25 +77,42 @@ struct Merge {
     f32 received[HEADS * DIM + CLUSTER];
 };
 
-// The number of element `at` of a head, at most DIM / 2 apart: turned by the position.
-__device__ __forceinline__ void turn(f32 &low, f32 &high, f32 cosine, f32 sine) {
-    const f32 turned = low * cosine - high * sine;
-    high = high * cosine + low * sine;
-    low = turned;
-}
+// Cosines and sines of a lane's pairs of elements, `lane + 32 k`, at the row's position.
+template <u32 DIM>
+struct Angles {
+    f32 cosine[DIM / 2 / WARP];
+    f32 sine[DIM / 2 / WARP];
+
+    __device__ __forceinline__ Angles(const Args &args, const Part &part) {
+        const u32 pairs = part.dim / 2;
+#pragma unroll
+        for (u32 k = 0; k < DIM / 2 / WARP; ++k) {
+            const u32 i = part.lane + k * WARP;
+            cosine[k] = 1.0f;
+            sine[k] = 0.0f;
+            if (args.cos != nullptr && i < pairs) {
+                const size_t at = static_cast<size_t>(part.position) * pairs + i;
+                cosine[k] = __ldg(args.cos + at);
+                sine[k] = __ldg(args.sin + at);
+            }
+        }
+    }
+};
 
 // Calls `take(task, pair, low, high)` for every pair of elements of the queries, and of the new key
 // (task `heads`) and value (`heads + 1`) where `fresh` asks for them: queries and key turned. A
 // warp takes whole heads; `done(task)` follows those of one.
 template <u32 DIM, typename Take, typename Done>
-__device__ __forceinline__ void take_row(const Args &args, const Part &part, bool fresh,
-                                         bool awaited, Take &&take, Done &&done) {
+__device__ __forceinline__ void take_row(const Args &args, const Part &part,
+                                         const Angles<DIM> &angles, bool fresh, Take &&take,
+                                         Done &&done) {
     constexpr u32 EACH = DIM / 2 / WARP;
     const u32 pairs = part.dim / 2;
     const u32 query = args.heads * part.dim;
     const u32 kv = args.kv_heads * part.dim;
     const f32 *row = args.qkv + static_cast<size_t>(part.row) * (query + 2 * kv);
     const u32 tasks = part.heads + (fresh ? 2 : 0);
+#pragma unroll 1
     for (u32 task = part.warp; task < tasks; task += WARPS) {
         const f32 *from = task < part.heads
             ? row + (part.first_head + task) * part.dim
@@ -108,13 +134,14 @@ __device__ __forceinline__ void take_row(const Args &args, const Part &part, boo
             for (u32 k = 0; k < EACH; ++k) {
                 complete = complete && is_written(low[k]) && is_written(high[k]);
             }
-        } while (awaited && !complete);
+        } while (args.awaited != 0 && !complete);
 #pragma unroll
         for (u32 k = 0; k < EACH; ++k) {
             const u32 i = part.lane + k * WARP;
-            if (i < pairs && args.cos != nullptr && task <= part.heads) {
-                const size_t at = static_cast<size_t>(part.position) * pairs + i;
-                turn(low[k], high[k], __ldg(args.cos + at), __ldg(args.sin + at));
+            if (args.cos != nullptr && task <= part.heads) {
+                const f32 turned = low[k] * angles.cosine[k] - high[k] * angles.sine[k];
+                high[k] = high[k] * angles.cosine[k] + low[k] * angles.sine[k];
+                low[k] = turned;
             }
             take(task, i, low[k], high[k]);
         }
@@ -129,6 +156,7 @@ __device__ __forceinline__ void finish(const Args &args, const Part &part,
                                        Merge<CLUSTER, DIM> &merge, Outs &&outs) {
     const u32 elements = part.heads * part.dim;
     const u32 slice = (elements + CLUSTER - 1) / CLUSTER;
+    const u32 by_dim = reciprocal(part.dim), by_slice = reciprocal(slice);
     // Warps with a unit of this block.
     const u32 warps = min(WARPS, (part.units - part.rank + part.ranks - 1) / part.ranks);
     f32 *mixed = args.mixed
@@ -138,8 +166,9 @@ __device__ __forceinline__ void finish(const Args &args, const Part &part,
         // Every block of the cluster has started.
         cluster_wait();
     }
+#pragma unroll 1
     for (u32 e = threadIdx.x; e < elements; e += Args::THREADS) {
-        const u32 head = e / part.dim;
+        const u32 head = quotient(e, by_dim);
         float2 of[WARPS];
         f32 top = NONE;
 #pragma unroll
@@ -160,10 +189,10 @@ __device__ __forceinline__ void finish(const Args &args, const Part &part,
             store_fresh(mixed + e, __fdividef(value, total));
             continue;
         }
-        const u32 to = e / slice;
+        const u32 to = quotient(e, by_slice);
         store_remote(in_rank(merge.received + part.rank * slice + (e - to * slice), to), value);
         if (e == head * part.dim) {
-#pragma unroll
+#pragma unroll 1
             for (u32 r = 0; r < CLUSTER; ++r) {
                 const u32 address = in_rank(&merge.by_rank[part.rank][head], r);
                 store_remote(address, top);
@@ -176,12 +205,13 @@ __device__ __forceinline__ void finish(const Args &args, const Part &part,
     }
     cluster_arrive();
     cluster_wait();
+#pragma unroll 1
     for (u32 s = threadIdx.x; s < slice; s += Args::THREADS) {
         const u32 e = part.rank * slice + s;
         if (e >= elements) {
             break;
         }
-        const u32 head = e / part.dim;
+        const u32 head = quotient(e, by_dim);
         float2 of[CLUSTER];
         f32 top = NONE;
 #pragma unroll
@@ -219,6 +249,7 @@ __device__ __forceinline__ bool part_of(const Args &args, u32 unit, Part &part) 
             f32 *mixed = args.mixed
                 + (static_cast<size_t>(part.row) * args.heads + part.first_head) * part.dim;
             wait_for_dependencies();
+#pragma unroll 1
             for (u32 e = threadIdx.x; e < part.heads * part.dim; e += Args::THREADS) {
                 store_fresh(mixed + e, 0.0f);
             }

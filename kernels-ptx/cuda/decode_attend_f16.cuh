@@ -88,7 +88,7 @@ __device__ __forceinline__ void decode_attend(const Args &args) {
 
     const auto fetch = [&](u32 unit) {
         const u16 *from = keys + static_cast<size_t>(unit / 2) * BLOCK * dim + unit % 2 * UNIT;
-#pragma unroll 2
+#pragma unroll 1
         for (u32 at = lane; at < dim * 2; at += WARP) {
             copy<16>(slab_keys + at / 2 * KEY_STRIDE + at % 2 * 16,
                      from + at / 2 * BLOCK + at % 2 * 8, true);
@@ -98,8 +98,9 @@ __device__ __forceinline__ void decode_attend(const Args &args) {
         from = values + static_cast<size_t>(unit) * UNIT * dim;
         if (dim % 8 == 0) {
             const u32 chunks = dim / 8;
-#pragma unroll 2
+#pragma unroll 1
             for (u32 at = lane / 16; at < UNIT; at += 2) {
+#pragma unroll 1
                 for (u32 chunk = lane % 16; chunk < chunks; chunk += 16) {
                     copy<16>(slab_values + at * value_stride + chunk * 16,
                              from + at * dim + chunk * 8, at < valid);
@@ -107,8 +108,9 @@ __device__ __forceinline__ void decode_attend(const Args &args) {
             }
         } else {
             const u32 chunks = dim / 4;
-#pragma unroll 2
+#pragma unroll 1
             for (u32 at = 0; at < UNIT; ++at) {
+#pragma unroll 1
                 for (u32 chunk = lane; chunk < chunks; chunk += WARP) {
                     copy<8>(slab_values + at * value_stride + chunk * 8,
                             from + at * dim + chunk * 4, at < valid);
@@ -117,77 +119,82 @@ __device__ __forceinline__ void decode_attend(const Args &args) {
         }
         asm volatile("cp.async.commit_group;" ::: "memory");
     };
-    if (mine < part.units) {
-        fetch(mine);
-    }
-    // Rows of no head, and columns behind the last.
-    for (u32 at = threadIdx.x; at < 16 * QUERY_STRIDE / 4; at += Args::THREADS) {
-        reinterpret_cast<u32 *>(queries)[at] = 0;
-    }
-    __syncthreads();
-    MARK(1);
-    if (args.awaited == 0) {
-        wait_for_dependencies();
-    }
-    MARK(2);
-    // A query is scaled by a power of two to put its peak to 2^9..2^10.
-    f32 peak = 0.0f, held_low[DIM / 64], held_high[DIM / 64];
-    const bool fresh_here = last % part.ranks == rank;
-    take_row<DIM>(
-        args, part, fresh_here, args.awaited != 0,
-        [&](u32 task, u32 i, f32 low, f32 high) {
-            if (task >= part.heads) {
-                if (i < dim / 2) {
-                    fresh[task - part.heads][i] = to_f16(low);
-                    fresh[task - part.heads][i + dim / 2] = to_f16(high);
-                }
-                return;
-            }
-            peak = i < WARP ? 0.0f : peak;
-            peak = fmaxf(peak, fmaxf(fabsf(low), fabsf(high)));
-#pragma unroll
-            for (u32 k = 0; k < DIM / 64; ++k) {
-                if (i / WARP == k) {
-                    held_low[k] = low;
-                    held_high[k] = high;
-                }
-            }
-        },
-        [&](u32 task) {
-            if (task >= part.heads) {
-                return;
-            }
-            const u32 exponent = max(__float_as_uint(warp_peak(peak)) >> 23, 10u);
-            const f32 scale = __uint_as_float((263 - exponent) << 23);
-            if (lane == 0) {
-                scales[task] = __uint_as_float((exponent - 9) << 23);
-            }
-#pragma unroll
-            for (u32 k = 0; k < DIM / 64; ++k) {
-                const u32 i = lane + k * WARP;
-                if (i < dim / 2) {
-                    u32 high, low;
-                    split(held_low[k] * scale, held_high[k] * scale, high, low);
-                    queries[task][i] = static_cast<u16>(high);
-                    queries[task][i + dim / 2] = static_cast<u16>(high >> 16);
-                    queries[task + 8][i] = static_cast<u16>(low);
-                    queries[task + 8][i + dim / 2] = static_cast<u16>(low >> 16);
-                }
-            }
-        });
-    MARK(3);
-    __syncthreads();
-    MARK(4);
-
     // Lane (g, q) has positions 2q and 2q + 1 (and 8 behind) of head g.
     const u32 g = lane / 4, q = lane % 4;
     f32 top = NONE, sum = 0.0f;
     f32 out[DIM / 8][4] = {};
-    if (mine < part.units) {
-        const u32 query = shared_address(&queries[lane % 16][lane / 16 * 8]);
-        const f32 factor = args.factor * LOG2_E * (g < part.heads ? scales[g] : 0.0f);
+    const u32 query = shared_address(&queries[lane % 16][lane / 16 * 8]);
+    f32 factor = 0.0f;
+    // One pass at least: all warps prepare the queries while the first keys are on the way.
+    u32 unit = mine;
+    do {
+        if (unit < part.units) {
+            fetch(unit);
+        }
+        if (unit == mine) {
+            // Rows of no head, and columns behind the last.
 #pragma unroll 1
-        for (u32 unit = mine; unit < part.units; unit += stride) {
+            for (u32 at = threadIdx.x; at < 16 * QUERY_STRIDE / 4; at += Args::THREADS) {
+                reinterpret_cast<u32 *>(queries)[at] = 0;
+            }
+            __syncthreads();
+            const Angles<DIM> angles(args, part);
+            MARK(1);
+            if (args.awaited == 0) {
+                wait_for_dependencies();
+            }
+            MARK(2);
+            // A query is scaled by a power of two to put its peak to 2^9..2^10.
+            f32 peak = 0.0f, held_low[DIM / 64], held_high[DIM / 64];
+            const bool fresh_here = last % part.ranks == rank;
+            take_row<DIM>(
+                args, part, angles, fresh_here,
+                [&](u32 task, u32 i, f32 low, f32 high) {
+                    if (task >= part.heads) {
+                        if (i < dim / 2) {
+                            fresh[task - part.heads][i] = to_f16(low);
+                            fresh[task - part.heads][i + dim / 2] = to_f16(high);
+                        }
+                        return;
+                    }
+                    peak = i < WARP ? 0.0f : peak;
+                    peak = fmaxf(peak, fmaxf(fabsf(low), fabsf(high)));
+#pragma unroll
+                    for (u32 k = 0; k < DIM / 64; ++k) {
+                        if (i / WARP == k) {
+                            held_low[k] = low;
+                            held_high[k] = high;
+                        }
+                    }
+                },
+                [&](u32 task) {
+                    if (task >= part.heads) {
+                        return;
+                    }
+                    const u32 exponent = max(__float_as_uint(warp_peak(peak)) >> 23, 10u);
+                    const f32 scale = __uint_as_float((263 - exponent) << 23);
+                    if (lane == 0) {
+                        scales[task] = __uint_as_float((exponent - 9) << 23);
+                    }
+#pragma unroll
+                    for (u32 k = 0; k < DIM / 64; ++k) {
+                        const u32 i = lane + k * WARP;
+                        if (i < dim / 2) {
+                            u32 high, low;
+                            split(held_low[k] * scale, held_high[k] * scale, high, low);
+                            queries[task][i] = static_cast<u16>(high);
+                            queries[task][i + dim / 2] = static_cast<u16>(high >> 16);
+                            queries[task + 8][i] = static_cast<u16>(low);
+                            queries[task + 8][i + dim / 2] = static_cast<u16>(low >> 16);
+                        }
+                    }
+                });
+            MARK(3);
+            __syncthreads();
+            MARK(4);
+            factor = args.factor * LOG2_E * (g < part.heads ? scales[g] : 0.0f);
+        }
+        if (unit < part.units) {
             asm volatile("cp.async.wait_all;" ::: "memory");
             __syncwarp();
             if (unit == last) {
@@ -196,6 +203,7 @@ __device__ __forceinline__ void decode_attend(const Args &args) {
                 u16 *to_keys = keys + static_cast<size_t>(unit / 2) * BLOCK * dim
                     + part.position % BLOCK;
                 u16 *to_values = values + static_cast<size_t>(part.position) * dim;
+#pragma unroll 1
                 for (u32 i = lane; i < dim; i += WARP) {
                     const u16 key = fresh[0][i], value = fresh[1][i];
                     *reinterpret_cast<u16 *>(slab + i * KEY_STRIDE + place * 2) = key;
@@ -265,11 +273,11 @@ __device__ __forceinline__ void decode_attend(const Args &args) {
                     multiply(out[n + 1], weights, b[2], b[3]);
                 }
             }
-            if (unit + stride < part.units) {
-                __syncwarp();
-                fetch(unit + stride);
-            }
+            __syncwarp();
         }
+        unit += stride;
+    } while (unit < part.units);
+    if (mine < part.units) {
         sum += __shfl_xor_sync(ALL, sum, 1);
         sum += __shfl_xor_sync(ALL, sum, 2);
         // The slab is free for the sums.

@@ -26,16 +26,18 @@ __device__ __forceinline__ void decode_attend(const Args &args) {
     const u32 lane = part.lane, warp = part.warp, dim = part.dim;
     f32 *keys = reinterpret_cast<f32 *>(args.keys) + part.start;
     f32 *values = reinterpret_cast<f32 *>(args.values) + part.start;
+#pragma unroll 1
     for (u32 at = threadIdx.x; at < HEADS * DIM; at += Args::THREADS) {
         queries[at / DIM][at % DIM] = 0.0f;
     }
+    const Angles<DIM> angles(args, part);
     __syncthreads();
     if (args.awaited == 0) {
         wait_for_dependencies();
     }
     const u32 last = part.units - 1;
     take_row<DIM>(
-        args, part, last % part.ranks == part.rank, args.awaited != 0,
+        args, part, angles, last % part.ranks == part.rank,
         [&](u32 task, u32 i, f32 low, f32 high) {
             f32 *to = task < part.heads ? queries[task] : fresh[task - part.heads];
             if (i < dim / 2) {
@@ -64,6 +66,7 @@ __device__ __forceinline__ void decode_attend(const Args &args) {
         f32 *mix = values + static_cast<size_t>(unit) * UNIT * dim;
         if (unit == last) {
             const u32 place = part.position % UNIT;
+#pragma unroll 1
             for (u32 i = lane; i < dim; i += WARP) {
                 block[i * UNIT + place] = fresh[0][i];
                 mix[place * dim + i] = fresh[1][i];
@@ -72,6 +75,7 @@ __device__ __forceinline__ void decode_attend(const Args &args) {
         }
         const u32 count = min(UNIT, part.position + 1 - unit * UNIT);
         f32 s[HEADS] = {};
+#pragma unroll 4
         for (u32 e = 0; e < dim; ++e) {
             const f32 key = block[e * UNIT + lane];
 #pragma unroll
@@ -99,6 +103,7 @@ __device__ __forceinline__ void decode_attend(const Args &args) {
             }
         }
         __syncwarp();
+#pragma unroll 1
         for (u32 t = 0; t < count; ++t) {
             f32 value[DIM / WARP];
 #pragma unroll

@@ -40,6 +40,11 @@ kernels! {
         out: DevicePtrMut<f32>,
         /// `(clear_words)` that become `UNWRITTEN`, 16-byte aligned; null where that is 0.
         clear: DevicePtrMut<u32>,
+        /// What a later kernel will read, to be fetched into the L2 cache meanwhile: 16-byte
+        /// aligned, up to `ahead_end`.
+        ahead: DevicePtr<u8>,
+        /// Its end, 16-byte aligned; `ahead` for nothing.
+        ahead_end: DevicePtr<u8>,
         /// Row tiles of `codes`; even for `decode_gate_up`.
         row_tiles: u32,
         /// Column tiles of `codes`: `cols / 128`, rounded up.
