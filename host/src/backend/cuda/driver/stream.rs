@@ -125,7 +125,7 @@ pub struct Event {
 // SAFETY: an event's handle may be used from any thread, and by several at once: CUDA's driver
 // interface is thread-safe, and no method changes the handle itself.
 unsafe impl Send for Event {}
-// SAFETY: as above.
+// SAFETY: as above, the handle may be used by several threads at once.
 unsafe impl Sync for Event {}
 
 impl Event {
