@@ -106,6 +106,13 @@ impl Stream {
     }
 }
 
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // `inner` is destroyed next, on this thread.
+        let _ = self.context.enter();
+    }
+}
+
 /// "Still at work" is an answer, not an error.
 fn ready(answer: Result<(), CudaError>) -> Result<bool, CudaError> {
     match answer {
