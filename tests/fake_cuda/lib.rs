@@ -8,7 +8,7 @@
 //! | `FAKE_CUDA_VERSION` | version of the driver, 12040 unless said |
 //! | `FAKE_CUDA_CAPABILITY` | 90 for 9.0, which it is unless said |
 //! | `FAKE_CUDA_MEMORY` | bytes of the device, 1 GiB unless said |
-//! | `FAKE_CUDA_FAIL` | `cuXxx=CODE` or `cuXxx=CODE@N` for the N-th call only, separated by commas |
+//! | `FAKE_CUDA_FAIL` | `cuXxx=CODE`, or `cuXxx=CODE@N` for the N-th call; several with commas |
 //! | `FAKE_CUDA_KERNEL` | `wrong`: one sum is off by one; `wild`: writes one sum too many |
 
 #![allow(unsafe_code, reason = "it is a C library")]
@@ -311,7 +311,7 @@ driver! {
         }
         if !ptx.contains(".entry ternary_gemm(") {
             if let Some(at) = options.iter().position(|&option| option == 5) {
-                // SAFETY: as above.
+                // SAFETY: the caller says that there are `count` values, one for each option.
                 let values = unsafe { from_raw_parts(values as *const Ptr, count as usize) };
                 text(values[at], c"ptxas fatal: nothing in here that I know", 4096);
             }

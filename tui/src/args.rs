@@ -321,8 +321,8 @@ pub struct DoctorArgs {
 }
 
 const DOCTOR_EXIT_CODES: &str = "\
-Exit codes: 0 the CPU works, and so does every GPU that was found; 69 a GPU or its driver is there, \
-but cannot be used; 70 the CPU computes wrongly";
+Exit codes: 0 the CPU works, and so does every GPU that was found; 69 a GPU or its driver is \
+there, but cannot be used; 70 the CPU computes wrongly";
 
 /// Options of `synth`.
 #[derive(Debug, Args)]

@@ -160,7 +160,7 @@ fn work_is_recorded_and_repeated() {
     assert_eq!(sums.to_vec().unwrap(), [0; 16], "recorded, not done");
     let mut exec = graph.instantiate().unwrap();
     exec.upload(&stream).unwrap();
-    // SAFETY: as in `launch`.
+    // SAFETY: as in `launch`, the stand-in looks up what the recorded kernel touches.
     unsafe { exec.launch(&stream) }.unwrap();
     assert_eq!(sums.to_vec().unwrap(), [32; 16]);
 

@@ -12,7 +12,7 @@ fn with(folder: &tempfile::TempDir, args: &[&str]) -> Tercet {
 
 const SHORT: [&str; 6] = ["run", "-p", "Once", "--greedy", "-n", "3"];
 
-fn run_on<'a>(device: &'a str) -> Vec<&'a str> {
+fn run_on(device: &str) -> Vec<&str> {
     [&SHORT[..], &["--device", device]].concat()
 }
 
@@ -87,7 +87,10 @@ fn a_hidden_device_is_absent() {
     with(&fake, &run_on("cuda:3")).fail(69, &["no GPU 3", "has 1"]);
 }
 
-fn doctor(settings: &[(&str, &str)]) -> Option<(Option<i32>, Value)> {
+/// A variable of the stand-in.
+type Setting = (&'static str, &'static str);
+
+fn doctor(settings: &[Setting]) -> Option<(Option<i32>, Value)> {
     let fake = fake()?;
     let program = with(&fake, &["doctor", "--json"]);
     let ran = settings.iter().fold(program, |run, (name, value)| run.env(name, value)).run();
@@ -117,7 +120,7 @@ fn doctor_runs_the_kernels() {
 #[test]
 fn doctor_finds_what_would_fail() {
     let fails = |plan| ("FAKE_CUDA_FAIL", plan);
-    let cases: [(&[(&str, &str)], &str, &str); 8] = [
+    let cases: [(&[Setting], &str, &str); 8] = [
         (&[("FAKE_CUDA_KERNEL", "wrong")], KERNEL, "the reference says"),
         (&[("FAKE_CUDA_KERNEL", "wild")], KERNEL, "memory after the output"),
         (&[fails("cuModuleLoadDataEx=209")], KERNEL, "NO_BINARY_FOR_GPU"),

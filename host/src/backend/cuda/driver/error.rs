@@ -34,6 +34,29 @@ impl fmt::Display for DriverVersion {
     }
 }
 
+/// What to do about a driver that is too old.
+const UPDATE: &str = "install or update the NVIDIA driver (525 or newer); `nvidia-smi` shows what \
+                      there is; until then, --device cpu";
+
+/// What to do about a call that was refused.
+fn call_hint(call: &str, code: Code) -> &'static str {
+    match code.0 {
+        34 => "remove the toolkit's stubs folder from LD_LIBRARY_PATH",
+        46 => "another program holds the GPU: `nvidia-smi` lists them",
+        802 => "start nvidia-fabricmanager, or wait until the system is up",
+        803 => "reboot, or reload the kernel module: the driver was updated meanwhile",
+        36 | 804 => UPDATE,
+        999 if call == "cuInit" => {
+            "reload the kernel module nvidia_uvm, or reboot: a suspend can leave it so"
+        }
+        _ if code.is_sticky() => {
+            "the GPU cannot be used further by this process; start it again, run `tercet doctor`, \
+             and report it if it comes back"
+        }
+        _ => "run `tercet doctor`; report it with the line above if the GPU is in order",
+    }
+}
+
 /// Why the CUDA driver could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -140,14 +163,12 @@ impl CudaError {
     /// What the user can do.
     #[must_use]
     pub fn hint(&self) -> &'static str {
-        const DRIVER: &str = "install or update the NVIDIA driver (525 or newer); `nvidia-smi` \
-                              shows what there is; until then, --device cpu";
         match self {
             Self::NoDriver { .. } => {
                 "install the NVIDIA driver (525 or newer) if this machine has an NVIDIA GPU; in a \
                  container, start it with GPU access (--gpus all); else use --device cpu"
             }
-            Self::DriverTooOld { .. } | Self::PtxTooNew { .. } => DRIVER,
+            Self::DriverTooOld { .. } | Self::PtxTooNew { .. } => UPDATE,
             Self::NoDevice { .. } => {
                 "check CUDA_VISIBLE_DEVICES and `nvidia-smi`; in a container, start it with GPU \
                  access; else use --device cpu"
@@ -165,21 +186,7 @@ impl CudaError {
             Self::NoKernel { .. } => {
                 "tercet's kernels need compute capability 8.0 (Ampere) or later: use --device cpu"
             }
-            Self::Call { call, code } => match code.0 {
-                34 => "remove the toolkit's stubs folder from LD_LIBRARY_PATH",
-                46 => "another program holds the GPU: `nvidia-smi` lists them",
-                802 => "start nvidia-fabricmanager, or wait until the system is up",
-                803 => "reboot, or reload the kernel module: the driver was updated meanwhile",
-                36 | 804 => DRIVER,
-                999 if *call == "cuInit" => {
-                    "reload the kernel module nvidia_uvm, or reboot: a suspend can leave it so"
-                }
-                code if Code(code).is_sticky() => {
-                    "the GPU cannot be used further by this process; start it again, run `tercet \
-                     doctor`, and report it if it comes back"
-                }
-                _ => "run `tercet doctor`; report it with the line above if the GPU is in order",
-            },
+            Self::Call { call, code } => call_hint(call, *code),
         }
     }
 

@@ -67,7 +67,7 @@ pub struct GraphExec {
     context: Context,
 }
 
-// SAFETY: as `Graph`.
+// SAFETY: as for `Graph`: the handle belongs to no thread, and what changes it takes `&mut self`.
 unsafe impl Send for GraphExec {}
 
 /// `CUgraphExecUpdateResultInfo` of CUDA 12.

@@ -328,7 +328,8 @@ fn source<T: Pod>(values: &[T]) -> Ptr {
 
 impl<T: Pod> Drop for DeviceBuffer<T> {
     fn drop(&mut self) {
-        // `inner` frees the memory next, on this thread. What cannot be freed goes with the context.
+        // `inner` frees the memory next, on this thread. What cannot be freed goes with the
+        // context.
         let _ = self.context.enter();
     }
 }

@@ -241,7 +241,7 @@ pub struct Function<B: ArgumentBlock> {
 // SAFETY: a function's handle may be used from any thread, and by several at once: CUDA's driver
 // interface is thread-safe, and the module that it points into is kept.
 unsafe impl<B: ArgumentBlock> Send for Function<B> {}
-// SAFETY: as above.
+// SAFETY: as above, the handle may be used by several threads at once.
 unsafe impl<B: ArgumentBlock> Sync for Function<B> {}
 
 /// `CUlaunchAttribute`.

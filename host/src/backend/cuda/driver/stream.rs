@@ -106,6 +106,13 @@ impl Stream {
     }
 }
 
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // `inner` is destroyed next, on this thread.
+        let _ = self.context.enter();
+    }
+}
+
 /// "Still at work" is an answer, not an error.
 fn ready(answer: Result<(), CudaError>) -> Result<bool, CudaError> {
     match answer {
@@ -125,7 +132,7 @@ pub struct Event {
 // SAFETY: an event's handle may be used from any thread, and by several at once: CUDA's driver
 // interface is thread-safe, and no method changes the handle itself.
 unsafe impl Send for Event {}
-// SAFETY: as above.
+// SAFETY: as above, the handle may be used by several threads at once.
 unsafe impl Sync for Event {}
 
 impl Event {

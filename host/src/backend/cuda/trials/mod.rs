@@ -1,6 +1,7 @@
 //! Trials: every kernel by itself, on a device, beside what defines it.
 //!
-//! [`TRIALS`] has a line for every kernel of [`tercet_kernels_ptx::kernels`]; a new kernel gets one with its trial.
+//! `TRIALS` has a line for every kernel of [`tercet_kernels_ptx::kernels`]; a new kernel gets
+//! one, with its trial.
 
 mod ternary_gemm;
 
