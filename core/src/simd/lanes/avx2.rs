@@ -205,7 +205,8 @@ fn load_words(x: &[[u8; 2]; 8]) -> __m128i {
 fn load_i8(x: &[i8; LANES]) -> Block {
     let mut block = splat(0.0);
     for (vector, x) in block.iter_mut().zip(x.as_chunks::<8>().0) {
-        // SAFETY: 8 bytes are readable, because the reference covers them; loadl wants no alignment.
+        // SAFETY: 8 bytes are readable, because the reference covers them; loadl wants no
+        // alignment.
         let bytes = unsafe { _mm_loadl_epi64(x.as_ptr().cast()) };
         *vector = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
     }

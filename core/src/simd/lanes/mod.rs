@@ -175,9 +175,9 @@ fn dot_tile<L: Lanes, N: Number, const B: usize>(
     const AHEAD: usize = 4096;
     let (blocks, rest) = weights.as_chunks::<LANES>();
     let mut rows: [(&[[f32; LANES]], &[f32]); B] = [(&[], &[]); B];
-    for b in 0..B {
+    for (b, row) in rows.iter_mut().enumerate() {
         let (blocks_of_row, rest) = x.row(first + b, weights.len()).as_chunks::<LANES>();
-        rows[b] = (&blocks_of_row[..blocks.len()], rest);
+        *row = (&blocks_of_row[..blocks.len()], rest);
     }
     let mut sums = [lanes.splat(0.0); B];
     for (k, block) in blocks.iter().enumerate() {
@@ -257,8 +257,8 @@ fn product_band<L: Lanes, const M: usize>(lanes: L, product: &mut AddProducts<'_
     let AddProducts { factors, rows, sums, sums_stride, depth, width, .. } = product;
     let (stride, depth) = (*sums_stride, *depth);
     let mut factor: [&[f32]; M] = [&[]; M];
-    for m in 0..M {
-        factor[m] = factors.row(first + m, depth);
+    for (m, factor) in factor.iter_mut().enumerate() {
+        *factor = factors.row(first + m, depth);
     }
     for n in (0..*width).step_by(LANES) {
         let mut running = [lanes.splat(0.0); M];
@@ -267,9 +267,9 @@ fn product_band<L: Lanes, const M: usize>(lanes: L, product: &mut AddProducts<'_
         }
         for k in 0..depth {
             let row = lanes.load(block(&rows.values[k * rows.stride + n..]));
-            for m in 0..M {
-                let product = lanes.mul(lanes.splat(factor[m][k]), row);
-                running[m] = lanes.add(running[m], product);
+            for (running, factor) in running.iter_mut().zip(&factor) {
+                let product = lanes.mul(lanes.splat(factor[k]), row);
+                *running = lanes.add(*running, product);
             }
         }
         for m in 0..M {
