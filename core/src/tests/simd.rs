@@ -3,6 +3,8 @@
 use std::{borrow::ToOwned, env, eprintln, format, string::String, vec, vec::Vec};
 
 use super::Seeded;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::gemm_on_model;
 use crate::{
     packed::{Layout, PackedTernary, Rows128, pack},
     reference,
@@ -100,6 +102,51 @@ fn every_tile_shape(simd: Simd) {
                 compare(simd, view(&codes, rows, cols), &values);
             }
         }
+    }
+}
+
+/// Shapes around the sides of tiles, of pairs of tiles, of what is unpacked at a time (1024 columns)
+/// and of what stays in a cache (256 rows of values): `(rows, batch, cols)`.
+fn shapes_around_tiles() -> impl Iterator<Item = (usize, usize, usize)> {
+    let cols = [64, 129, 1024, 1, 1025, 300, 2200, 128].into_iter().cycle();
+    [1, 15, 16, 17, 31, 32, 33, 70]
+        .into_iter()
+        .flat_map(|rows| [16, 17, 31, 32, 33, 47, 64, 100, 257, 300].map(|batch| (rows, batch)))
+        .zip(cols)
+        .map(|((rows, batch), cols)| (rows, batch, cols))
+        .chain([(3, 70, 0), (0, 20, 100), (40, 40, 5460)])
+}
+
+fn around_tiles(simd: Simd) {
+    for (rows, batch, cols) in shapes_around_tiles() {
+        let codes = random_codes(rows as u64, rows, cols);
+        let mut seeded = Seeded(batch as u64);
+        let values = Values::new(batch, cols, |_, _| seeded.next() as i8);
+        let weights = view(&codes, rows, cols);
+        let mut expected = vec![0; rows * batch];
+        reference::gemm(weights, &values.values, values.stride, batch, &mut expected);
+        let mut sums = vec![i32::MIN; rows * batch];
+        simd.gemm(weights, &values.values, values.stride, &values.sums, &mut sums);
+        assert_eq!(sums, expected, "{simd}, {weights:?}, batch {batch}");
+    }
+}
+
+/// The tile level's arithmetic of indices, where there are no tiles.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn tile_level_on_a_model_of_its_tiles() {
+    let Some(Simd::Avx512Vnni(vectors)) = level("avx512vnni") else { return };
+    for (rows, batch, cols) in shapes_around_tiles() {
+        let codes = random_codes(rows as u64, rows, cols);
+        let mut seeded = Seeded(batch as u64);
+        let values = Values::new(batch, cols, |_, _| seeded.next() as i8);
+        let weights = view(&codes, rows, cols);
+        let mut expected = vec![0; rows * batch];
+        reference::gemm(weights, &values.values, values.stride, batch, &mut expected);
+        let mut sums = vec![i32::MIN; rows * batch];
+        let Values { values, stride, sums: value_sums } = &values;
+        gemm_on_model(vectors, weights, values, *stride, value_sums, &mut sums);
+        assert_eq!(sums, expected, "{weights:?}, batch {batch}");
     }
 }
 
@@ -221,12 +268,12 @@ macro_rules! level_tests {
         }
     };
     ($($level:ident)*) => {
-        $(level_tests!($level: every_col_count every_tile_shape model_widths many_row_chunks
+        $(level_tests!($level: every_col_count every_tile_shape around_tiles model_widths many_row_chunks
             extreme_values one_hot row_ranges quantization vectorized_closure);)*
     };
 }
 
-level_tests!(portable avx2 avx512vnni);
+level_tests!(portable avx2 avx512vnni amxint8);
 
 #[test]
 fn levels_have_names() {
@@ -239,6 +286,6 @@ fn levels_have_names() {
     let unknown = Simd::by_name("sse9").unwrap_err();
     assert_eq!(
         format!("{unknown}"),
-        "no such instruction set; known are `portable` `avx2` `avx512vnni`"
+        "no such instruction set; known are `portable` `avx2` `avx512vnni` `amxint8`"
     );
 }
