@@ -18,7 +18,7 @@ mod tests;
 
 pub use activation::{PEAK_MIN, RowUnit};
 pub use packed::{
-    COLS_MAX, I2s, Interleaved16, Layout, LayoutError, PackedTernary, Place, Quarters, Rows128,
-    Tile16x32, TritPlanes, pack, repack,
+    Base3, COLS_MAX, I2s, Interleaved16, Layout, LayoutError, PackedBase3, PackedTernary, Place,
+    Quarters, Rows128, Tile16x32, TritPlanes, pack, repack,
 };
 pub use simd::Simd;

@@ -11,6 +11,7 @@ use crate::packed::Rows128;
 
 use super::{
     Avx512Vnni,
+    base3::Base3Product,
     product::{CodeBlock, Product},
     tiles::{self, CodeTile, Configured, SIDE, STEP_COLS, SumTile, TileUnit, ValueRows},
 };
@@ -66,6 +67,10 @@ impl AmxInt8 {
         let tiles = unsafe { Configured::new() };
         // SAFETY: the level's instructions exist, because a token does.
         unsafe { gemm(product, &tiles) }
+    }
+
+    pub(super) fn gemv_base3(self, product: Base3Product<'_>) {
+        self.0.gemv_base3(product);
     }
 
     #[inline]

@@ -4,7 +4,10 @@ use core::{arch::x86_64::*, ops::Range};
 
 use crate::activation;
 
-use super::product::{CodeBlock, Product, ValueBlock};
+use super::{
+    base3::{self, Base3Product, DigitBlock, ValueGroup},
+    product::{CodeBlock, Product, ValueBlock},
+};
 
 /// Proof that AVX-512 F, BW, VL, DQ and VNNI exist, and with them AVX2, FMA and F16C.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -64,6 +67,11 @@ impl Avx512Vnni {
         unsafe { gemm(product) }
     }
 
+    pub(super) fn gemv_base3(self, product: Base3Product<'_>) {
+        // SAFETY: the level's instructions exist, because a token does.
+        unsafe { gemv_base3(product) }
+    }
+
     #[inline]
     pub(super) fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
         // SAFETY: the level's instructions exist, because a token does.
@@ -99,6 +107,23 @@ fn gemm(mut product: Product<'_>) {
                 _ => band::<4>(&mut product, rows.clone(), b),
             };
         }
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn gemv_base3(mut product: Base3Product<'_>) {
+    let rows = product.rows();
+    let mut row = 0;
+    while row + 4 <= rows {
+        let dots = tile_base3(product.digits::<4>(row), product.values());
+        for (r, dot) in dots.into_iter().enumerate() {
+            product.store(row + r, dot);
+        }
+        row += 4;
+    }
+    for row in row..rows {
+        let [dot] = tile_base3(product.digits::<1>(row), product.values());
+        product.store(row, dot);
     }
 }
 
@@ -171,6 +196,60 @@ fn tile<const R: usize, const B: usize>(
     sums.map(|row| row.map(|lanes| sum_lanes(lanes)))
 }
 
+/// `Σ digit · value` of `R` rows of digits and a row of values, equally many blocks each.
+///
+/// With `q_n` a byte that has been tripled `n` times, its digit `n` is `(3·q_n − q_(n+1)) / 256`.
+/// So no digit is ever taken out: the bytes themselves are multiplied, before and after tripling,
+/// and what remains of a lane is an exact multiple of 256.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn tile_base3<const R: usize>(
+    digits: [&[DigitBlock]; R],
+    values: &[base3::ValueBlock],
+) -> [i32; R] {
+    // A lane gets 20 products a block; the sums of bytes may wrap, 256 times that of digits may
+    // not: 1600 · 20 · 2 · 128 · 256 < 2³¹.
+    const BLOCKS_MAX: usize = 1600;
+    let blocks = values.len();
+    let digits = digits.map(|row| &row[..blocks]);
+    // Whole groups of `R` rows, at least 8 KiB, as for two-bit codes.
+    let group = (R * blocks).max(1);
+    let ahead = group * 128_usize.div_ceil(group);
+    let mut dots = [0_i32; R];
+    let mut start = 0;
+    while start < blocks {
+        let end = blocks.min(start + BLOCKS_MAX);
+        // Two of each, of digits in turn: one chain of sums would be what a block waits for.
+        let mut before = [[_mm512_setzero_si512(); 2]; R];
+        let mut after = [[_mm512_setzero_si512(); 2]; R];
+        for k in start..end {
+            let mut bytes = [_mm512_setzero_si512(); R];
+            for r in 0..R {
+                prefetch_digits(&digits[r][k], ahead);
+                bytes[r] = load_digits(&digits[r][k]);
+            }
+            for (n, values) in values[k].iter().enumerate() {
+                let values = load_group(values);
+                for r in 0..R {
+                    before[r][n % 2] = _mm512_dpbusd_epi32(before[r][n % 2], bytes[r], values);
+                    let twice = _mm512_add_epi8(bytes[r], bytes[r]);
+                    bytes[r] = _mm512_add_epi8(bytes[r], twice);
+                    after[r][n % 2] = _mm512_dpbusd_epi32(after[r][n % 2], bytes[r], values);
+                }
+            }
+        }
+        for r in 0..R {
+            let before = _mm512_add_epi32(before[r][0], before[r][1]);
+            let after = _mm512_add_epi32(after[r][0], after[r][1]);
+            let three = _mm512_add_epi32(before, _mm512_add_epi32(before, before));
+            let lanes = _mm512_srai_epi32::<8>(_mm512_sub_epi32(three, after));
+            dots[r] += _mm512_reduce_add_epi32(lanes);
+        }
+        start = end;
+    }
+    dots
+}
+
 /// The sum of 16 `i32` lanes, of which the lower eight count a quarter (and are multiples of 4).
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
@@ -208,5 +287,27 @@ fn load_values(block: &ValueBlock) -> [__m512i; 2] {
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn prefetch(block: &CodeBlock, ahead: usize) {
     let address = block.as_ptr().wrapping_add(ahead * size_of::<CodeBlock>());
+    _mm_prefetch::<_MM_HINT_T0>(address.cast());
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn load_digits(block: &DigitBlock) -> __m512i {
+    // SAFETY: 64 bytes are readable, because the reference covers them; loadu wants no alignment.
+    unsafe { _mm512_loadu_si512(block.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn load_group(values: &ValueGroup) -> __m512i {
+    // SAFETY: 64 bytes are readable, because the reference covers them; loadu wants no alignment.
+    unsafe { _mm512_loadu_si512(values.as_ptr().cast()) }
+}
+
+/// As `prefetch`, for blocks of digits.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn prefetch_digits(block: &DigitBlock, ahead: usize) {
+    let address = block.as_ptr().wrapping_add(ahead * size_of::<DigitBlock>());
     _mm_prefetch::<_MM_HINT_T0>(address.cast());
 }

@@ -6,7 +6,7 @@ use super::Seeded;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::gemm_on_model;
 use crate::{
-    packed::{Layout, PackedTernary, Rows128, pack},
+    packed::{Base3, Layout, PackedBase3, PackedTernary, Rows128, pack},
     reference,
     simd::Simd,
 };
@@ -195,6 +195,44 @@ fn one_hot(simd: Simd) {
     }
 }
 
+/// Compares `gemv_base3` with the reference on any bytes, at every width around blocks.
+fn base3_product(simd: Simd) {
+    for cols in (0..=340).chain([639, 640, 641, 3200, 5460, 6912, 8640]) {
+        let rows = 1 + cols % 9;
+        let mut seeded = Seeded(cols as u64);
+        let bytes = seeded.bytes(Base3::bytes(rows, cols).unwrap());
+        let weights = PackedBase3::new(&bytes, rows, cols).unwrap();
+        compare_base3(simd, weights, |_| seeded.next() as i8);
+        for value in [-128, 127] {
+            compare_base3(simd, weights, |_| value);
+        }
+    }
+    for byte in 0..=255 {
+        let bytes = [byte; 64];
+        let weights = PackedBase3::new(&bytes, 1, 320).unwrap();
+        compare_base3(simd, weights, |col| (col as i32 % 256 - 128) as i8);
+    }
+    // Beyond what the lanes of one level hold at a time; the largest digits and values.
+    let bytes = vec![0xff; Base3::bytes(5, 1_000_000).unwrap()];
+    let weights = PackedBase3::new(&bytes, 5, 1_000_000).unwrap();
+    for value in [-128, 127] {
+        compare_base3(simd, weights, |_| value);
+    }
+}
+
+fn compare_base3(simd: Simd, weights: PackedBase3<'_>, value: impl FnMut(usize) -> i8) {
+    let (rows, cols) = (weights.rows(), weights.cols());
+    let mut values = vec![99; Base3::padded_cols(cols) + 3];
+    values[..Base3::padded_cols(cols)].fill(0);
+    values.iter_mut().zip((0..cols).map(value)).for_each(|(to, value)| *to = value);
+    let value_sum = values[..cols].iter().map(|value| i32::from(*value)).sum();
+    let mut expected = vec![0; rows];
+    reference::gemv_base3(weights, &values, &mut expected);
+    let mut sums = vec![i32::MIN; rows];
+    simd.gemv_base3(weights, &values, value_sum, &mut sums);
+    assert_eq!(sums, expected, "{simd}, {weights:?}");
+}
+
 fn row_ranges(simd: Simd) {
     let (rows, cols) = (9, 200);
     let codes = random_codes(6, rows, cols);
@@ -269,7 +307,7 @@ macro_rules! level_tests {
     };
     ($($level:ident)*) => {
         $(level_tests!($level: every_col_count every_tile_shape around_tiles model_widths many_row_chunks
-            extreme_values one_hot row_ranges quantization vectorized_closure);)*
+            extreme_values one_hot base3_product row_ranges quantization vectorized_closure);)*
     };
 }
 
@@ -278,6 +316,7 @@ level_tests!(portable avx2 avx512vnni amxint8);
 #[test]
 fn levels_have_names() {
     let names: Vec<String> = Simd::available().map(|simd| simd.name().to_owned()).collect();
+    eprintln!("levels of this CPU: {names:?}");
     assert_eq!(names[0], "portable", "the first level is everywhere");
     assert_eq!(Simd::detect().name(), names[names.len() - 1], "the best is the last");
     for simd in Simd::available() {
