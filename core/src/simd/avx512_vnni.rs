@@ -228,15 +228,21 @@ fn tile_base3<const R: usize>(
                 prefetch_digits(&digits[r][k], ahead);
                 bytes[r] = load_digits(&digits[r][k]);
             }
-            for (n, values) in values[k].iter().enumerate() {
+            let mut digit = |values: &ValueGroup, chain: usize| {
                 let values = load_group(values);
                 for r in 0..R {
-                    before[r][n % 2] = _mm512_dpbusd_epi32(before[r][n % 2], bytes[r], values);
+                    before[r][chain] = _mm512_dpbusd_epi32(before[r][chain], bytes[r], values);
                     let twice = _mm512_add_epi8(bytes[r], bytes[r]);
                     bytes[r] = _mm512_add_epi8(bytes[r], twice);
-                    after[r][n % 2] = _mm512_dpbusd_epi32(after[r][n % 2], bytes[r], values);
+                    after[r][chain] = _mm512_dpbusd_epi32(after[r][chain], bytes[r], values);
                 }
-            }
+            };
+            let [first, second, third, fourth, fifth] = &values[k];
+            digit(first, 0);
+            digit(second, 1);
+            digit(third, 0);
+            digit(fourth, 1);
+            digit(fifth, 0);
         }
         for r in 0..R {
             let before = _mm512_add_epi32(before[r][0], before[r][1]);
