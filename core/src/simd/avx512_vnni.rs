@@ -1,6 +1,9 @@
 //! 512-bit vectors, four products of bytes summed into a 32-bit lane by one instruction.
 
-use core::{arch::x86_64::*, ops::Range};
+use core::{
+    arch::{asm, x86_64::*},
+    ops::Range,
+};
 
 use crate::activation;
 
@@ -211,18 +214,18 @@ fn tile_base3<const R: usize>(
     // not: 1600 · 20 · 2 · 128 · 256 < 2³¹.
     const BLOCKS_MAX: usize = 1600;
     let blocks = values.len();
-    let digits = digits.map(|row| &row[..blocks]);
     // Whole groups of `R` rows, at least 8 KiB, as for two-bit codes.
     let group = (R * blocks).max(1);
     let ahead = group * 128_usize.div_ceil(group);
     let mut dots = [0_i32; R];
-    let mut start = 0;
-    while start < blocks {
+    for start in (0..blocks).step_by(BLOCKS_MAX) {
         let end = blocks.min(start + BLOCKS_MAX);
+        let digits = digits.map(|row| &row[start..end]);
+        let values = &values[start..end];
         // Two of each, of digits in turn: one chain of sums would be what a block waits for.
         let mut before = [[_mm512_setzero_si512(); 2]; R];
         let mut after = [[_mm512_setzero_si512(); 2]; R];
-        for k in start..end {
+        for k in 0..values.len() {
             let mut bytes = [_mm512_setzero_si512(); R];
             for r in 0..R {
                 prefetch_digits(&digits[r][k], ahead);
@@ -232,8 +235,7 @@ fn tile_base3<const R: usize>(
                 let values = load_group(values);
                 for r in 0..R {
                     before[r][chain] = _mm512_dpbusd_epi32(before[r][chain], bytes[r], values);
-                    let twice = _mm512_add_epi8(bytes[r], bytes[r]);
-                    bytes[r] = _mm512_add_epi8(bytes[r], twice);
+                    bytes[r] = triple(bytes[r]);
                     after[r][chain] = _mm512_dpbusd_epi32(after[r][chain], bytes[r], values);
                 }
             };
@@ -251,7 +253,6 @@ fn tile_base3<const R: usize>(
             let lanes = _mm512_srai_epi32::<8>(_mm512_sub_epi32(three, after));
             dots[r] += _mm512_reduce_add_epi32(lanes);
         }
-        start = end;
     }
     dots
 }
@@ -294,6 +295,20 @@ fn load_values(block: &ValueBlock) -> [__m512i; 2] {
 fn prefetch(block: &CodeBlock, ahead: usize) {
     let address = block.as_ptr().wrapping_add(ahead * size_of::<CodeBlock>());
     _mm_prefetch::<_MM_HINT_T0>(address.cast());
+}
+
+/// Three times every byte, modulo 256, in two additions.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn triple(bytes: __m512i) -> __m512i {
+    let mut tripled = _mm512_add_epi8(bytes, _mm512_add_epi8(bytes, bytes));
+    // The compiler would see powers of 3 and multiply by them, which takes several instructions
+    // where there are no products of bytes. It cannot see through this, which is no instruction.
+    // SAFETY: there is nothing to execute.
+    unsafe {
+        asm!("/* {} */", inout(zmm_reg) tripled, options(pure, nomem, nostack, preserves_flags));
+    }
+    tripled
 }
 
 #[inline]
