@@ -70,7 +70,8 @@ const fn byte_of(digits: [u8; 5]) -> u8 {
 /// Digit `n` of a byte, 0..=2.
 const fn digit_of(byte: u8, n: usize) -> u8 {
     const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
-    (byte.wrapping_mul(POWERS[n]) as u16 * 3 >> 8) as u8
+    let fraction = byte.wrapping_mul(POWERS[n]);
+    ((fraction as u16 * 3) >> 8) as u8
 }
 
 /// A ternary matrix `(rows, cols)` in borrowed bytes of [`Base3`].

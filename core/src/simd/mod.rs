@@ -13,6 +13,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512_vnni;
 mod base3;
+#[cfg(target_arch = "x86_64")]
+mod panels;
 mod portable;
 mod product;
 #[cfg(target_arch = "x86_64")]
@@ -279,9 +281,9 @@ pub(crate) fn gemm_on_model(
     value_sums: &[i32],
     sums: &mut [i32],
 ) {
-    let product = Product::new(weights, values, stride, value_sums, sums);
+    let mut product = Product::new(weights, values, stride, value_sums, sums);
     // SAFETY: the instructions exist, because a token does.
-    unsafe { amx_int8::gemm(product, &tiles::Model) }
+    unsafe { panels::gemm(&mut product, value_sums.len(), &tiles::Model) }
 }
 
 impl fmt::Display for Simd {

@@ -1,72 +1,10 @@
-//! The tile unit of a CPU (AMX): who may use it, and the one thing asked of it.
+//! The tile unit of a CPU (AMX): who may use it, and how.
 
 use core::arch::asm;
 
-/// Rows of a tile, and its columns of four bytes.
-pub(super) const SIDE: usize = 16;
-
-/// Columns of weights that one instruction multiplies.
-pub(super) const STEP_COLS: usize = 64;
-
-/// `SIDE` rows of codes by `STEP_COLS` columns, in the order of a right-hand tile: byte
-/// `[k][4 · row + i]` is the code of `row` at column `4 · k + i`.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-pub(super) struct CodeTile(pub(super) [[u8; STEP_COLS]; SIDE]);
-
-impl CodeTile {
-    pub(super) const ZERO: Self = Self([[0; STEP_COLS]; SIDE]);
-}
-
-/// `SIDE` rows of values by `SIDE` rows of codes: `[value][code]`.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-pub(super) struct SumTile(pub(super) [[i32; SIDE]; SIDE]);
-
-impl SumTile {
-    pub(super) const ZERO: Self = Self([[0; SIDE]; SIDE]);
-}
-
-/// `SIDE` rows of values, borrowed from the caller at his stride.
-#[derive(Clone, Copy)]
-pub(super) struct ValueRows<'a> {
-    /// From the first value of the first row to the last of the last row, at least.
-    pub(super) values: &'a [i8],
-    /// Values from one row to the next.
-    pub(super) stride: usize,
-}
-
-impl ValueRows<'_> {
-    /// Asserts that `steps` steps can be read of every row.
-    fn check(&self, steps: usize) {
-        let needed = (SIDE - 1).checked_mul(self.stride).map(|last| last + steps * STEP_COLS);
-        assert!(
-            needed.is_some_and(|needed| needed <= self.values.len()),
-            "{} values for {steps} steps of stride {}",
-            self.values.len(),
-            self.stride
-        );
-    }
-}
-
-/// Whatever multiplies tiles: the CPU, or the model of it that tests run anywhere.
-pub(super) trait TileUnit {
-    /// `sums[u][h][b][r] += Σ_step Σ_c values[u] row b, column 64 · step + c · codes[step][h]`
-    /// row `r`, column `c`; where `fresh`, sums begin at 0 instead.
-    ///
-    /// Sums wrap. `U` is 1 or 2.
-    ///
-    /// # Panics
-    ///
-    /// When a row of values is shorter than `64 · codes.len()`.
-    fn multiply<const U: usize>(
-        &self,
-        values: [ValueRows<'_>; U],
-        codes: &[[CodeTile; 2]],
-        fresh: bool,
-        sums: &mut [[SumTile; 2]; U],
-    );
-}
+#[cfg(test)]
+use super::panels::SIDE;
+use super::panels::{CodeTile, STEP_COLS, SumTile, TileUnit, ValueRows};
 
 /// The tile unit of this thread, configured as eight tiles of 16 rows of 64 bytes until dropped.
 ///
