@@ -85,7 +85,8 @@ proptest! {
 
     #[test]
     fn every_layout_there_and_back(rows in 1_usize..34, cols in 1_usize..700, seed: u64) {
-        for (rows, cols) in [(rows, cols), (rows.next_multiple_of(16), cols.next_multiple_of(128))] {
+        let round = (rows.next_multiple_of(16), cols.next_multiple_of(128));
+        for (rows, cols) in [(rows, cols), round] {
             let trits = Seeded(seed).trits(rows * cols);
             there_and_back::<Quarters>(rows, cols, &trits);
             there_and_back::<Interleaved16>(rows, cols, &trits);

@@ -105,8 +105,8 @@ fn every_tile_shape(simd: Simd) {
     }
 }
 
-/// Shapes around the sides of tiles, of pairs of tiles, of what is unpacked at a time (1024 columns)
-/// and of what stays in a cache (256 rows of values): `(rows, batch, cols)`.
+/// Shapes around the sides of tiles, of pairs of tiles, of what is unpacked at a time (1024
+/// columns) and of what stays in a cache (256 rows of values): `(rows, batch, cols)`.
 fn shapes_around_tiles() -> impl Iterator<Item = (usize, usize, usize)> {
     let cols = [64, 129, 1024, 1, 1025, 300, 2200, 128].into_iter().cycle();
     [1, 15, 16, 17, 31, 32, 33, 70]
@@ -306,8 +306,9 @@ macro_rules! level_tests {
         }
     };
     ($($level:ident)*) => {
-        $(level_tests!($level: every_col_count every_tile_shape around_tiles model_widths many_row_chunks
-            extreme_values one_hot base3_product row_ranges quantization vectorized_closure);)*
+        $(level_tests!($level: every_col_count every_tile_shape around_tiles
+            model_widths many_row_chunks extreme_values one_hot base3_product row_ranges
+            quantization vectorized_closure);)*
     };
 }
 
