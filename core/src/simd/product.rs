@@ -53,6 +53,7 @@ impl<'a> Product<'a> {
     }
 
     /// Blocks of columns of a row of codes.
+    #[cfg(target_arch = "x86_64")]
     pub(super) fn blocks(&self) -> usize {
         Rows128::padded_cols(self.weights.cols()) / Rows128::BLOCK_COLS
     }
