@@ -5,6 +5,8 @@
 //! *warm* stays on one matrix. `gemm` is given as products a second. Every number is the median of
 //! the samples with the least and the greatest behind it; *read* is a loop that only adds up the
 //! same bytes, so `gemv / read` says how much of the machine a level uses.
+//!
+//! Names of levels behind `--` leave out all others: `cargo bench … -- avx512vnni`.
 
 use core::{hint::black_box, time::Duration};
 use std::time::Instant;
@@ -56,7 +58,8 @@ fn main() {
         black_box(&tiles);
     });
     println!();
-    for simd in Simd::available() {
+    let named: Vec<Simd> = std::env::args().filter_map(|arg| arg.parse().ok()).collect();
+    for simd in Simd::available().filter(|simd| named.is_empty() || named.contains(simd)) {
         let mut sums = vec![0; ROWS];
         let (values, value_sums, stride) = activations(simd, 1);
         let read = |codes: &[u8]| {
@@ -88,11 +91,27 @@ fn main() {
             black_box(&sums);
         });
         assert_eq!(stride, values.len(), "one row of values");
-        for batch in [2, 4, 8, 32, 128] {
+        let batch_max = if short || simd.name() == "portable" { 32 } else { 512 };
+        for batch in [2, 4, 8, 16, 32, 64, 128, 256, 512] {
+            if batch > batch_max {
+                continue;
+            }
             let (values, value_sums, stride) = activations(simd, batch);
             let mut sums = vec![0; ROWS * batch];
             report(simd.name(), &format!("gemm {batch}"), ROWS * COLS * batch, "GMAC/s", || {
                 simd.gemm(matrices[0], &values, stride, &value_sums, &mut sums);
+                black_box(&sums);
+            });
+            if batch < 32 {
+                continue;
+            }
+            // As a task of a prefill does it: what it takes to begin counts.
+            let name = format!("gemm {batch} x64");
+            report(simd.name(), &name, ROWS * COLS * batch, "GMAC/s", || {
+                for (part, sums) in sums.chunks_exact_mut(64 * batch).enumerate() {
+                    let part = matrices[0].row_range(64 * part..64 * part + 64);
+                    simd.gemm(part, &values, stride, &value_sums, sums);
+                }
                 black_box(&sums);
             });
         }

@@ -20,8 +20,8 @@ mod tests;
 
 pub use activation::{PEAK_MIN, RowUnit};
 pub use packed::{
-    COLS_MAX, I2s, Interleaved16, Layout, LayoutError, Mma16x128, PackedTernary, Place, Quarters,
-    Rows128, Tile16x32, TritPlanes, pack, repack,
+    Base3, COLS_MAX, I2s, Interleaved16, Layout, LayoutError, Mma16x128, PackedBase3,
+    PackedTernary, Place, Quarters, Rows128, Tile16x32, TritPlanes, pack, repack,
 };
 pub use simd::Simd;
 pub use stored::Stored;

@@ -6,7 +6,7 @@
 
 use crate::{
     activation::{PEAK_MIN, RowUnit},
-    packed::{Layout, PackedTernary},
+    packed::{Layout, PackedBase3, PackedTernary},
 };
 
 /// `sums[row] = Σ_c trit(row, c) · values[c]`
@@ -55,6 +55,23 @@ pub fn gemm<L: Layout>(
             }
             sums[row * batch + b] = sum;
         }
+    }
+}
+
+/// `sums[row] = Σ_c trit(row, c) · values[c]`
+///
+/// `weights` is `(rows, cols)`, `values` at least `(cols,)`, `sums` `(rows,)`. Exact.
+///
+/// # Panics
+///
+/// When `values` is shorter than `cols` or `sums` is not `rows` long.
+pub fn gemv_base3(weights: PackedBase3<'_>, values: &[i8], sums: &mut [i32]) {
+    let cols = weights.cols();
+    assert!(values.len() >= cols, "{} values for {cols} columns", values.len());
+    assert_eq!(sums.len(), weights.rows(), "a sum for every row");
+    for (row, sum) in sums.iter_mut().enumerate() {
+        *sum =
+            (0..cols).map(|col| i32::from(weights.trit(row, col)) * i32::from(values[col])).sum();
     }
 }
 

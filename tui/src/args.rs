@@ -103,7 +103,7 @@ pub struct DeviceArgs {
     /// little off)
     #[arg(long, value_enum, default_value_t = Head::Stored)]
     pub head: Head,
-    /// CPU instructions: portable, avx2 or avx512vnni [default: the best there are]
+    /// CPU instructions: portable, avx2, avx512vnni or amxint8 [default: the best there are]
     #[arg(long)]
     pub simd: Option<String>,
     /// The same bits whatever the prefill chunk (always so on the CPU)

@@ -26,10 +26,7 @@ use crate::failure::{Failure, note};
 /// surprise.
 const DEFAULT_CONTEXT: usize = 4096;
 
-/// Rows of a prefill step per thread: enough that every thread multiplies a whole tile.
-const PREFILL_ROWS_PER_THREAD: usize = 32;
-
-/// The same on a GPU: where its tensor cores are busy, and buffers are still small.
+/// Rows of a prefill step on a GPU: where its tensor cores are busy, and buffers are still small.
 pub const GPU_PREFILL_ROWS: usize = 1024;
 
 /// Where the model named on the command line is.
@@ -165,10 +162,10 @@ where
     work(&mut Session::new(ops, &package.config, limits))
 }
 
-/// Rows of a prefill step, unless the user says otherwise.
+/// Rows of a prefill step, unless the user says otherwise: every thread multiplies a whole tile.
 #[must_use]
 pub fn prefill_rows(backend: &CpuBackend) -> usize {
-    (PREFILL_ROWS_PER_THREAD * backend.threads()).max(64)
+    (backend.tile_rows() * backend.threads()).max(64)
 }
 
 /// The host's name for the cache's number type.

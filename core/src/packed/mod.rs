@@ -4,6 +4,7 @@
 //! borrowed bytes whose length has been checked against a shape. Everything else here is defined
 //! through [`Layout::place`]; faster ways are tested equal to it.
 
+mod base3;
 mod error;
 mod i2s;
 mod interleaved16;
@@ -17,6 +18,7 @@ mod tile16x32;
 
 use core::fmt::Debug;
 
+pub use base3::{Base3, PackedBase3};
 pub use error::LayoutError;
 pub use i2s::I2s;
 pub use interleaved16::Interleaved16;

@@ -4,7 +4,10 @@ use core::{arch::x86_64::*, ops::Range};
 
 use crate::activation;
 
-use super::product::{CodeBlock, Product, ValueBlock};
+use super::{
+    base3::{self, Base3Product},
+    product::{CodeBlock, Product, ValueBlock},
+};
 
 /// Proof that AVX2, FMA and F16C exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -56,6 +59,11 @@ impl Avx2 {
         unsafe { gemm(product) }
     }
 
+    pub(super) fn gemv_base3(self, product: Base3Product<'_>) {
+        // SAFETY: AVX2, FMA and F16C exist, because a token does.
+        unsafe { gemv_base3(product) }
+    }
+
     #[inline]
     pub(super) fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
         // SAFETY: AVX2, FMA and F16C exist, because a token does.
@@ -91,6 +99,11 @@ fn gemm(mut product: Product<'_>) {
             };
         }
     }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn gemv_base3(product: Base3Product<'_>) {
+    base3::gemv(product);
 }
 
 #[inline]

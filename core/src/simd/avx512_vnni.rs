@@ -1,10 +1,16 @@
 //! 512-bit vectors, four products of bytes summed into a 32-bit lane by one instruction.
 
-use core::{arch::x86_64::*, ops::Range};
+use core::{
+    arch::{asm, x86_64::*},
+    ops::Range,
+};
 
 use crate::activation;
 
-use super::product::{CodeBlock, Product, ValueBlock};
+use super::{
+    base3::{self, Base3Product, DigitBlock, ValueGroup},
+    product::{CodeBlock, Product, ValueBlock},
+};
 
 /// Proof that AVX-512 F, BW, VL, DQ and VNNI exist, and with them AVX2, FMA and F16C.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -64,6 +70,11 @@ impl Avx512Vnni {
         unsafe { gemm(product) }
     }
 
+    pub(super) fn gemv_base3(self, product: Base3Product<'_>) {
+        // SAFETY: the level's instructions exist, because a token does.
+        unsafe { gemv_base3(product) }
+    }
+
     #[inline]
     pub(super) fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
         // SAFETY: the level's instructions exist, because a token does.
@@ -99,6 +110,23 @@ fn gemm(mut product: Product<'_>) {
                 _ => band::<4>(&mut product, rows.clone(), b),
             };
         }
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn gemv_base3(mut product: Base3Product<'_>) {
+    let rows = product.rows();
+    let mut row = 0;
+    while row + 4 <= rows {
+        let dots = tile_base3(product.digits::<4>(row), product.values());
+        for (r, dot) in dots.into_iter().enumerate() {
+            product.store(row + r, dot);
+        }
+        row += 4;
+    }
+    for row in row..rows {
+        let [dot] = tile_base3(product.digits::<1>(row), product.values());
+        product.store(row, dot);
     }
 }
 
@@ -183,6 +211,64 @@ fn tile<const R: usize, const B: usize>(
     dots
 }
 
+/// `Σ digit · value` of `R` rows of digits and a row of values, equally many blocks each.
+///
+/// With `q_n` a byte that has been tripled `n` times, its digit `n` is `(3·q_n − q_(n+1)) / 256`.
+/// So no digit is ever taken out: the bytes themselves are multiplied, before and after tripling,
+/// and what remains of a lane is an exact multiple of 256.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn tile_base3<const R: usize>(
+    digits: [&[DigitBlock]; R],
+    values: &[base3::ValueBlock],
+) -> [i32; R] {
+    // A lane gets 20 products a block; the sums of bytes may wrap, 256 times that of digits may
+    // not: 1600 · 20 · 2 · 128 · 256 < 2³¹.
+    const BLOCKS_MAX: usize = 1600;
+    let blocks = values.len();
+    // Whole groups of `R` rows, at least 8 KiB, as for two-bit codes.
+    let group = (R * blocks).max(1);
+    let ahead = group * 128_usize.div_ceil(group);
+    let mut dots = [0_i32; R];
+    for start in (0..blocks).step_by(BLOCKS_MAX) {
+        let end = blocks.min(start + BLOCKS_MAX);
+        let digits = digits.map(|row| &row[start..end]);
+        let values = &values[start..end];
+        // Two of each, of digits in turn: one chain of sums would be what a block waits for.
+        let mut before = [[_mm512_setzero_si512(); 2]; R];
+        let mut after = [[_mm512_setzero_si512(); 2]; R];
+        for k in 0..values.len() {
+            let mut bytes = [_mm512_setzero_si512(); R];
+            for r in 0..R {
+                prefetch_digits(&digits[r][k], ahead);
+                bytes[r] = load_digits(&digits[r][k]);
+            }
+            let mut digit = |values: &ValueGroup, chain: usize| {
+                let values = load_group(values);
+                for r in 0..R {
+                    before[r][chain] = _mm512_dpbusd_epi32(before[r][chain], bytes[r], values);
+                    bytes[r] = triple(bytes[r]);
+                    after[r][chain] = _mm512_dpbusd_epi32(after[r][chain], bytes[r], values);
+                }
+            };
+            let [first, second, third, fourth, fifth] = &values[k];
+            digit(first, 0);
+            digit(second, 1);
+            digit(third, 0);
+            digit(fourth, 1);
+            digit(fifth, 0);
+        }
+        for r in 0..R {
+            let before = _mm512_add_epi32(before[r][0], before[r][1]);
+            let after = _mm512_add_epi32(after[r][0], after[r][1]);
+            let three = _mm512_add_epi32(before, _mm512_add_epi32(before, before));
+            let lanes = _mm512_srai_epi32::<8>(_mm512_sub_epi32(three, after));
+            dots[r] += _mm512_reduce_add_epi32(lanes);
+        }
+    }
+    dots
+}
+
 /// The sum of 16 `i32` lanes, of which the lower eight count a quarter (and are multiples of 4).
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
@@ -220,5 +306,41 @@ fn load_values(block: &ValueBlock) -> [__m512i; 2] {
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn prefetch(block: &CodeBlock, ahead: usize) {
     let address = block.as_ptr().wrapping_add(ahead * size_of::<CodeBlock>());
+    _mm_prefetch::<_MM_HINT_T0>(address.cast());
+}
+
+/// Three times every byte, modulo 256, in two additions.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn triple(bytes: __m512i) -> __m512i {
+    let mut tripled = _mm512_add_epi8(bytes, _mm512_add_epi8(bytes, bytes));
+    // The compiler would see powers of 3 and multiply by them, which takes several instructions
+    // where there are no products of bytes. It cannot see through this, which is no instruction.
+    // SAFETY: there is nothing to execute.
+    unsafe {
+        asm!("/* {} */", inout(zmm_reg) tripled, options(pure, nomem, nostack, preserves_flags));
+    }
+    tripled
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn load_digits(block: &DigitBlock) -> __m512i {
+    // SAFETY: 64 bytes are readable, because the reference covers them; loadu wants no alignment.
+    unsafe { _mm512_loadu_si512(block.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn load_group(values: &ValueGroup) -> __m512i {
+    // SAFETY: 64 bytes are readable, because the reference covers them; loadu wants no alignment.
+    unsafe { _mm512_loadu_si512(values.as_ptr().cast()) }
+}
+
+/// As `prefetch`, for blocks of digits.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn prefetch_digits(block: &DigitBlock, ahead: usize) {
+    let address = block.as_ptr().wrapping_add(ahead * size_of::<DigitBlock>());
     _mm_prefetch::<_MM_HINT_T0>(address.cast());
 }

@@ -7,14 +7,23 @@
 #![allow(unsafe_code, reason = "the door into a level, and loads of whole vectors, need it")]
 
 #[cfg(target_arch = "x86_64")]
+mod amx_int8;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512_vnni;
+mod base3;
+#[cfg(target_arch = "x86_64")]
+mod panels;
 mod portable;
 mod product;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 
 use core::{fmt, str::FromStr};
 
+#[cfg(target_arch = "x86_64")]
+pub use amx_int8::AmxInt8;
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
@@ -23,8 +32,9 @@ pub use portable::Portable;
 
 use crate::{
     activation::{PEAK_MIN, RowUnit, VALUE_MAX},
-    packed::{COLS_MAX, PackedTernary, Rows128},
+    packed::{COLS_MAX, PackedBase3, PackedTernary, Rows128},
 };
+use base3::Base3Product;
 use product::Product;
 
 /// An instruction set that this CPU has, and with it every operation.
@@ -41,6 +51,10 @@ pub enum Simd {
     /// x86-64 with AVX-512 F, BW, VL, DQ and VNNI (2019).
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni(Avx512Vnni),
+    /// x86-64 with all of these, AMX-TILE and AMX-INT8 (2023): tiles where there are 16 rows of
+    /// values or more.
+    #[cfg(target_arch = "x86_64")]
+    AmxInt8(AmxInt8),
 }
 
 /// Why a level cannot be had by its name.
@@ -72,7 +86,7 @@ impl fmt::Display for SimdError {
 impl core::error::Error for SimdError {}
 
 /// All names, ascending, whether this CPU or architecture has the level or not.
-const NAMES: [&str; 3] = ["portable", "avx2", "avx512vnni"];
+const NAMES: [&str; 4] = ["portable", "avx2", "avx512vnni", "amxint8"];
 
 /// `$call` with `$level` bound to the token inside `$simd`: the one match on the level.
 macro_rules! on_level {
@@ -83,6 +97,8 @@ macro_rules! on_level {
             Simd::Avx2($level) => $call,
             #[cfg(target_arch = "x86_64")]
             Simd::Avx512Vnni($level) => $call,
+            #[cfg(target_arch = "x86_64")]
+            Simd::AmxInt8($level) => $call,
         }
     };
 }
@@ -109,11 +125,14 @@ impl Simd {
             Avx2::detect().map(Self::Avx2),
             #[cfg(target_arch = "x86_64")]
             Avx512Vnni::detect().map(Self::Avx512Vnni),
+            #[cfg(target_arch = "x86_64")]
+            AmxInt8::detect().map(Self::AmxInt8),
         ];
         levels.into_iter().flatten()
     }
 
-    /// The name that [`by_name`](Self::by_name) takes: `portable`, `avx2` or `avx512vnni`.
+    /// The name that [`by_name`](Self::by_name) takes: `portable`, `avx2`, `avx512vnni` or
+    /// `amxint8`.
     pub fn name(self) -> &'static str {
         on_level!(self, level => level.name())
     }
@@ -213,6 +232,28 @@ impl Simd {
         on_level!(self, level => level.gemm(product));
     }
 
+    /// `sums[row] = Σ_c trit(row, c) · values[c]`, of weights that take 1.6 bits.
+    ///
+    /// `weights` is `(rows, cols)`, `values` at least `(padded_cols,)` and 0 from `cols` on,
+    /// `value_sum` is `Σ_{c < cols} values[c]`, `sums` is `(rows,)`. Exact. As
+    /// [`gemv`](Self::gemv), of four fifths of the bytes and with more work for each: for threads
+    /// that wait for memory. Written for `avx512vnni`; below, a plain loop.
+    ///
+    /// # Panics
+    ///
+    /// When `values` is shorter than [`Base3::padded_cols`](crate::Base3::padded_cols) or `sums` is
+    /// not `rows` long.
+    pub fn gemv_base3(
+        self,
+        weights: PackedBase3<'_>,
+        values: &[i8],
+        value_sum: i32,
+        sums: &mut [i32],
+    ) {
+        let product = Base3Product::new(weights, values, value_sum, sums);
+        on_level!(self, level => level.gemv_base3(product));
+    }
+
     /// Calls `f` where the compiler may use this level's instructions.
     ///
     /// Whatever is inlined into `f` is compiled for the level, so plain loops are vectorised for
@@ -232,6 +273,22 @@ impl Simd {
     pub fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
         on_level!(self, level => level.vectorize(f))
     }
+}
+
+/// [`Simd::gemm`] of the tile level with a model of the tiles, for CPUs without them: all of the
+/// level but the instructions themselves. `batch` is at least 16.
+#[cfg(all(test, target_arch = "x86_64"))]
+pub(crate) fn gemm_on_model(
+    _proof: Avx512Vnni,
+    weights: PackedTernary<'_, Rows128>,
+    values: &[i8],
+    stride: usize,
+    value_sums: &[i32],
+    sums: &mut [i32],
+) {
+    let mut product = Product::new(weights, values, stride, value_sums, sums);
+    // SAFETY: the instructions exist, because a token does.
+    unsafe { panels::gemm(&mut product, value_sums.len(), &tiles::Model) }
 }
 
 impl fmt::Display for Simd {

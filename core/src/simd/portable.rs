@@ -2,7 +2,10 @@
 
 use crate::activation;
 
-use super::product::{CodeBlock, Product, ValueBlock};
+use super::{
+    base3::{self, Base3Product},
+    product::{CodeBlock, Product, ValueBlock},
+};
 
 /// The level that every CPU has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,6 +43,10 @@ impl Portable {
                 };
             }
         }
+    }
+
+    pub(super) fn gemv_base3(self, product: Base3Product<'_>) {
+        base3::gemv(product);
     }
 
     #[inline]

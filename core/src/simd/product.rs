@@ -52,6 +52,21 @@ impl<'a> Product<'a> {
         self.value_sums.len()
     }
 
+    /// Blocks of columns of a row of codes.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn blocks(&self) -> usize {
+        Rows128::padded_cols(self.weights.cols()) / Rows128::BLOCK_COLS
+    }
+
+    /// `count` rows of values from `b` on and column `col` on, with the stride from one to the
+    /// next: what the tile unit reads by itself. The last row ends with its padding.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn value_rows(&self, b: usize, count: usize, col: usize) -> (&'a [i8], usize) {
+        let padded_cols = Rows128::padded_cols(self.weights.cols());
+        let last = (b + count - 1) * self.stride;
+        (&self.values[b * self.stride + col..last + padded_cols], self.stride)
+    }
+
     /// Consecutive ranges of rows, each small enough to stay in a second-level cache while all of
     /// the batch passes over it.
     pub(super) fn row_chunks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
@@ -75,6 +90,7 @@ impl<'a> Product<'a> {
     }
 
     /// Takes `Σ code · value` of `row` and the `B` rows of values from `b` on.
+    #[inline(always)]
     pub(super) fn store<const B: usize>(&mut self, row: usize, b: usize, dots: [i32; B]) {
         let at = row * self.batch() + b;
         let sums = &mut self.sums[at..at + B];

@@ -1,5 +1,6 @@
 //! Tests of the crate from inside, where every level and the definition of `repack` are in reach.
 
+mod base3;
 mod floats;
 mod layouts;
 mod properties;

@@ -3,8 +3,10 @@
 use std::{borrow::ToOwned, env, eprintln, format, string::String, vec, vec::Vec};
 
 use super::Seeded;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::gemm_on_model;
 use crate::{
-    packed::{Layout, PackedTernary, Rows128, pack},
+    packed::{Base3, Layout, PackedBase3, PackedTernary, Rows128, pack},
     reference,
     simd::Simd,
 };
@@ -103,6 +105,51 @@ fn every_tile_shape(simd: Simd) {
     }
 }
 
+/// Shapes around the sides of tiles, of pairs of tiles, of what is unpacked at a time (1024
+/// columns) and of what stays in a cache (256 rows of values): `(rows, batch, cols)`.
+fn shapes_around_tiles() -> impl Iterator<Item = (usize, usize, usize)> {
+    let cols = [64, 129, 1024, 1, 1025, 300, 2200, 128].into_iter().cycle();
+    [1, 15, 16, 17, 31, 32, 33, 70]
+        .into_iter()
+        .flat_map(|rows| [16, 17, 31, 32, 33, 47, 64, 100, 257, 300].map(|batch| (rows, batch)))
+        .zip(cols)
+        .map(|((rows, batch), cols)| (rows, batch, cols))
+        .chain([(3, 70, 0), (0, 20, 100), (40, 40, 5460)])
+}
+
+fn around_tiles(simd: Simd) {
+    for (rows, batch, cols) in shapes_around_tiles() {
+        let codes = random_codes(rows as u64, rows, cols);
+        let mut seeded = Seeded(batch as u64);
+        let values = Values::new(batch, cols, |_, _| seeded.next() as i8);
+        let weights = view(&codes, rows, cols);
+        let mut expected = vec![0; rows * batch];
+        reference::gemm(weights, &values.values, values.stride, batch, &mut expected);
+        let mut sums = vec![i32::MIN; rows * batch];
+        simd.gemm(weights, &values.values, values.stride, &values.sums, &mut sums);
+        assert_eq!(sums, expected, "{simd}, {weights:?}, batch {batch}");
+    }
+}
+
+/// The tile level's arithmetic of indices, where there are no tiles.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn tile_level_on_a_model_of_its_tiles() {
+    let Some(Simd::Avx512Vnni(vectors)) = level("avx512vnni") else { return };
+    for (rows, batch, cols) in shapes_around_tiles() {
+        let codes = random_codes(rows as u64, rows, cols);
+        let mut seeded = Seeded(batch as u64);
+        let values = Values::new(batch, cols, |_, _| seeded.next() as i8);
+        let weights = view(&codes, rows, cols);
+        let mut expected = vec![0; rows * batch];
+        reference::gemm(weights, &values.values, values.stride, batch, &mut expected);
+        let mut sums = vec![i32::MIN; rows * batch];
+        let Values { values, stride, sums: value_sums } = &values;
+        gemm_on_model(vectors, weights, values, *stride, value_sums, &mut sums);
+        assert_eq!(sums, expected, "{weights:?}, batch {batch}");
+    }
+}
+
 fn model_widths(simd: Simd) {
     for cols in [3200, 8640, 5460] {
         for (rows, batch) in [(9, 1), (5, 3), (6, 33)] {
@@ -146,6 +193,44 @@ fn one_hot(simd: Simd) {
         let values = Values::new(2, cols, |b, col| if col == hot { 100 + b as i8 } else { 0 });
         compare(simd, view(&codes, 2, cols), &values);
     }
+}
+
+/// Compares `gemv_base3` with the reference on any bytes, at every width around blocks.
+fn base3_product(simd: Simd) {
+    for cols in (0..=340).chain([639, 640, 641, 3200, 5460, 6912, 8640]) {
+        let rows = 1 + cols % 9;
+        let mut seeded = Seeded(cols as u64);
+        let bytes = seeded.bytes(Base3::bytes(rows, cols).unwrap());
+        let weights = PackedBase3::new(&bytes, rows, cols).unwrap();
+        compare_base3(simd, weights, |_| seeded.next() as i8);
+        for value in [-128, 127] {
+            compare_base3(simd, weights, |_| value);
+        }
+    }
+    for byte in 0..=255 {
+        let bytes = [byte; 64];
+        let weights = PackedBase3::new(&bytes, 1, 320).unwrap();
+        compare_base3(simd, weights, |col| (col as i32 % 256 - 128) as i8);
+    }
+    // Beyond what the lanes of one level hold at a time; the largest digits and values.
+    let bytes = vec![0xff; Base3::bytes(5, 1_000_000).unwrap()];
+    let weights = PackedBase3::new(&bytes, 5, 1_000_000).unwrap();
+    for value in [-128, 127] {
+        compare_base3(simd, weights, |_| value);
+    }
+}
+
+fn compare_base3(simd: Simd, weights: PackedBase3<'_>, value: impl FnMut(usize) -> i8) {
+    let (rows, cols) = (weights.rows(), weights.cols());
+    let mut values = vec![99; Base3::padded_cols(cols) + 3];
+    values[..Base3::padded_cols(cols)].fill(0);
+    values.iter_mut().zip((0..cols).map(value)).for_each(|(to, value)| *to = value);
+    let value_sum = values[..cols].iter().map(|value| i32::from(*value)).sum();
+    let mut expected = vec![0; rows];
+    reference::gemv_base3(weights, &values, &mut expected);
+    let mut sums = vec![i32::MIN; rows];
+    simd.gemv_base3(weights, &values, value_sum, &mut sums);
+    assert_eq!(sums, expected, "{simd}, {weights:?}");
 }
 
 fn row_ranges(simd: Simd) {
@@ -221,16 +306,18 @@ macro_rules! level_tests {
         }
     };
     ($($level:ident)*) => {
-        $(level_tests!($level: every_col_count every_tile_shape model_widths many_row_chunks
-            extreme_values one_hot row_ranges quantization vectorized_closure);)*
+        $(level_tests!($level: every_col_count every_tile_shape around_tiles
+            model_widths many_row_chunks extreme_values one_hot base3_product row_ranges
+            quantization vectorized_closure);)*
     };
 }
 
-level_tests!(portable avx2 avx512vnni);
+level_tests!(portable avx2 avx512vnni amxint8);
 
 #[test]
 fn levels_have_names() {
     let names: Vec<String> = Simd::available().map(|simd| simd.name().to_owned()).collect();
+    eprintln!("levels of this CPU: {names:?}");
     assert_eq!(names[0], "portable", "the first level is everywhere");
     assert_eq!(Simd::detect().name(), names[names.len() - 1], "the best is the last");
     for simd in Simd::available() {
@@ -239,6 +326,6 @@ fn levels_have_names() {
     let unknown = Simd::by_name("sse9").unwrap_err();
     assert_eq!(
         format!("{unknown}"),
-        "no such instruction set; known are `portable` `avx2` `avx512vnni`"
+        "no such instruction set; known are `portable` `avx2` `avx512vnni` `amxint8`"
     );
 }

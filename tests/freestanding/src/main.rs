@@ -13,7 +13,8 @@ use core::fmt::Write;
 
 use platform::Stderr;
 use tercet_core::{
-    Layout, LayoutError, PackedTernary, Quarters, Rows128, Simd, pack, reference, repack,
+    Base3, Layout, LayoutError, PackedBase3, PackedTernary, Quarters, Rows128, Simd, pack,
+    reference, repack,
 };
 
 const ROWS: usize = 7;
@@ -44,6 +45,9 @@ fn check() -> Result<bool, LayoutError> {
     let weights = PackedTernary::<Rows128>::new(&codes, ROWS, COLS)?;
     weights.check_codes()?;
 
+    let mut digits = [0; ROWS * Base3::row_bytes(COLS)];
+    let digits = PackedBase3::pack(weights, &mut digits)?;
+
     let mut all_equal = true;
     for simd in Simd::available() {
         let mut values = [0; BATCH * STRIDE];
@@ -65,6 +69,12 @@ fn check() -> Result<bool, LayoutError> {
 
         let mut sums = [i32::MIN; ROWS];
         simd.gemv(weights, &values[..STRIDE], value_sums[0], &mut sums);
+        all_equal &= (0..ROWS).all(|row| sums[row] == expected[row * BATCH]);
+
+        let mut values_of_base3 = [0; Base3::padded_cols(COLS)];
+        values_of_base3[..COLS].copy_from_slice(&values[..COLS]);
+        let mut sums = [i32::MIN; ROWS];
+        simd.gemv_base3(digits, &values_of_base3, value_sums[0], &mut sums);
         all_equal &= (0..ROWS).all(|row| sums[row] == expected[row * BATCH]);
 
         let verdict = if all_equal { "equals" } else { "DIFFERS FROM" };

@@ -1,8 +1,8 @@
 //! Packed bytes and the arithmetic on them.
 
 use tercet_core::{
-    I2s, Interleaved16, Layout, Mma16x128, PackedTernary, Quarters, Rows128, Simd, Tile16x32,
-    reference, repack,
+    Base3, I2s, Interleaved16, Layout, Mma16x128, PackedBase3, PackedTernary, Quarters, Rows128,
+    Simd, Tile16x32, reference, repack,
 };
 
 /// Rows, columns, then code bytes, repeated as often as the shape needs.
@@ -63,7 +63,7 @@ pub fn simd_equals_reference(data: &[u8]) {
     if bytes.is_empty() {
         return;
     }
-    let (rows, batch) = (usize::from(*rows) % 20, usize::from(*batch) % 10);
+    let (rows, batch) = (usize::from(*rows) % 40, usize::from(*batch) % 40);
     let cols = usize::from(u16::from_le_bytes([*cols, *high])) % 1025;
     let padded = Rows128::padded_cols(cols);
     let codes: Vec<u8> = bytes.iter().copied().cycle().take(rows * padded / 4).collect();
@@ -78,6 +78,14 @@ pub fn simd_equals_reference(data: &[u8]) {
             value_sums[b] += i32::from(*value);
         }
     }
+    let digits = rows * Base3::row_bytes(cols);
+    let digits: Vec<u8> = bytes.iter().copied().cycle().take(digits).collect();
+    let digits = PackedBase3::new(&digits, rows, cols).expect("cut to fit");
+    let mut one_row = vec![0; Base3::padded_cols(cols)];
+    one_row[..cols.min(values.len())].copy_from_slice(&values[..cols.min(values.len())]);
+    let one_sum = one_row.iter().map(|value| i32::from(*value)).sum();
+    let mut of_digits = vec![0; rows];
+    reference::gemv_base3(digits, &one_row, &mut of_digits);
     let reals: Vec<f32> =
         bytes.as_chunks().0.iter().map(|word| f32::from_le_bytes(*word)).collect();
 
@@ -94,6 +102,9 @@ pub fn simd_equals_reference(data: &[u8]) {
             simd.gemv(weights, &values[..padded], *value_sum, &mut sums);
             assert!(sums.iter().eq(expected.iter().step_by(batch)), "gemv at {simd}");
         }
+        let mut sums = vec![i32::MIN; rows];
+        simd.gemv_base3(digits, &one_row, one_sum, &mut sums);
+        assert_eq!(sums, of_digits, "gemv_base3 at {simd}");
         let mut row = vec![99; reals.len()];
         let unit = simd.quantize_row(&reals, &mut row);
         assert_eq!(

@@ -38,22 +38,14 @@ pub trait Benched: Backend {
     fn bandwidth(&self) -> Option<f64>;
 
     /// Notes memory in use at the end of a test.
-    fn note_memory(
-        &self,
-        weights: &Self::Weights<'_>,
-        ops: &Self::Ops<'_>,
-        context: &mut Context,
-    );
+    fn note_memory(&self, weights: &Self::Weights<'_>, ops: &Self::Ops<'_>, context: &mut Context);
 
     /// Runs `work` where it is fastest.
     ///
     /// # Errors
     ///
     /// Those of `work`.
-    fn run<R: Send>(
-        &self,
-        work: impl FnOnce() -> Result<R, Failure> + Send,
-    ) -> Result<R, Failure>;
+    fn run<R: Send>(&self, work: impl FnOnce() -> Result<R, Failure> + Send) -> Result<R, Failure>;
 }
 
 impl Benched for CpuBackend {
@@ -107,10 +99,7 @@ impl Benched for CpuBackend {
         context.peak_memory = machine::peak_memory();
     }
 
-    fn run<R: Send>(
-        &self,
-        work: impl FnOnce() -> Result<R, Failure> + Send,
-    ) -> Result<R, Failure> {
+    fn run<R: Send>(&self, work: impl FnOnce() -> Result<R, Failure> + Send) -> Result<R, Failure> {
         Self::run(self, work)
     }
 }
@@ -161,10 +150,7 @@ impl Benched for CudaBackend {
         gpu.compile_ms = weights.compiled_in().as_secs_f64() * 1e3;
     }
 
-    fn run<R: Send>(
-        &self,
-        work: impl FnOnce() -> Result<R, Failure> + Send,
-    ) -> Result<R, Failure> {
+    fn run<R: Send>(&self, work: impl FnOnce() -> Result<R, Failure> + Send) -> Result<R, Failure> {
         work()
     }
 }

@@ -24,8 +24,8 @@ use tercet_host::measure::{Stepper, Workload, machine};
 use tercet_host::package::Package;
 use tercet_host::synth;
 
-pub use self::device::Benched;
 pub use self::args::{BenchArgs, Format, Suite, preset_names, with_bench_as_command};
+pub use self::device::Benched;
 pub use self::plan::{Test, tests};
 pub use self::report::Report;
 pub use self::row::{Context, Gpu, Row};
@@ -226,9 +226,8 @@ impl Bench<'_> {
         let mut stepper = Stepper::new(ops, package.config.layers, package.config.vocab, limits);
         let neighbours = machine::Neighbours::watch();
         let workload = &test.workload;
-        let timings = backend.run(|| {
-            Ok(measure(&mut stepper, workload, repeat, &signals.cancel, &mut show)?)
-        })?;
+        let timings = backend
+            .run(|| Ok(measure(&mut stepper, workload, repeat, &signals.cancel, &mut show)?))?;
         progress.done();
         context.neighbours = neighbours.cores();
         context.load_average = machine::load_average();

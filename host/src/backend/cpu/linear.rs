@@ -11,9 +11,10 @@ use super::{CpuBackend, CpuLinear, CpuMatrix};
 use crate::config::Activation;
 use crate::math;
 
-/// Rows of a step that one task of a prefill multiplies together.
-const TILE_ROWS: usize = 32;
-/// Features of a tile; the sums of `TILE_ROWS` rows of two matrices stay in the first cache.
+/// Most rows of a step that one task of a prefill multiplies together: those of
+/// [`CpuBackend::tile_rows`] at the level that takes most.
+const TILE_ROWS_MAX: usize = 128;
+/// Features of a tile; the sums of its rows of two matrices stay in the nearest caches.
 const TILE_FEATURES: usize = 64;
 /// Features of one row whose sums stay in the first cache until they are used.
 const ONE_ROW_FEATURES: usize = 256;
@@ -73,8 +74,8 @@ pub(super) struct LinearScratch {
 }
 
 impl LinearScratch {
-    pub(super) fn new(rows_max: usize, features_max: usize) -> Self {
-        let rows = rows_max.min(TILE_ROWS);
+    pub(super) fn new(backend: &CpuBackend, rows_max: usize, features_max: usize) -> Self {
+        let rows = rows_max.min(backend.tile_rows());
         Self { sums: core::array::from_fn(|_| vec![0; rows * features_max]) }
     }
 }
@@ -129,7 +130,7 @@ impl Linear<'_> {
         let rows = self.acts.rows();
         if rows == 1 {
             self.one_row(jobs, out, finish);
-        } else if rows < TILE_ROWS * self.threads().count() {
+        } else if rows < self.backend.tile_rows() * self.threads().count() {
             self.few_rows(jobs, scratch, out, finish);
         } else {
             self.many_rows(jobs, out, finish);
@@ -156,7 +157,7 @@ impl Linear<'_> {
                 if let [unit] = units {
                     return simd.gemv(codes, values, unit.sum, sums);
                 }
-                let mut value_sums = [0; TILE_ROWS];
+                let mut value_sums = [0; TILE_ROWS_MAX];
                 for (sum, unit) in value_sums.iter_mut().zip(units) {
                     *sum = unit.sum;
                 }
@@ -207,8 +208,9 @@ impl Linear<'_> {
         let features = out.len() / rows;
         let chunk = self.threads().chunk_of(features, 16);
         let [sums, more_sums] = &mut scratch.sums;
-        for first in (0..rows).step_by(TILE_ROWS) {
-            let batch = TILE_ROWS.min(rows - first);
+        let tile_rows = self.backend.tile_rows();
+        for first in (0..rows).step_by(tile_rows) {
+            let batch = tile_rows.min(rows - first);
             let sums = &mut sums[..features * batch];
             let more_sums = &mut more_sums[..features * batch];
             self.threads().chunk_pairs(sums, more_sums, chunk * batch, |index, mut sums| {
@@ -235,10 +237,11 @@ impl Linear<'_> {
 
     fn many_rows(&self, jobs: &[Job<'_>], out: &mut [f32], finish: &impl Finish) {
         let width = out.len() / self.acts.rows();
-        self.threads().chunks(out, TILE_ROWS * width, |tile, out| {
-            let first = tile * TILE_ROWS;
+        let tile_rows = self.backend.tile_rows();
+        self.threads().chunks(out, tile_rows * width, |tile, out| {
+            let first = tile * tile_rows;
             let batch = out.len() / width;
-            let mut tile_sums = [[0; TILE_ROWS * TILE_FEATURES]; MATRICES_MAX];
+            let mut tile_sums = [[0; TILE_ROWS_MAX * TILE_FEATURES]; MATRICES_MAX];
             for (matrices, features, place) in pieces(jobs, 0..width) {
                 for from in features.clone().step_by(TILE_FEATURES) {
                     let count = TILE_FEATURES.min(features.end - from);

@@ -67,6 +67,17 @@ impl CpuBackend {
         self.threads.count()
     }
 
+    /// Rows that one task multiplies with the same weights: steps of a prefill should have as many
+    /// for every thread. Unpacking weights for tiles pays over more rows than for vectors.
+    #[must_use]
+    pub fn tile_rows(&self) -> usize {
+        match self.simd {
+            #[cfg(target_arch = "x86_64")]
+            Simd::AmxInt8(_) => 128,
+            _ => 32,
+        }
+    }
+
     /// The SIMD level.
     #[must_use]
     pub fn simd(&self) -> Simd {

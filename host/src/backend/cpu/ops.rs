@@ -79,7 +79,7 @@ impl<'w> CpuOps<'w> {
             gated: zeros("the feed-forward block", rows_max, config.ffn)?,
             head: Head::new(limits.logits_max, config)?,
             acts: Activations::new(rows_max, widest),
-            scratch: LinearScratch::new(rows_max, most_features),
+            scratch: LinearScratch::new(backend, rows_max, most_features),
             attend: AttendScratch::new(backend, config, &limits)?,
             rope: match config.positions {
                 Positions::Rotary { theta } => Some(Rope::new(config.head_dim, theta, rows_max)),

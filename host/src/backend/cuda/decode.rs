@@ -84,6 +84,8 @@ impl Decode {
             residual: DevicePtr::new(call.output.address()),
             out: call.output,
             clear: DevicePtrMut::new(0),
+            ahead: DevicePtr::new(0),
+            ahead_end: DevicePtr::new(0),
             row_tiles: shape.row_tiles(),
             col_tiles: shape.col_tiles(),
             cols: matrix.cols,

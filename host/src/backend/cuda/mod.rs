@@ -33,7 +33,9 @@ use self::kernels::KernelSet;
 pub use self::meter::GpuMemory;
 use self::meter::Meter;
 use self::modules::Modules;
+pub use self::ops::CudaOps;
 use self::staging::Staging;
+pub use self::weights::CudaWeights;
 use super::{Backend, DeviceError, Limits};
 use crate::model::Model;
 
