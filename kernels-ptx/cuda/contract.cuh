@@ -775,6 +775,11 @@ struct DecodeLinearArgs {
     f32 *out;
     // `(clear_words)` that become `UNWRITTEN`, 16-byte aligned; null where that is 0.
     u32 *clear;
+    // What a later kernel will read, to be fetched into the L2 cache meanwhile: 16-byte
+    // aligned, up to `ahead_end`.
+    const u8 *ahead;
+    // Its end, 16-byte aligned; `ahead` for nothing.
+    const u8 *ahead_end;
     // Row tiles of `codes`; even for `decode_gate_up`.
     u32 row_tiles;
     // Column tiles of `codes`: `cols / 128`, rounded up.
@@ -796,7 +801,7 @@ struct DecodeLinearArgs {
     // Added to the mean square.
     f32 eps;
 };
-static_assert(sizeof(DecodeLinearArgs) == 104, "DecodeLinearArgs");
+static_assert(sizeof(DecodeLinearArgs) == 120, "DecodeLinearArgs");
 static_assert(alignof(DecodeLinearArgs) == 8, "DecodeLinearArgs");
 static_assert(offsetof(DecodeLinearArgs, x) == 0, "x");
 static_assert(offsetof(DecodeLinearArgs, norm) == 8, "norm");
@@ -806,16 +811,18 @@ static_assert(offsetof(DecodeLinearArgs, bias) == 32, "bias");
 static_assert(offsetof(DecodeLinearArgs, residual) == 40, "residual");
 static_assert(offsetof(DecodeLinearArgs, out) == 48, "out");
 static_assert(offsetof(DecodeLinearArgs, clear) == 56, "clear");
-static_assert(offsetof(DecodeLinearArgs, row_tiles) == 64, "row_tiles");
-static_assert(offsetof(DecodeLinearArgs, col_tiles) == 68, "col_tiles");
-static_assert(offsetof(DecodeLinearArgs, cols) == 72, "cols");
-static_assert(offsetof(DecodeLinearArgs, features) == 76, "features");
-static_assert(offsetof(DecodeLinearArgs, block_pairs) == 80, "block_pairs");
-static_assert(offsetof(DecodeLinearArgs, stages) == 84, "stages");
-static_assert(offsetof(DecodeLinearArgs, activation) == 88, "activation");
-static_assert(offsetof(DecodeLinearArgs, awaited) == 92, "awaited");
-static_assert(offsetof(DecodeLinearArgs, clear_words) == 96, "clear_words");
-static_assert(offsetof(DecodeLinearArgs, eps) == 100, "eps");
+static_assert(offsetof(DecodeLinearArgs, ahead) == 64, "ahead");
+static_assert(offsetof(DecodeLinearArgs, ahead_end) == 72, "ahead_end");
+static_assert(offsetof(DecodeLinearArgs, row_tiles) == 80, "row_tiles");
+static_assert(offsetof(DecodeLinearArgs, col_tiles) == 84, "col_tiles");
+static_assert(offsetof(DecodeLinearArgs, cols) == 88, "cols");
+static_assert(offsetof(DecodeLinearArgs, features) == 92, "features");
+static_assert(offsetof(DecodeLinearArgs, block_pairs) == 96, "block_pairs");
+static_assert(offsetof(DecodeLinearArgs, stages) == 100, "stages");
+static_assert(offsetof(DecodeLinearArgs, activation) == 104, "activation");
+static_assert(offsetof(DecodeLinearArgs, awaited) == 108, "awaited");
+static_assert(offsetof(DecodeLinearArgs, clear_words) == 112, "clear_words");
+static_assert(offsetof(DecodeLinearArgs, eps) == 116, "eps");
 extern "C" __global__ void decode_qkv_4(DecodeLinearArgs args);
 extern "C" __global__ void decode_out_4(DecodeLinearArgs args);
 extern "C" __global__ void decode_out_9(DecodeLinearArgs args);
