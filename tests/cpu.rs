@@ -2,11 +2,13 @@
 
 use tercet_host::backend::cpu::{CpuBackend, CpuOps, Simd};
 use tercet_host::backend::{
-    Backend, Buffer, DeviceError, HeadType, KvType, Limits, Ops, Row, TokenId,
+    Buffer, DeviceError, HeadType, KvType, Limits, Ops, Row, TokenId,
 };
 use tercet_host::forward::{Cancel, Pass, forward};
 use tercet_host::package::Package;
 use tercet_host::session::Session;
+
+use crate::on;
 
 /// A way to use the CPU.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +47,15 @@ impl Cpu {
     pub fn with_head(self, head: HeadType) -> Self {
         Self { head, ..self }
     }
+
+    /// The device.
+    ///
+    /// # Panics
+    ///
+    /// When the system has no threads for it.
+    pub fn backend(self) -> CpuBackend {
+        CpuBackend::new(self.threads, self.simd).expect("threads").with_head(self.head)
+    }
 }
 
 /// One sequence of at most `positions`, prefilled in chunks of `rows_max` with logits of each row.
@@ -63,10 +74,7 @@ pub fn with_ops<R>(
     limits: Limits,
     work: impl FnOnce(CpuOps<'_>) -> R,
 ) -> R {
-    let backend = CpuBackend::new(cpu.threads, cpu.simd).expect("threads").with_head(cpu.head);
-    let model = package.bind().expect("a valid model");
-    let weights = backend.upload(&model, &mut |_, _| {}).expect("valid weights");
-    work(backend.ops(&weights, limits).expect("memory"))
+    on::with_ops(&cpu.backend(), package, limits, work)
 }
 
 /// Calls `work` with a session of `package` on `cpu`.
@@ -80,7 +88,7 @@ pub fn with_session<R>(
     limits: Limits,
     work: impl FnOnce(Session<CpuOps<'_>>) -> R,
 ) -> R {
-    with_ops(package, cpu, limits, |ops| work(Session::new(ops, &package.config, limits)))
+    on::with_session(&cpu.backend(), package, limits, work)
 }
 
 /// The rows of `tokens` in `slot` from position `first` on, each asking for logits.
@@ -116,12 +124,7 @@ pub fn logits(
     chunk: usize,
     kv: KvType,
 ) -> Vec<f32> {
-    let limits = limits(tokens.len(), chunk, kv);
-    with_session(package, cpu, limits, |mut session| {
-        let mut all = Vec::new();
-        session.logits(tokens, |logits| all.extend_from_slice(logits)).expect("finite logits");
-        all
-    })
+    on::logits(&cpu.backend(), package, tokens, chunk, kv)
 }
 
 /// Fails with the first place where two rows of floats are not the same bits.

@@ -7,10 +7,13 @@ pub mod files;
 pub mod fixture;
 pub mod folder;
 pub mod naive;
+pub mod on;
 pub mod random;
 pub mod tolerance;
 
 use std::path::{Path, PathBuf};
+
+use tercet_host::backend::cuda::driver::usable;
 
 /// Says that a test does without `feature`, and whether it may.
 ///
@@ -32,7 +35,8 @@ pub fn skipped(feature: &str) -> bool {
 
 /// Whether a test that needs `feature` can run; see [`skipped`] for what happens when not.
 ///
-/// Known features: `shared`, the folder of test data beside the checkout.
+/// Known features: `shared`, the folder of test data beside the checkout; `cuda`, a GPU that our
+/// kernels run on.
 ///
 /// # Panics
 ///
@@ -40,18 +44,28 @@ pub fn skipped(feature: &str) -> bool {
 pub fn require(feature: &str) -> bool {
     let is_here = match feature {
         "shared" => shared().is_some(),
+        "cuda" => usable(None).is_ok(),
         _ => panic!("unknown feature `{feature}`"),
     };
     is_here || skipped(feature)
 }
 
-/// The folder `shared` beside the checkout: models and data that are too large for it.
+/// The folder `shared` beside the checkout: models and data that are too large for it. The
+/// environment variable `TERCET_SHARED` names another place.
 pub fn shared() -> Option<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared");
+    let named = std::env::var_os("TERCET_SHARED").map(PathBuf::from);
+    let folder = named.unwrap_or_else(|| tree().join("../shared"));
     folder.is_dir().then_some(folder)
 }
 
 /// The folder with committed expectations.
 pub fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden")
+    tree().join("tests/golden")
+}
+
+/// The checkout: where it was built or, where that is not (the program was copied to a machine
+/// with a GPU), the working directory.
+pub fn tree() -> PathBuf {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    if built.is_dir() { built } else { PathBuf::from(".") }
 }

@@ -100,6 +100,17 @@ pub const ORACLE_MAX: Tolerance = Tolerance {
     reason: "as ORACLE_MEAN; Hugging Face reaches 0.46 against itself, the logits deviate by 3.6",
 };
 
+/// Logits against Hugging Face with keys and values as halves: mean difference.
+pub const ORACLE_HALF_MEAN: Tolerance = Tolerance {
+    name: "ORACLE_HALF_MEAN",
+    number: 0.10,
+    reason: "as ORACLE_MEAN; what a half loses of a key flips codes too",
+};
+
+/// Logits against Hugging Face with keys and values as halves: largest difference.
+pub const ORACLE_HALF_MAX: Tolerance =
+    Tolerance { name: "ORACLE_HALF_MAX", number: 0.9, reason: "as ORACLE_HALF_MEAN" };
+
 /// Distance of the two largest logits from which on both sides must name the same token.
 pub const ORACLE_GAP: Tolerance = Tolerance {
     name: "ORACLE_GAP",
@@ -136,6 +147,13 @@ pub const PERPLEXITY_INT8_HEAD: Tolerance = Tolerance {
     number: 3e-3,
     reason: "PERPLEXITY, and what the head's rounding adds: at most 1.2e-3 on six pairs of model \
              and text",
+};
+
+/// Perplexity on a GPU with keys and values as halves against Hugging Face's.
+pub const PERPLEXITY_CUDA: Tolerance = Tolerance {
+    name: "PERPLEXITY_CUDA",
+    number: 3e-3,
+    reason: "PERPLEXITY, and what halves in the cache move, which averages out too",
 };
 
 /// Perplexity against Hugging Face's, as a part of it.

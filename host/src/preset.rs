@@ -5,15 +5,7 @@
 //! released configurations, cross-checked by parameter counts).
 
 use crate::config::{ConfigError, ModelConfig};
-
-/// A float of two bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HalfType {
-    /// IEEE half precision.
-    F16,
-    /// The upper half of a single.
-    Bf16,
-}
+use crate::floats::FloatType;
 
 /// The shape of a released model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +17,7 @@ pub struct Preset {
     /// Text of its `config.json`.
     pub config: &'static str,
     /// Type of everything that is not ternary.
-    pub float: HalfType,
+    pub float: FloatType,
 }
 
 /// All presets: ternary models, then two controls whose linears are floats.
@@ -34,49 +26,49 @@ pub static PRESETS: [Preset; 8] = [
         name: "bitnet-700m",
         model: "1bitLLM/bitnet_b1_58-large",
         config: include_str!("presets/bitnet-700m.json"),
-        float: HalfType::F16,
+        float: FloatType::F16,
     },
     Preset {
         name: "bitnet-1.3b",
         model: "1bitLLM/bitnet_b1_58-xl",
         config: include_str!("presets/bitnet-1.3b.json"),
-        float: HalfType::F16,
+        float: FloatType::F16,
     },
     Preset {
         name: "bitnet-3b",
         model: "1bitLLM/bitnet_b1_58-3B",
         config: include_str!("presets/bitnet-3b.json"),
-        float: HalfType::F16,
+        float: FloatType::F16,
     },
     Preset {
         name: "bitnet-2b-4t",
         model: "microsoft/bitnet-b1.58-2B-4T",
         config: include_str!("presets/bitnet-2b-4t.json"),
-        float: HalfType::Bf16,
+        float: FloatType::Bf16,
     },
     Preset {
         name: "llama3-8b-1.58",
         model: "HF1BitLLM/Llama3-8B-1.58-100B-tokens",
         config: include_str!("presets/llama3-8b-1.58.json"),
-        float: HalfType::Bf16,
+        float: FloatType::Bf16,
     },
     Preset {
         name: "falcon3-7b-1.58",
         model: "tiiuae/Falcon3-7B-Instruct-1.58bit",
         config: include_str!("presets/falcon3-7b-1.58.json"),
-        float: HalfType::Bf16,
+        float: FloatType::Bf16,
     },
     Preset {
         name: "llama-7b",
         model: "huggyllama/llama-7b",
         config: include_str!("presets/llama-7b.json"),
-        float: HalfType::F16,
+        float: FloatType::F16,
     },
     Preset {
         name: "opt-6.7b",
         model: "facebook/opt-6.7b",
         config: include_str!("presets/opt-6.7b.json"),
-        float: HalfType::F16,
+        float: FloatType::F16,
     },
 ];
 

@@ -1,26 +1,27 @@
 //! Trained models against what Hugging Face computed.
 
-mod builtin;
-mod perplexity;
-mod record;
+pub(crate) mod builtin;
+pub(crate) mod perplexity;
+pub(crate) mod record;
 
 use tercet_host::package::{Package, Source};
+use tercet_tests::cpu::Cpu;
 use tercet_tests::{require, shared};
 
 use record::{BITNET, CONTROL, CONTROL_HALF, Record};
 
-const MODELS: [&str; 2] = ["stories-bitnet-25m", "stories-bitnet-25m-packed"];
+pub(crate) const MODELS: [&str; 2] = ["stories-bitnet-25m", "stories-bitnet-25m-packed"];
 
 /// Float models of both topologies.
-const CONTROLS: [&str; 2] = ["stories-llama-12m", "stories-opt-12m"];
+pub(crate) const CONTROLS: [&str; 2] = ["stories-llama-12m", "stories-opt-12m"];
 
 /// A model of the folder `shared`.
-fn shared_model(name: &str) -> Package {
+pub(crate) fn shared_model(name: &str) -> Package {
     let folder = shared().expect("required before").join("models").join(name);
     Package::open(&Source::Path(folder)).expect("a valid model")
 }
 
-fn record(name: &str) -> Record {
+pub(crate) fn record(name: &str) -> Record {
     let folder = shared().expect("required before").join("models/oracle");
     Record::read(&folder.join(format!("{name}.safetensors")))
 }
@@ -30,13 +31,14 @@ fn logits_and_greedy_text_are_those_of_the_reference() {
     if !require("shared") {
         return;
     }
+    let cpu = Cpu::fast().backend();
     for name in MODELS {
         let package = shared_model(name);
         let record = record(name);
         for logits in ["logits", "logits_f64"] {
-            record.check_logits(&package, logits, BITNET, &format!("{name} {logits}"));
+            record.check_logits(&cpu, &package, logits, BITNET, &format!("{name} {logits}"));
         }
-        record.check_greedy(&package, BITNET, name);
+        record.check_greedy(&cpu, &package, BITNET, name);
     }
 }
 
@@ -45,12 +47,13 @@ fn float_models_are_those_of_the_reference() {
     if !require("shared") {
         return;
     }
+    let cpu = Cpu::fast().backend();
     for name in CONTROLS {
         let package = shared_model(name);
         let record = record(name);
         for (bounds, what) in [(CONTROL, "singles"), (CONTROL_HALF, "halves")] {
-            record.check_logits(&package, "logits", bounds, &format!("{name}, {what}"));
-            record.check_greedy(&package, bounds, &format!("{name}, {what}"));
+            record.check_logits(&cpu, &package, "logits", bounds, &format!("{name}, {what}"));
+            record.check_greedy(&cpu, &package, bounds, &format!("{name}, {what}"));
         }
     }
 }

@@ -22,6 +22,8 @@ pub struct LockStep<R, C> {
     reference: R,
     candidate: C,
     policy: fn(Operation) -> Tolerance,
+    /// Largest part of its tolerance that an operation took, and which.
+    worst: Option<(Operation, f32)>,
 }
 
 /// How far a candidate may be from its reference.
@@ -50,6 +52,18 @@ impl Tolerance {
                     difference.is_finite() && difference <= absolute + relative * expected.abs()
                 }
             }
+    }
+
+    /// The part of what is allowed that `got` takes: 1 at the border, 0 for equal bits and
+    /// where only those will do.
+    #[must_use]
+    pub fn part(self, expected: f32, got: f32) -> f32 {
+        match self {
+            Self::Within { absolute, relative } if expected.to_bits() != got.to_bits() => {
+                (got - expected).abs() / (absolute + relative * expected.abs())
+            }
+            _ => 0.0,
+        }
     }
 }
 
@@ -108,7 +122,18 @@ impl<R: Ops, C: Ops> LockStep<R, C> {
     /// each operation may differ by.
     #[must_use]
     pub fn new(reference: R, candidate: C, policy: fn(Operation) -> Tolerance) -> Self {
-        Self { reference, candidate, policy }
+        Self { reference, candidate, policy, worst: None }
+    }
+
+    /// Judges the operations from here on by another policy.
+    pub fn judge_by(&mut self, policy: fn(Operation) -> Tolerance) {
+        self.policy = policy;
+    }
+
+    /// The operation that took the largest part of its tolerance so far, and that part.
+    #[must_use]
+    pub fn worst(&self) -> Option<(Operation, f32)> {
+        self.worst
     }
 
     /// Compares what `operation` wrote, then makes the candidate's equal.
@@ -126,6 +151,11 @@ impl<R: Ops, C: Ops> LockStep<R, C> {
         if let Some(index) = expected.iter().zip(&got).position(differs) {
             let site = Site(operation, layer);
             return Err(site.divergence(index, expected[index], got[index]));
+        }
+        let parts = expected.iter().zip(&got).map(|(&expected, &got)| tolerance.part(expected, got));
+        let part = parts.fold(0.0, f32::max);
+        if part > self.worst.map_or(0.0, |(_, worst)| worst) {
+            self.worst = Some((operation, part));
         }
         self.candidate.write(buffer, &expected)
     }
@@ -225,5 +255,14 @@ mod tests {
         assert!(close.accepts(f32::INFINITY, f32::INFINITY));
         assert!(!close.accepts(f32::INFINITY, 1.0));
         assert!(!close.accepts(f32::MAX, f32::NEG_INFINITY));
+    }
+
+    #[test]
+    fn the_part_of_a_tolerance_ends_at_its_border() {
+        let close = Tolerance::Within { absolute: 0.5, relative: 0.25 };
+        assert!((close.part(2.0, 2.5) - 0.5).abs() < f32::EPSILON);
+        assert!(close.part(-2.0, -3.1) > 1.0);
+        assert!(close.part(2.0, 2.0).abs() < f32::EPSILON);
+        assert!(Tolerance::Exact.part(2.0, 3.0).abs() < f32::EPSILON);
     }
 }

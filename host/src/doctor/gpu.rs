@@ -1,11 +1,12 @@
-//! NVIDIA GPUs: the driver, every device, every kernel on every device.
+//! NVIDIA GPUs: the driver, every device, every kernel on every device, used as sessions use it.
 
 use tercet_kernels_ptx::ptx::Ptx;
 
 use super::{Area, Examiner, Finding, GpuReport, KernelReport, Outcome};
-use crate::backend::cuda::driver::{Context, CudaError, Device, Driver, DriverVersion, Module};
+use crate::backend::DeviceError;
+use crate::backend::cuda::driver::{Context, CudaError, Device, Driver, DriverVersion};
 use crate::backend::cuda::kernels::{Hex, KernelSet, KernelText, Origin};
-use crate::backend::cuda::trials::{self, Rig, TrialError};
+use crate::backend::cuda::trials::{Rig, TRIALS};
 
 /// What there is.
 pub(super) struct Gpus {
@@ -72,21 +73,18 @@ fn examine_device(device: &Device, set: &KernelSet, examiner: &mut Examiner<'_>)
         usable: false,
     };
     let Device { number, name, capability, .. } = device;
-    let kernels = || set.texts().iter().filter(|kernel| kernel.target.runs_on(*capability));
-    let mut rig = None;
+    let device_kernels = set.of_device(*capability);
+    let mut context = None;
     examiner.check(Area::Cuda, format!("cuda:{number}"), || {
-        if kernels().next().is_none() {
+        if device_kernels.texts().is_empty() {
             let error = CudaError::DeviceTooOld { name: name.clone(), capability: *capability };
             return Finding { outcome: Outcome::Warning, ..refusal(&error) };
         }
-        let made = Context::new(device).and_then(|context| {
-            let memory = context.memory()?;
-            Ok((memory, Rig::new(context.clone())?, context))
-        });
+        let made = Context::new(device).and_then(|context| Ok((context.memory()?, context)));
         match made {
-            Ok((memory, made, context)) => {
+            Ok((memory, made)) => {
                 report.memory_free_bytes = Some(memory.free);
-                rig = Some((made, context));
+                context = Some(made);
                 #[allow(clippy::cast_precision_loss, reason = "shown with one digit")]
                 let gb = |bytes: u64| bytes as f64 / 1e9;
                 let (free, total) = (gb(memory.free), gb(memory.total));
@@ -95,26 +93,69 @@ fn examine_device(device: &Device, set: &KernelSet, examiner: &mut Examiner<'_>)
             Err(error) => refusal(&error),
         }
     });
-    let Some((rig, context)) = rig else { return report };
-    report.usable = true;
-    for kernel in kernels() {
-        let title = format!("cuda:{number} {}", kernel.name);
-        report.usable &=
-            examiner.check(Area::Cuda, title, || examine_kernel(&rig, &context, kernel));
-    }
+    let Some(context) = context else { return report };
+    report.usable = try_kernels(*number, &context, &device_kernels, examiner);
     report
 }
 
-/// Compiles a kernel, runs it, compares.
-fn examine_kernel(rig: &Rig, context: &Context, kernel: &KernelText) -> Finding {
-    let tried = Module::load(context, &kernel.name, kernel.ptx())
-        .map_err(TrialError::from)
-        .and_then(|module| trials::run(rig, kernel.entry, &module));
-    match tried {
-        Ok(cases) => Finding::ok(format!("{cases} shapes equal the reference")),
-        Err(TrialError::Cuda(error)) => refusal(&error),
-        Err(error) => Finding::new(Outcome::Failed, error.to_string(), error.hint()),
+/// Compiles every kernel, and lets models use them. Returns whether all is in order.
+fn try_kernels(
+    number: u32,
+    context: &Context,
+    kernels: &KernelSet,
+    examiner: &mut Examiner<'_>,
+) -> bool {
+    let mut rig = None;
+    examiner.check(Area::Cuda, format!("cuda:{number} modules"), || {
+        match Rig::new(context, kernels) {
+            Ok(made) => {
+                let (count, time) = rig.insert(made).compiled();
+                let seconds = time.as_secs_f64();
+                Finding::ok(format!("{count} kernels, compiled or found compiled in {seconds:.1} s"))
+            }
+            Err(DeviceError::Cuda(error)) => refusal(&error),
+            Err(error) => Finding::new(Outcome::Failed, error.to_string(), error.hint()),
+        }
+    });
+    let Some(rig) = rig else { return false };
+    let mut usable = examiner.check(Area::Cuda, format!("cuda:{number} memory"), || {
+        match rig.read_bandwidth() {
+            Ok(bandwidth) => Finding::ok(format!("reads {:.2} TB/s", bandwidth / 1e12)),
+            Err(error) => refusal(&error),
+        }
+    });
+    for trial in TRIALS {
+        let title = format!("cuda:{number} {}", trial.name());
+        let passed = examiner.check(Area::Cuda, title, || match rig.run(trial) {
+            Ok(passed) => Finding::ok(passed.to_string()),
+            Err(error) => Finding {
+                cuda_code: error.refusal().and_then(CudaError::code).map(|code| code.0),
+                ..Finding::new(Outcome::Failed, error.to_string(), error.hint())
+            },
+        });
+        usable &= passed;
+        // Of a device that fails so, nothing more is to be learned.
+        if !passed && context.synchronize().is_err() {
+            return false;
+        }
     }
+    if usable {
+        examiner.check(Area::Cuda, format!("cuda:{number} coverage"), || coverage(&rig));
+    }
+    usable
+}
+
+/// Whether the trials have reached every kernel.
+fn coverage(rig: &Rig) -> Finding {
+    let never = rig.never_launched();
+    if never.is_empty() {
+        return Finding::ok("every kernel that sessions use on it was tried".into());
+    }
+    Finding::new(
+        Outcome::Warning,
+        format!("not reached by any trial: {}", never.join(", ")),
+        "report this, with the GPU: its shape leads to other kernels than those that were foreseen",
+    )
 }
 
 /// What the kernels are.

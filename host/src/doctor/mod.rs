@@ -42,7 +42,7 @@ pub enum Area {
 pub struct Check {
     /// What part it belongs to.
     pub area: Area,
-    /// What was tried: `avx2`, `driver`, `kernel ternary_gemm (sm_80)`.
+    /// What was tried: `avx2`, `driver`, `cuda:0 modules`.
     pub name: String,
     /// How it ended.
     pub outcome: Outcome,
@@ -82,7 +82,7 @@ pub struct GpuReport {
 /// A kernel that was tried.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct KernelReport {
-    /// Entry and least GPU: `ternary_gemm.sm_80`.
+    /// Entry and least GPU: `embed.sm_80`.
     pub name: String,
     /// `program`, or `file`.
     pub origin: &'static str,

@@ -26,8 +26,9 @@ use crate::checkpoint::{Checkpoint, TERCET_FILE_PREFIX, anonymous};
 use crate::config::{ModelConfig, UnitRule};
 use crate::convert::{TERCET_STYLE, tercet_metadata};
 use crate::error::Error;
+use crate::floats::FloatType;
 use crate::measure::machine::available_memory;
-use crate::preset::{HalfType, Preset};
+use crate::preset::Preset;
 use crate::write::{Entry, Header, SafetensorsWriter};
 
 /// Kinds of checkpoints that can be made.
@@ -115,7 +116,7 @@ enum Content {
     /// Trits times their unit, in bfloat16.
     Master(Tensor),
     /// Anything that is not ternary.
-    Floats(Tensor, HalfType),
+    Floats(Tensor, FloatType),
     /// A unit, or the text of a side file.
     Bytes(Vec<u8>),
 }
@@ -143,8 +144,9 @@ impl Plan {
             match (role, kind) {
                 (Role::Float | Role::Table | Role::Norm | Role::Bias, _) => {
                     let dtype = match preset.float {
-                        HalfType::F16 => Dtype::F16,
-                        HalfType::Bf16 => Dtype::BF16,
+                        FloatType::F16 => Dtype::F16,
+                        FloatType::Bf16 => Dtype::BF16,
+                        FloatType::F32 => Dtype::F32,
                     };
                     add(name, dtype, tensor.shape(), Content::Floats(tensor, preset.float));
                 }

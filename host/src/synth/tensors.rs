@@ -5,8 +5,8 @@ use tercet_core::packed::{Layout, PackedTernary, Quarters, Rows128, repack};
 
 use super::random::Random;
 use crate::error::Error;
+use crate::floats::FloatType;
 use crate::model::ModelError;
-use crate::preset::HalfType;
 
 /// Exponent of the magnitude of embeddings and biases: `2^-5` to `2^-4`, so that logits are a few
 /// units.
@@ -131,7 +131,7 @@ impl Tensor {
     }
 
     /// Makes the floats of any other tensor.
-    pub(super) fn floats(&self, seed: u64, float: HalfType, take: Take<'_>) -> Result<(), Error> {
+    pub(super) fn floats(&self, seed: u64, float: FloatType, take: Take<'_>) -> Result<(), Error> {
         let (exponent, sign) = match self.role {
             Role::Norm => (NORM_EXPONENT, 0),
             Role::Table | Role::Bias => (TABLE_EXPONENT, 0x8000),
@@ -139,18 +139,29 @@ impl Tensor {
         };
         // The bits of a power of two, and those of the mantissa.
         let (biased, places, mantissa) = match float {
-            HalfType::F16 => (exponent + 15, 10, 0x03FF),
-            HalfType::Bf16 => (exponent + 127, 7, 0x007F),
+            FloatType::F16 => (exponent + 15, 10, 0x03FF),
+            // Of a single, the upper half; the lower one is mantissa.
+            FloatType::Bf16 | FloatType::F32 => (exponent + 127, 7, 0x007F),
         };
         let bits = u16::try_from(biased << places).expect("an exponent within the type's range");
         let mut random = Random::new(seed, &self.name);
-        let mut piece = vec![0; PIECE_BYTES];
+        let (mut piece, mut lower) = (vec![0; PIECE_BYTES], vec![0; PIECE_BYTES]);
+        let mut singles = Vec::new();
         let mut left = self.rows * self.cols * 2;
         while left > 0 {
             let piece = &mut piece[..PIECE_BYTES.min(left)];
             random.floats(bits, mantissa | sign, piece);
-            take(piece)?;
             left -= piece.len();
+            if float != FloatType::F32 {
+                take(piece)?;
+                continue;
+            }
+            let lower = &mut lower[..piece.len()];
+            random.floats(0, u16::MAX, lower);
+            let halves = lower.as_chunks::<2>().0.iter().zip(piece.as_chunks::<2>().0);
+            singles.clear();
+            singles.extend(halves.flat_map(|(lower, upper)| [lower[0], lower[1], upper[0], upper[1]]));
+            take(&singles)?;
         }
         Ok(())
     }

@@ -38,11 +38,11 @@ fn tiny() -> [Preset; 5] {
         r#", "quantization_config": {"quant_method": "bitnet", "linear_class": "autobitlinear"}"#;
     let divide = r#", "quantization_config": {"quant_method": "bitnet"}"#;
     [
-        preset("BitnetForCausalLM", "true", "", HalfType::F16),
-        preset("BitNetForCausalLM", "true", multiply, HalfType::Bf16),
-        preset("LlamaForCausalLM", "false", divide, HalfType::Bf16),
-        preset("LlamaForCausalLM", "false", "", HalfType::F16),
-        Preset { name: "tiny", model: "none", config: TINY_OPT, float: HalfType::F16 },
+        preset("BitnetForCausalLM", "true", "", FloatType::F16),
+        preset("BitNetForCausalLM", "true", multiply, FloatType::Bf16),
+        preset("LlamaForCausalLM", "false", divide, FloatType::Bf16),
+        preset("LlamaForCausalLM", "false", "", FloatType::F16),
+        Preset { name: "tiny", model: "none", config: TINY_OPT, float: FloatType::F16 },
     ]
 }
 

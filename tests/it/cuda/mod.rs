@@ -1,11 +1,13 @@
 //! The CUDA driver's layer and everything above it, with a stand-in for the driver
-//! (`tests/fake_cuda`) that the dynamic linker finds as `libcuda.so.1`.
+//! (`tests/fake_cuda`) that the dynamic linker finds as `libcuda.so.1`; and, in `gpu`, what takes a
+//! real one.
 
 #![allow(clippy::unwrap_used, reason = "a test stops where something is missing")]
 
 mod driver;
 mod elf;
 mod failures;
+mod gpu;
 mod trust;
 
 use std::fs;

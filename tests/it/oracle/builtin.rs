@@ -7,25 +7,25 @@ use tercet_host::convert::{Kernels, check_digests, write_tercet};
 use tercet_host::package::{Package, Source};
 use tercet_tests::cpu::{Cpu, assert_same_bits, logits};
 use tercet_tests::folder::Folder;
-use tercet_tests::{golden, require};
+use tercet_tests::{golden, require, tree};
 
 use super::record::{BITNET, Record};
 use super::shared_model;
 
 fn file() -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "..", "tui", "model", "stories-25m.tercet"].iter().collect()
+    tree().join("tui/model/stories-25m.tercet")
 }
 
-fn package() -> Package {
+pub(crate) fn package() -> Package {
     Package::open(&Source::Path(file())).expect("the built-in model")
 }
 
 #[test]
 fn says_what_the_reference_says() {
-    let package = package();
+    let (cpu, package) = (Cpu::fast().backend(), package());
     let record = Record::read(&golden().join("oracle/stories-bitnet-25m.safetensors"));
-    record.check_logits(&package, "logits", BITNET, "built-in");
-    record.check_greedy(&package, BITNET, "built-in");
+    record.check_logits(&cpu, &package, "logits", BITNET, "built-in");
+    record.check_greedy(&cpu, &package, BITNET, "built-in");
 }
 
 #[test]

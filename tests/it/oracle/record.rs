@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors};
-use tercet_host::backend::KvType;
+use tercet_host::backend::{Backend, KvType};
 use tercet_host::package::Package;
-use tercet_tests::cpu::{Cpu, limits, logits, rows, step, with_ops};
+use tercet_tests::cpu::{limits, rows, step};
+use tercet_tests::on::{logits, with_ops};
 use tercet_tests::tolerance::{
-    CONTROL_GAP, CONTROL_HALF_MAX, CONTROL_MAX, ORACLE_GAP, ORACLE_MAX, ORACLE_MEAN,
-    ORACLE_PROMPT_MEAN, Tolerance,
+    CONTROL_GAP, CONTROL_HALF_MAX, CONTROL_MAX, ORACLE_GAP, ORACLE_HALF_MAX, ORACLE_HALF_MEAN,
+    ORACLE_MAX, ORACLE_MEAN, ORACLE_PROMPT_MEAN, Tolerance,
 };
 
 /// Prompts in every file.
@@ -16,7 +17,7 @@ const PROMPTS: usize = 3;
 
 /// How close a model must come.
 #[derive(Clone, Copy)]
-pub(super) struct Bounds {
+pub(crate) struct Bounds {
     /// Numbers of the cache.
     kv: KvType,
     /// Mean difference over all prompts.
@@ -30,7 +31,7 @@ pub(super) struct Bounds {
 }
 
 /// A BitNet: codes next to a half may flip.
-pub(super) const BITNET: Bounds = Bounds {
+pub(crate) const BITNET: Bounds = Bounds {
     kv: KvType::F32,
     mean: ORACLE_MEAN,
     prompt_mean: ORACLE_PROMPT_MEAN,
@@ -38,8 +39,17 @@ pub(super) const BITNET: Bounds = Bounds {
     gap: ORACLE_GAP,
 };
 
+/// A BitNet with halves in the cache.
+pub(crate) const BITNET_HALF: Bounds = Bounds {
+    kv: KvType::F16,
+    mean: ORACLE_HALF_MEAN,
+    prompt_mean: ORACLE_HALF_MEAN,
+    max: ORACLE_HALF_MAX,
+    gap: ORACLE_GAP,
+};
+
 /// A float model: no mean is larger than the largest difference.
-pub(super) const CONTROL: Bounds = Bounds {
+pub(crate) const CONTROL: Bounds = Bounds {
     kv: KvType::F32,
     mean: CONTROL_MAX,
     prompt_mean: CONTROL_MAX,
@@ -48,7 +58,7 @@ pub(super) const CONTROL: Bounds = Bounds {
 };
 
 /// The same with halves in the cache.
-pub(super) const CONTROL_HALF: Bounds = Bounds {
+pub(crate) const CONTROL_HALF: Bounds = Bounds {
     kv: KvType::F16,
     mean: CONTROL_HALF_MAX,
     prompt_mean: CONTROL_HALF_MAX,
@@ -57,7 +67,7 @@ pub(super) const CONTROL_HALF: Bounds = Bounds {
 };
 
 /// The bytes of a record.
-pub(super) struct Record(Vec<u8>);
+pub(crate) struct Record(Vec<u8>);
 
 /// Differences between our logits and the recorded ones.
 #[derive(Default)]
@@ -98,7 +108,7 @@ fn top(logits: &[f32]) -> (u32, f64) {
 }
 
 impl Record {
-    pub(super) fn read(path: &Path) -> Self {
+    pub(crate) fn read(path: &Path) -> Self {
         Self(std::fs::read(path).expect("a record"))
     }
 
@@ -125,7 +135,14 @@ impl Record {
     }
 
     /// Compares the logits of every recorded row of every prompt.
-    pub(super) fn check_logits(&self, package: &Package, kind: &str, bounds: Bounds, what: &str) {
+    pub(crate) fn check_logits(
+        &self,
+        backend: &impl Backend,
+        package: &Package,
+        kind: &str,
+        bounds: Bounds,
+        what: &str,
+    ) {
         let vocab = package.config.vocab;
         let mut all = Differences::default();
         let mut clear = 0;
@@ -133,7 +150,7 @@ impl Record {
             let tokens = self.ids(&format!("tokens_{prompt}"));
             let recorded =
                 self.numbers(&format!("{kind}_{prompt}"), Dtype::F32, f32::from_le_bytes);
-            let ours = logits(package, Cpu::fast(), &tokens, 64, bounds.kv);
+            let ours = logits(backend, package, &tokens, 64, bounds.kv);
             let rows = self.rows(prompt, tokens.len());
             assert_eq!(recorded.len(), rows.len() * vocab, "recorded rows");
             let mut one = Differences::default();
@@ -158,14 +175,20 @@ impl Record {
     }
 
     /// Continues every prompt with the likeliest token, as long as that is beyond doubt.
-    pub(super) fn check_greedy(&self, package: &Package, bounds: Bounds, what: &str) {
+    pub(crate) fn check_greedy(
+        &self,
+        backend: &impl Backend,
+        package: &Package,
+        bounds: Bounds,
+        what: &str,
+    ) {
         let layers = package.config.layers;
         let (mut clear, mut equal) = (0, 0);
         for prompt in 0..PROMPTS {
             let tokens = self.ids(&format!("tokens_{prompt}"));
             let recorded = self.ids(&format!("greedy_{prompt}"));
             let limits = limits(tokens.len() + recorded.len(), tokens.len(), bounds.kv);
-            with_ops(package, Cpu::fast(), limits, |mut ops| {
+            with_ops(backend, package, limits, |mut ops| {
                 let mut logits = step(&mut ops, layers, &rows(0, 0, &tokens)).expect("no error");
                 for (position, expected) in (tokens.len()..).zip(recorded) {
                     let last = &logits[logits.len() - package.config.vocab..];

@@ -47,6 +47,11 @@ pub(super) fn entries(config: &ModelConfig) -> Vec<&'static str> {
     vec!["rope_store", "attend_rows_exact_f32", near]
 }
 
+/// Whether attention of many rows is equal to the CPU's to the bit.
+pub(super) fn is_exact(config: &ModelConfig, kv: KvType) -> bool {
+    shape(config, kv).near().is_none()
+}
+
 /// Cuts the rows of a step into tiles, two numbers each in `tiles`: first row and number of rows.
 /// Returns how many. What is left of `tiles` repeats the first: harmless, should it be looked at.
 pub(super) fn tile(rows: &[Row], tiles: &mut [u32]) -> u32 {

@@ -38,15 +38,40 @@ pub(super) fn entries(config: &ModelConfig) -> impl Iterator<Item = &'static str
     linears.into_iter().flatten().chain(ATTENDS)
 }
 
+fn device_shape(context: &Context) -> DeviceShape {
+    let device = context.device();
+    DeviceShape {
+        multiprocessors: device.multiprocessors,
+        shared_bytes: device.shared_per_block_max,
+    }
+}
+
+fn attend_shape(
+    config: &ModelConfig,
+    kv: KvType,
+    rows: u32,
+    device: DeviceShape,
+) -> Option<DecodeAttendShape> {
+    let (heads, kv_heads) = (count(config.heads), count(config.kv_heads));
+    let halves = kv == KvType::F16;
+    DecodeAttendShape::new(heads, kv_heads, count(config.head_dim), halves, rows, device)
+}
+
+/// Whether a kernel of `modules` does attention of one row per sequence.
+pub(super) fn attends(
+    context: &Context,
+    modules: &Modules,
+    config: &ModelConfig,
+    kv: KvType,
+) -> bool {
+    let shape = attend_shape(config, kv, 1, device_shape(context));
+    shape.is_some_and(|shape| modules.entries().any(|entry| entry == shape.entry()))
+}
+
 impl Decode {
     pub(super) fn new(context: &Context, modules: &Modules) -> Result<Self, CudaError> {
-        let device = context.device();
-        let device = DeviceShape {
-            multiprocessors: device.multiprocessors,
-            shared_bytes: device.shared_per_block_max,
-        };
         Ok(Self {
-            device,
+            device: device_shape(context),
             linears: modules.several(&LINEARS)?,
             attends: modules.several(&ATTENDS)?,
         })
@@ -117,10 +142,9 @@ impl Decode {
     ) -> Result<bool, CudaError> {
         let (heads, kv_heads) = (count(config.heads), count(config.kv_heads));
         let head_dim = count(config.head_dim);
-        let halves = kv == KvType::F16;
-        let shape =
-            DecodeAttendShape::new(heads, kv_heads, head_dim, halves, step.rows, self.device);
-        let Some(shape) = shape else { return Ok(false) };
+        let Some(shape) = attend_shape(config, kv, step.rows, self.device) else {
+            return Ok(false);
+        };
         let Some((_, kernel)) = self.attends.iter().find(|(entry, _)| *entry == shape.entry())
         else {
             return Ok(false);

@@ -188,6 +188,14 @@ impl KernelSet {
         &self.texts
     }
 
+    /// Those that a GPU of `device` runs: what an older one would have to do with.
+    #[must_use]
+    pub fn of_device(&self, device: ComputeCapability) -> Self {
+        let mut set = self.clone();
+        set.texts.retain(|text| text.target.runs_on(device));
+        set
+    }
+
     /// The text of kernel `entry` for `device`: of several the one for the highest target.
     #[must_use]
     pub fn best(&self, entry: &str, device: ComputeCapability) -> Option<&KernelText> {

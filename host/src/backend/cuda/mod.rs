@@ -10,7 +10,7 @@
 //! attention    those of `attend`; decode: the fused ones for one row
 //! ops          the operations of a session, recorded where steps repeat
 //! meter        memory in use, bandwidth
-//! trials       every kernel by itself beside what defines it
+//! trials       small models in lock step with the CPU, and which kernels they reach
 //! ```
 
 mod attention;
@@ -52,6 +52,8 @@ pub struct CudaBackend {
     context_bytes: u64,
     /// Whether operations run one by one.
     direct: bool,
+    /// All kernels of the device, where they are loaded in advance.
+    modules: Option<Modules>,
 }
 
 impl CudaBackend {
@@ -64,7 +66,7 @@ impl CudaBackend {
         let meter = Meter::start(device);
         let context = Context::new(device)?;
         let context_bytes = meter.as_ref().and_then(Meter::used).unwrap_or(0);
-        Ok(Self { context, kernels, meter, context_bytes, direct: false })
+        Ok(Self { context, kernels, meter, context_bytes, direct: false, modules: None })
     }
 
     /// Runs every operation when it is called instead of whole steps at once, so that buffers can
@@ -98,6 +100,11 @@ impl Backend for CudaBackend {
         model: &Model<'c>,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<CudaWeights, DeviceError> {
+        if let Some(modules) = &self.modules {
+            let staging = Staging::new(&self.context, modules.need(TILE_WEIGHTS)?.function)?;
+            let modules = || Ok(modules.clone());
+            return weights::upload(&self.context, model, staging, modules, progress);
+        }
         let first = Modules::load(&self.context, &self.kernels, &[TILE_WEIGHTS])?;
         let tile_weights = first.need(TILE_WEIGHTS)?.function;
         let staging = Staging::new(&self.context, tile_weights)?;

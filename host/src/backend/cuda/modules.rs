@@ -29,8 +29,8 @@ impl<B: ArgumentBlock> Loaded<B> {
     }
 }
 
-/// Modules by entry.
-#[derive(Debug)]
+/// Modules by entry. Clones share what was compiled.
+#[derive(Debug, Clone)]
 pub(super) struct Modules {
     modules: BTreeMap<&'static str, (Target, Module)>,
     /// Shared memory that a block can have.
@@ -72,6 +72,11 @@ impl Modules {
         let modules = modules.into_inner().unwrap_or_else(PoisonError::into_inner);
         let shared_bytes_max = context.device().shared_per_block_max;
         Ok(Self { modules, shared_bytes_max, compiled_in: start.elapsed() })
+    }
+
+    /// The kernels that are loaded.
+    pub(super) fn entries(&self) -> impl Iterator<Item = &'static str> {
+        self.modules.keys().copied()
     }
 
     /// A kernel that every device has.

@@ -147,7 +147,7 @@ impl<'w> CudaOps<'w> {
     }
 
     /// Whether the step has one row for each of its sequences.
-    fn is_batch(rows: &[Row]) -> bool {
+    pub(super) fn is_batch(rows: &[Row]) -> bool {
         rows.len() <= BUCKET_MAX
             && rows
                 .iter()

@@ -4,8 +4,8 @@
 
 use core::cell::Cell;
 use core::fmt;
-use core::sync::atomic::{AtomicU64, Ordering};
-use std::sync::Arc;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cust::context::{Context as CustContext, CurrentContext, ResourceLimit};
 use cust::device::{Device as CustDevice, DeviceAttribute};
@@ -210,6 +210,9 @@ struct Inner {
     device: Device,
     /// No other context of this process ever had this number.
     id: u64,
+    /// Whether launches are noted, and those that were since somebody asked.
+    watched: AtomicBool,
+    launched: Mutex<Vec<&'static str>>,
 }
 
 thread_local! {
@@ -231,7 +234,13 @@ impl Context {
         static IDS: AtomicU64 = AtomicU64::new(1);
         let inner = checked(|| CustContext::new(device.inner))?;
         let id = IDS.fetch_add(1, Ordering::Relaxed);
-        let context = Self(Arc::new(Inner { inner, device: device.clone(), id }));
+        let context = Self(Arc::new(Inner {
+            inner,
+            device: device.clone(),
+            id,
+            watched: AtomicBool::new(false),
+            launched: Mutex::default(),
+        }));
         context.enter()?;
         const KIB: usize = 1024;
         for (limit, bytes) in [
@@ -258,6 +267,26 @@ impl Context {
             CURRENT.set(self.0.id);
         }
         Ok(())
+    }
+
+    /// Has every launch noted from here on.
+    pub fn watch_launches(&self) {
+        self.0.watched.store(true, Ordering::Relaxed);
+    }
+
+    /// The kernels launched, or recorded to be, since this was last asked, in their order. Empty
+    /// unless they are watched.
+    #[must_use]
+    pub fn launched(&self) -> Vec<&'static str> {
+        // A panic between two locks leaves the list as it was.
+        core::mem::take(&mut *self.0.launched.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Notes a launch, if somebody wants to know.
+    pub(super) fn note_launch(&self, entry: &'static str) {
+        if self.0.watched.load(Ordering::Relaxed) {
+            self.0.launched.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
+        }
     }
 
     /// Memory of the device at this moment, other processes' included.

@@ -70,8 +70,8 @@ impl Module {
     ///
     /// When no kernel of that name takes a `B`.
     pub fn entry<B: ArgumentBlock>(&self, entry: &str) -> Result<Function<B>, CudaError> {
-        let known = B::SPECS.iter().any(|spec| spec.entry == entry);
-        assert!(known, "`{entry}` takes another block");
+        let spec = B::SPECS.iter().find(|spec| spec.entry == entry);
+        let entry = spec.unwrap_or_else(|| panic!("`{entry}` takes another block")).entry;
         let Inner { inner, name, context } = &*self.0;
         context.enter()?;
         let function = checked(|| inner.get_function(entry)).map_err(|error| match error {
@@ -95,7 +95,7 @@ impl Module {
             binary_version: ask(FunctionAttribute::BinaryVersion)?,
         };
         let raw = function.to_raw().cast();
-        Ok(Function { raw, attributes, module: self.clone(), block: PhantomData })
+        Ok(Function { raw, entry, attributes, module: self.clone(), block: PhantomData })
     }
 }
 
@@ -232,6 +232,7 @@ impl Launch {
 #[derive(Debug, Clone)]
 pub struct Function<B: ArgumentBlock> {
     raw: Ptr,
+    entry: &'static str,
     attributes: FunctionAttributes,
     /// Keeps the code loaded.
     module: Module,
@@ -356,6 +357,7 @@ impl<B: ArgumentBlock> Function<B> {
     ) -> Result<(), CudaError> {
         let Launch { grid, shared_bytes, cluster, dependent, cooperative } = launch;
         self.module.0.context.enter()?;
+        self.module.0.context.note_launch(self.entry);
         let mut attributes = [Attribute::new(0, [0; 3]); 3];
         let wanted = [
             (dependent, Attribute::PROGRAMMATIC_STREAM_SERIALIZATION, [1, 0, 0]),

@@ -1,63 +1,166 @@
-//! Trials: every kernel by itself, on a device, beside what defines it.
+//! Trials: small models with random weights on a device, every operation beside the CPU's.
 //!
-//! `TRIALS` has a line for every kernel of [`tercet_kernels_ptx::kernels`]; a new kernel gets
-//! one, with its trial.
+//! A kernel is tried by letting a model use it: a [`Trial`] is a shape of model, and its steps are
+//! those at which the device takes another kernel. What was launched is noted, so that a kernel
+//! that no trial reaches is found out ([`Rig::never_launched`]).
+//!
+//! ```text
+//! models    the shapes          steps    the steps of a trial
+//! watch     notes the kernels of an operation
+//! ```
 
-mod ternary_gemm;
+mod models;
+mod steps;
+#[cfg(test)]
+mod tests;
+mod watch;
 
-use super::driver::{Context, CudaError, Module, Stream};
+use core::cell::RefCell;
+use core::fmt;
+use core::time::Duration;
+use std::collections::BTreeSet;
 
-/// Where trials run.
-#[derive(Debug)]
-pub struct Rig {
-    context: Context,
-    stream: Stream,
+use tercet_core::Simd;
+
+pub use self::models::{TRIALS, Trial};
+use self::watch::Watched;
+use super::driver::{Context, CudaError};
+use super::kernels::KernelSet;
+use super::modules::Modules;
+use super::{CudaBackend, CudaOps, CudaWeights};
+use crate::backend::cpu::{CpuBackend, CpuWeights};
+use crate::backend::lock_step::{LockStep, Operation, Tolerance};
+use crate::backend::{Backend, Buffer, DeviceError, KvType, Ops, Row};
+use crate::config::LinearKind;
+use crate::error::Error;
+use crate::forward::{Cancel, forward};
+use crate::package::Package;
+use crate::sampler::{Sampler, Sampling};
+use crate::synth;
+
+/// Attention on tensor cores, and that of single rows, over values of about 1: weights and values
+/// are products of halves summed as singles, in another order than the CPU's.
+const ATTEND: Tolerance = Tolerance::Within { absolute: 2e-5, relative: 2e-5 };
+/// A float linear over inputs of about 1: the CPU sums as singles in 32 lanes, the device the
+/// products of 16-bit terms, which together hold 22 bits or more of an input, in its own order.
+const LINEAR: Tolerance = Tolerance::Within { absolute: 2e-5, relative: 2e-5 };
+/// Two of these multiplied, one perhaps with itself.
+const GATED: Tolerance = Tolerance::Within { absolute: 1e-4, relative: 1e-4 };
+
+/// Kernels that no session launches: heads of INT8 are the CPU's alone.
+const IDLE: [&str; 3] = ["float_linear_i8", "float_linear_narrow_i8", "float_linear_wide_i8"];
+
+/// Bytes over which the kernel that measures memory is run.
+const BANDWIDTH_BYTES: usize = 64 << 20;
+
+/// How attention of a step is done, which says how near it comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Attends {
+    /// In the CPU's order.
+    Exactly,
+    /// In an order of its own.
+    Nearly,
 }
 
-impl Rig {
-    /// A stream on `context`.
-    ///
-    /// # Errors
-    ///
-    /// What the driver answered.
-    pub fn new(context: Context) -> Result<Self, CudaError> {
-        let stream = Stream::new(&context)?;
-        Ok(Self { context, stream })
+/// What each operation may differ by.
+fn policy(linears: LinearKind, attends: Attends) -> fn(Operation) -> Tolerance {
+    use Operation::{Attend, AttentionOut, Choose, Down, Embed, GateUp, Logits, Qkv};
+    fn ternary(operation: Operation) -> Tolerance {
+        match operation {
+            Embed | Qkv | Attend | AttentionOut | GateUp | Down | Choose => Tolerance::Exact,
+            Logits => LINEAR,
+        }
+    }
+    fn float(operation: Operation) -> Tolerance {
+        match operation {
+            Embed | Attend | Choose => Tolerance::Exact,
+            Qkv | AttentionOut | Down | Logits => LINEAR,
+            GateUp => GATED,
+        }
+    }
+    match (linears, attends) {
+        (LinearKind::Ternary, Attends::Exactly) => ternary,
+        (LinearKind::Float, Attends::Exactly) => float,
+        (LinearKind::Ternary, Attends::Nearly) => |operation| match operation {
+            Attend => ATTEND,
+            other => ternary(other),
+        },
+        (LinearKind::Float, Attends::Nearly) => |operation| match operation {
+            Attend => ATTEND,
+            other => float(other),
+        },
     }
 }
 
-/// Why a kernel did not pass.
+/// A device with all of its kernels compiled, and the CPU that it is compared with.
+#[derive(Debug)]
+pub struct Rig {
+    /// Runs operations one by one.
+    direct: CudaBackend,
+    /// Runs recorded steps, as sessions do.
+    recorded: CudaBackend,
+    cpu: CpuBackend,
+    modules: Modules,
+    /// Kernels launched so far.
+    launched: RefCell<BTreeSet<&'static str>>,
+}
+
+/// What a trial that went well has to say.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Passed {
+    /// Steps in lock step.
+    pub steps: usize,
+    /// The operation that took the largest part of its tolerance, and that part; the others are
+    /// equal to the bit.
+    pub worst: Option<(Operation, f32)>,
+}
+
+impl fmt::Display for Passed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} steps as on the CPU", self.steps)?;
+        match self.worst {
+            Some((operation, part)) => {
+                write!(f, ", {} within {:.0} % of its tolerance", operation.name(), part * 100.0)
+            }
+            None => f.write_str(" to the bit"),
+        }
+    }
+}
+
+/// Why a trial failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TrialError {
-    /// It could not be run.
+    /// The model could not be made, or brought to a device.
     #[error(transparent)]
-    Cuda(#[from] CudaError),
-    /// It computed something else than its reference.
-    #[error("{case}: element {index} is {got}, the reference says {expected}")]
-    Wrong {
-        /// Shape of the case.
-        case: String,
-        /// Position in the output.
+    Model(#[from] Error),
+    /// A step could not be done, or an operation of it computed something else than the CPU's.
+    #[error("{step}: {source} (kernels: {})", list(.kernels))]
+    Step {
+        /// Which step of the trial.
+        step: String,
+        /// What the operation had launched.
+        kernels: Vec<&'static str>,
+        /// What happened.
+        source: DeviceError,
+    },
+    /// Two ways to the same logits do not lead to the same bits.
+    #[error("{ways}: logit {index} of row {row} is {got}, and {expected} the other way")]
+    Bits {
+        /// Both ways.
+        ways: &'static str,
+        /// Row of the step.
+        row: usize,
+        /// Place in the row.
         index: usize,
-        /// Value of the reference.
-        expected: i64,
-        /// Value of the kernel.
-        got: i64,
+        /// One way.
+        expected: f32,
+        /// The other.
+        got: f32,
     },
-    /// It wrote where it has no business.
-    #[error("{case}: memory {side} the output was written to")]
-    Guard {
-        /// Shape of the case.
-        case: String,
-        /// `before` or `after`.
-        side: &'static str,
-    },
-    /// Nothing to compare it with.
-    #[error("kernel `{entry}` has no trial")]
-    NoTrial {
-        /// The kernel.
-        entry: &'static str,
-    },
+}
+
+fn list(kernels: &[&str]) -> String {
+    if kernels.is_empty() { "none".into() } else { kernels.join(", ") }
 }
 
 impl TrialError {
@@ -65,45 +168,213 @@ impl TrialError {
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::Cuda(error) => error.hint(),
-            Self::Wrong { .. } | Self::Guard { .. } => {
+            Self::Step { source: DeviceError::Divergence { .. }, .. } | Self::Bits { .. } => {
                 "use --device cpu, and report this with the GPU and the driver's version: answers \
                  of this GPU would be wrong"
             }
-            Self::NoTrial { .. } => "report this: a kernel was released untested",
+            Self::Step { source, .. } => source.hint(),
+            Self::Model(error) => error.hint(),
+        }
+    }
+
+    /// What the driver refused, if that was it.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&CudaError> {
+        match self {
+            Self::Step { source: DeviceError::Cuda(error), .. }
+            | Self::Model(Error::Device(DeviceError::Cuda(error))) => Some(error),
+            _ => None,
         }
     }
 }
 
-/// Runs a kernel of a loaded module on several inputs and compares; returns how many.
-type Trial = fn(&Rig, &Module) -> Result<usize, TrialError>;
+impl Rig {
+    /// Compiles what `kernels` has for the device of `context`.
+    ///
+    /// # Errors
+    ///
+    /// What the driver answered, or what its compiler said to a kernel; and when there is no
+    /// thread for the CPU's part.
+    pub fn new(context: &Context, kernels: &KernelSet) -> Result<Self, DeviceError> {
+        context.watch_launches();
+        let entries: BTreeSet<_> = kernels.texts().iter().map(|text| text.entry).collect();
+        let modules = Modules::load(context, kernels, &Vec::from_iter(entries))?;
+        let backend = |direct| CudaBackend {
+            context: context.clone(),
+            kernels: kernels.clone(),
+            meter: None,
+            context_bytes: 0,
+            direct,
+            modules: Some(modules.clone()),
+        };
+        Ok(Self {
+            direct: backend(true),
+            recorded: backend(false),
+            cpu: CpuBackend::new(CpuBackend::default_threads(), Simd::detect())?,
+            modules,
+            launched: RefCell::default(),
+        })
+    }
 
-/// Kernel and trial.
-const TRIALS: &[(&str, Trial)] = &[("ternary_gemm", ternary_gemm::trial)];
+    /// Kernels that were compiled, and how long that took.
+    #[must_use]
+    pub fn compiled(&self) -> (usize, Duration) {
+        (self.modules.entries().count(), self.modules.compiled_in)
+    }
 
-/// Runs the trial of kernel `entry`, which `module` holds. Returns the number of cases, all of
-/// them equal.
-///
-/// # Errors
-///
-/// [`TrialError`] of the first case that failed.
-pub fn run(rig: &Rig, entry: &'static str, module: &Module) -> Result<usize, TrialError> {
-    let (_, trial) =
-        TRIALS.iter().find(|(name, _)| *name == entry).ok_or(TrialError::NoTrial { entry })?;
-    trial(rig, module)
+    /// Reads memory as fast as the device can, in bytes a second.
+    ///
+    /// # Errors
+    ///
+    /// What the driver answered.
+    pub fn read_bandwidth(&self) -> Result<f64, CudaError> {
+        let bandwidth = self.direct.read_bandwidth(BANDWIDTH_BYTES)?;
+        self.note();
+        Ok(bandwidth)
+    }
+
+    /// The kernels of the device that sessions use and that nothing has launched so far.
+    #[must_use]
+    pub fn never_launched(&self) -> Vec<&'static str> {
+        let launched = self.launched.borrow();
+        let entries = self.modules.entries();
+        entries.filter(|entry| !launched.contains(entry) && !IDLE.contains(entry)).collect()
+    }
+
+    /// Adds what was launched to what ever was, and returns it.
+    fn note(&self) -> Vec<&'static str> {
+        let launched = self.direct.context.launched();
+        self.launched.borrow_mut().extend(&launched);
+        launched
+    }
+
+    /// Runs `trial`: its steps in lock step with the CPU, for both number types of the cache; then
+    /// the ways to the same logits that have to lead to the same bits.
+    ///
+    /// # Errors
+    ///
+    /// [`TrialError`] of the first step that went wrong.
+    pub fn run(&self, trial: &Trial) -> Result<Passed, TrialError> {
+        let checkpoint = synth::in_memory(&trial.model, trial.seed(), &mut |_, _| {})?;
+        let package = Package::from_checkpoint(checkpoint)?;
+        let model = package.bind().map_err(Error::from)?;
+        let reference = self.cpu.upload(&model, &mut |_, _| {}).map_err(Error::from)?;
+        let weights = self.direct.upload(&model, &mut |_, _| {}).map_err(|source| {
+            TrialError::Step { step: "upload".into(), kernels: self.note(), source }
+        })?;
+        self.note();
+        let mut passed = Passed { steps: 0, worst: None };
+        for kv in [KvType::F16, KvType::F32] {
+            let one = self.in_lock_step(trial, &reference, &weights, kv)?;
+            passed.steps += one.steps;
+            let part = |worst: Option<(Operation, f32)>| worst.map_or(0.0, |(_, part)| part);
+            if part(one.worst) > part(passed.worst) {
+                passed.worst = one.worst;
+            }
+            self.ways(&weights, kv)?;
+        }
+        Ok(passed)
+    }
+
+    fn in_lock_step(
+        &self,
+        trial: &Trial,
+        reference: &CpuWeights<'_>,
+        weights: &CudaWeights,
+        kv: KvType,
+    ) -> Result<Passed, TrialError> {
+        let config = &weights.config;
+        let steps = steps::lock_step(config.vocab, trial.is_wide());
+        let limits = steps::limits(&steps, kv);
+        let reference = self.cpu.ops(reference, limits).map_err(Error::from)?;
+        let candidate = Watched { rig: self, ops: self.direct.ops(weights, limits).map_err(Error::from)? };
+        let mut both = LockStep::new(reference, candidate, policy(config.linears, Attends::Exactly));
+        let greedy = &mut Sampler::new(Sampling::GREEDY, 1);
+        for (number, rows) in (1..).zip(&steps) {
+            let attends = weights.attends(&self.direct.context, kv, CudaOps::is_batch(rows));
+            both.judge_by(policy(config.linears, attends));
+            let done = forward(&mut both, config.layers, rows, &Cancel::default())
+                .and_then(|_| both.choose(0, greedy));
+            done.map_err(|source| {
+                let kv = if kv == KvType::F16 { "halves" } else { "singles" };
+                let rows = rows.len();
+                let step = format!("step {number} of {rows} rows, cache of {kv}");
+                TrialError::Step { step, kernels: self.note(), source }
+            })?;
+            self.note();
+        }
+        Ok(Passed { steps: steps.len(), worst: both.worst() })
+    }
+
+    /// Logits that must not depend on the way to them.
+    fn ways(&self, weights: &CudaWeights, kv: KvType) -> Result<(), TrialError> {
+        let vocab = weights.config.vocab;
+        let (prompts, batches) = (steps::prompts(vocab), steps::batches(vocab));
+        let both: Vec<_> = prompts.iter().chain(&batches).cloned().collect();
+        let direct = self.logits(&self.direct, weights, kv, &both)?;
+        let recorded = self.logits(&self.recorded, weights, kv, &both)?;
+        same_bits("recorded steps and direct ones", vocab, &direct, &recorded)?;
+
+        let alone = batches.iter().flatten().map(|&row| vec![row]);
+        let alone: Vec<_> = prompts.iter().cloned().chain(alone).collect();
+        let alone = self.logits(&self.recorded, weights, kv, &alone)?;
+        same_bits("a batch and its rows alone", vocab, &recorded, &alone)?;
+
+        let [whole, chunks] = steps::chunked(vocab);
+        let whole = self.logits(&self.direct, weights, kv, &whole)?;
+        let chunks = self.logits(&self.direct, weights, kv, &chunks)?;
+        same_bits("a prompt at once and in chunks", vocab, &whole, &chunks)
+    }
+
+    /// Logits of all rows of `steps`, all of which ask, in a session of their own.
+    fn logits(
+        &self,
+        backend: &CudaBackend,
+        weights: &CudaWeights,
+        kv: KvType,
+        steps: &[Vec<Row>],
+    ) -> Result<Vec<f32>, TrialError> {
+        let mut ops = backend.ops(weights, steps::limits(steps, kv)).map_err(Error::from)?;
+        self.note();
+        let mut logits = Vec::new();
+        for rows in steps {
+            let done = forward(&mut ops, weights.config.layers, rows, &Cancel::default())
+                .and_then(|_| ops.read(Buffer::Logits));
+            logits.extend(done.map_err(|source| {
+                let step = format!("a step of {} rows", rows.len());
+                TrialError::Step { step, kernels: self.note(), source }
+            })?);
+            self.note();
+        }
+        Ok(logits)
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use tercet_kernels_ptx::kernels;
+fn same_bits(
+    ways: &'static str,
+    vocab: usize,
+    expected: &[f32],
+    got: &[f32],
+) -> Result<(), TrialError> {
+    assert_eq!(expected.len(), got.len(), "{ways}: logits of the same rows");
+    let differs = |(expected, got): (&f32, &f32)| expected.to_bits() != got.to_bits();
+    match expected.iter().zip(got).position(differs) {
+        None => Ok(()),
+        Some(at) => Err(TrialError::Bits {
+            ways,
+            row: at / vocab,
+            index: at % vocab,
+            expected: expected[at],
+            got: got[at],
+        }),
+    }
+}
 
-    use super::*;
-
-    #[test]
-    fn every_kernel_has_a_trial() {
-        for kernel in kernels() {
-            let entry = kernel.spec.entry;
-            assert!(TRIALS.iter().any(|(name, _)| *name == entry), "no trial of `{entry}`");
-        }
+impl CudaWeights {
+    /// How the attention of a step is done.
+    fn attends(&self, context: &Context, kv: KvType, batch: bool) -> Attends {
+        let exactly = super::attention::is_exact(&self.config, kv)
+            && !(batch && super::decode::attends(context, &self.modules, &self.config, kv));
+        if exactly { Attends::Exactly } else { Attends::Nearly }
     }
 }

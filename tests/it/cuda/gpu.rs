@@ -1,0 +1,142 @@
+//! What takes a GPU: every kernel beside the CPU, whole models beside Hugging Face, memory that is
+//! not there. `TERCET_REQUIRE=cuda` turns a missing GPU into a failure.
+
+use tercet_host::backend::cuda::CudaBackend;
+use tercet_host::backend::cuda::driver::{Context, CudaError, usable};
+use tercet_host::backend::cuda::kernels::KernelSet;
+use tercet_host::backend::cuda::trials::{Rig, TRIALS};
+use tercet_host::backend::{Backend, DeviceError, KvType, Limits};
+use tercet_host::package::Package;
+use tercet_kernels_ptx::ptx::ComputeCapability;
+use tercet_tests::cpu::{rows, step};
+use tercet_tests::tolerance::PERPLEXITY_CUDA;
+use tercet_tests::{golden, require};
+
+use crate::oracle::perplexity::{RECORDED, measure, tiny_stories, wiki_text};
+use crate::oracle::record::{BITNET, BITNET_HALF, Bounds, CONTROL, CONTROL_HALF, Record};
+use crate::oracle::{CONTROLS, MODELS, builtin, record, shared_model};
+
+fn backend() -> Option<CudaBackend> {
+    require("cuda").then(|| CudaBackend::new(&usable(None).unwrap(), KernelSet::program()).unwrap())
+}
+
+/// Runs every trial with `kernels`, and says all that went wrong.
+fn try_all(context: &Context, kernels: &KernelSet) {
+    let rig = Rig::new(context, kernels).unwrap();
+    let (count, time) = rig.compiled();
+    println!("{}: {count} kernels in {time:.1?}", context.device().name);
+    println!("reads {:.2} TB/s", rig.read_bandwidth().unwrap() / 1e12);
+    let mut failed = Vec::new();
+    for trial in TRIALS {
+        let start = std::time::Instant::now();
+        match rig.run(trial) {
+            Ok(passed) => println!("{}: {passed} ({:.1?})", trial.name(), start.elapsed()),
+            Err(error) => {
+                println!("{}: FAILED: {error}", trial.name());
+                failed.push(trial.name());
+            }
+        }
+    }
+    assert_eq!(failed, [""; 0], "trials");
+    assert_eq!(rig.never_launched(), [""; 0], "kernels that no trial reached");
+}
+
+#[test]
+fn every_kernel_does_what_the_cpu_does() {
+    if require("cuda") {
+        let device = usable(None).unwrap();
+        let kernels = KernelSet::program().of_device(device.capability);
+        try_all(&Context::new(&device).unwrap(), &kernels);
+    }
+}
+
+/// The kernels that every GPU runs, where this one would take newer ones.
+#[test]
+fn the_kernels_of_older_gpus_do_what_the_cpu_does() {
+    if require("cuda") {
+        let oldest = ComputeCapability { major: 8, minor: 0 };
+        let kernels = KernelSet::program().of_device(oldest);
+        try_all(&Context::new(&usable(None).unwrap()).unwrap(), &kernels);
+    }
+}
+
+fn check(record: &Record, package: &Package, kinds: &[&str], bounds: Bounds, what: &str) {
+    let backend = backend().expect("required before");
+    for kind in kinds {
+        record.check_logits(&backend, package, kind, bounds, &format!("{what} {kind}"));
+    }
+    record.check_greedy(&backend, package, bounds, what);
+}
+
+#[test]
+fn the_built_in_model_says_what_the_reference_says() {
+    if require("cuda") {
+        let record = Record::read(&golden().join("oracle/stories-bitnet-25m.safetensors"));
+        let package = builtin::package();
+        check(&record, &package, &["logits"], BITNET, "built-in, singles");
+        check(&record, &package, &["logits"], BITNET_HALF, "built-in, halves");
+    }
+}
+
+#[test]
+fn ternary_models_say_what_the_reference_says() {
+    if require("cuda") && require("shared") {
+        let kinds = ["logits", "logits_f64"];
+        for name in MODELS {
+            let (package, record) = (shared_model(name), record(name));
+            check(&record, &package, &kinds, BITNET, &format!("{name}, singles"));
+            check(&record, &package, &kinds, BITNET_HALF, &format!("{name}, halves"));
+        }
+    }
+}
+
+#[test]
+fn float_models_say_what_the_reference_says() {
+    if require("cuda") && require("shared") {
+        for name in CONTROLS {
+            let (package, record) = (shared_model(name), record(name));
+            check(&record, &package, &["logits"], CONTROL, &format!("{name}, singles"));
+            check(&record, &package, &["logits"], CONTROL_HALF, &format!("{name}, halves"));
+        }
+    }
+}
+
+#[test]
+fn texts_are_as_likely_as_to_the_reference() {
+    if !(require("cuda") && require("shared")) {
+        return;
+    }
+    let backend = backend().expect("required before");
+    let texts = [tiny_stories(), wiki_text()];
+    for (model, recorded) in RECORDED {
+        for (text, expected) in texts.iter().zip(recorded) {
+            let measured = measure(&backend, model, text, KvType::F16);
+            println!("{model}: perplexity {measured:.4}, recorded {expected}");
+            PERPLEXITY_CUDA.check(expected, measured, expected, &format!("{model}: perplexity"));
+        }
+    }
+}
+
+#[test]
+fn memory_that_is_not_there_leaves_room_for_a_smaller_context() {
+    let Some(backend) = backend() else { return };
+    let package = builtin::package();
+    let model = package.bind().unwrap();
+    let weights = backend.upload(&model, &mut |_, _| {}).unwrap();
+    let before = backend.free_memory().unwrap();
+    let limits = |slots, positions_max| {
+        Limits { slots, positions_max, rows_max: 16, logits_max: 16, kv: KvType::F32 }
+    };
+    for _ in 0..3 {
+        match backend.ops(&weights, limits(1 << 10, 1 << 20)) {
+            Err(DeviceError::Cuda(error @ CudaError::OutOfMemory { .. })) => println!("{error}"),
+            other => panic!("a cache of terabytes: {other:?}"),
+        }
+        let mut ops = backend.ops(&weights, limits(1, 64)).unwrap();
+        let logits = step(&mut ops, package.config.layers, &rows(0, 0, &[1, 2, 3])).unwrap();
+        assert!(logits.iter().all(|logit| logit.is_finite()), "it goes on");
+    }
+    // Others may use the device meanwhile; a lost cache would be terabytes, a lost session this.
+    let lost = before.saturating_sub(backend.free_memory().unwrap());
+    println!("{lost} bytes less are free than before");
+}
