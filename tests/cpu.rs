@@ -1,9 +1,7 @@
 //! The way from a package to the operations of a CPU, in one call.
 
 use tercet_host::backend::cpu::{CpuBackend, CpuOps, Simd};
-use tercet_host::backend::{
-    Buffer, DeviceError, HeadType, KvType, Limits, Ops, Row, TokenId,
-};
+use tercet_host::backend::{Buffer, DeviceError, HeadType, KvType, Limits, Ops, Row, TokenId};
 use tercet_host::forward::{Cancel, Pass, forward};
 use tercet_host::package::Package;
 use tercet_host::session::Session;

@@ -279,7 +279,7 @@ pub use floats::{
     RopeStoreArgs, TileWeightsArgs,
 };
 pub use measure::ReadMemoryArgs;
-pub use ternary::{LinearArgs, QuantizeArgs, TernaryGemmArgs};
+pub use ternary::{LinearArgs, QuantizeArgs};
 
 /// The kernel `entry` of those that take block `B`.
 ///
@@ -326,7 +326,7 @@ const fn count(groups: &[&[&[KernelSpec]]]) -> usize {
 }
 
 const fn joined<const N: usize>(groups: &[&[&[KernelSpec]]]) -> [KernelSpec; N] {
-    let mut all = [TernaryGemmArgs::SPEC; N];
+    let mut all = [QuantizeArgs::SPEC; N];
     let (mut at, mut group) = (0, 0);
     while group < groups.len() {
         let mut block = 0;
@@ -418,41 +418,35 @@ fn write_doc(doc: &[&str], indent: &str, out: &mut impl fmt::Write) -> fmt::Resu
 mod tests {
     use super::*;
 
-    const TERNARY_GEMM: KernelSpec = TernaryGemmArgs::SPEC;
+    const EMBED: KernelSpec = EmbedArgs::SPEC;
 
     #[test]
     fn block_is_laid_out_as_c_does() {
-        assert_eq!((TERNARY_GEMM.size, TERNARY_GEMM.alignment), (48, 8));
-        let offsets = TERNARY_GEMM.fields.iter().map(|field| field.offset);
-        assert!(offsets.eq([0, 8, 16, 24, 32, 36, 40, 44]), "{:?}", TERNARY_GEMM.fields);
+        assert_eq!((EMBED.size, EMBED.alignment), (64, 8));
+        let offsets = EMBED.fields.iter().map(|field| field.offset);
+        let expected = [0, 8, 16, 24, 32, 40, 44, 48, 52, 56, 60];
+        assert!(offsets.eq(expected), "{:?}", EMBED.fields);
     }
 
     #[test]
     fn pointers_say_who_writes() {
-        let types = |name| TERNARY_GEMM.fields.iter().find(|f| f.name == name).unwrap().ty;
-        assert_eq!(types("codes"), ArgumentType::Pointer { to: "u32", written: false });
-        assert_eq!(types("sums"), ArgumentType::Pointer { to: "i32", written: true });
-        assert_eq!(types("rows"), ArgumentType::Value { name: "u32" });
+        let types = |name| EMBED.fields.iter().find(|f| f.name == name).unwrap().ty;
+        assert_eq!(types("tokens"), ArgumentType::Pointer { to: "u32", written: false });
+        assert_eq!(types("hidden"), ArgumentType::Pointer { to: "f32", written: true });
+        assert_eq!(types("cols"), ArgumentType::Value { name: "u32" });
     }
 
     #[test]
     #[should_panic(expected = "padding after the last field")]
     fn padding_at_the_end_is_refused() {
-        let fields = &TERNARY_GEMM.fields[..7];
-        KernelSpec { fields, ..TERNARY_GEMM }.assert_packed();
+        let fields = &EMBED.fields[..10];
+        KernelSpec { fields, ..EMBED }.assert_packed();
     }
 
     #[test]
     #[should_panic(expected = "padding before a field")]
     fn padding_between_fields_is_refused() {
-        let fields = &TERNARY_GEMM.fields[1..];
-        KernelSpec { fields, ..TERNARY_GEMM }.assert_packed();
-    }
-
-    #[test]
-    fn codes_times_values_fit() {
-        let worst = 3 * 128 * i64::from(TernaryGemmArgs::COLS_MAX);
-        let subtracted = 2 * 128 * i64::from(TernaryGemmArgs::COLS_MAX);
-        assert!(worst <= i64::from(i32::MAX) && subtracted <= i64::from(i32::MAX), "{worst}");
+        let fields = &EMBED.fields[1..];
+        KernelSpec { fields, ..EMBED }.assert_packed();
     }
 }

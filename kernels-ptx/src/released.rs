@@ -15,7 +15,7 @@ pub struct Released<'a> {
     pub contract: u32,
     /// The version of Tercet that it was first released with.
     pub version: &'a str,
-    /// Entry and target: `ternary_gemm.sm_80`.
+    /// Entry and target: `embed.sm_80`.
     pub name: &'a str,
 }
 

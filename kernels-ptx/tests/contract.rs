@@ -6,10 +6,10 @@ use std::path::Path;
 use std::{env, fs};
 
 use tercet_kernels_ptx::contract::{
-    ArgumentBlock, CONTRACT_VERSION, Field, KERNELS, KernelSpec, TernaryGemmArgs, write_header,
+    ArgumentBlock, CONTRACT_VERSION, EmbedArgs, Field, KERNELS, KernelSpec, write_header,
 };
-use tercet_kernels_ptx::ptx::{Drift, Parameter, Ptx};
-use tercet_kernels_ptx::{Kernel, PTX_VERSION_MAX, kernels};
+use tercet_kernels_ptx::ptx::{Drift, Parameter, Ptx, Target};
+use tercet_kernels_ptx::{Kernel, PTX_VERSION_MAX, kernel_for, kernels};
 
 // Of the compiler's recipe the tests need the part that does not compile.
 #[path = "../src/bin/build-ptx/recipe.rs"]
@@ -17,7 +17,12 @@ mod recipe;
 
 use recipe::Sources;
 
-const GEMM: KernelSpec = TernaryGemmArgs::SPEC;
+/// The kernel in which drifts are seeded.
+const EMBED: KernelSpec = EmbedArgs::SPEC;
+
+fn embed() -> &'static str {
+    kernel_for("embed", Target::SM_80.capability).unwrap().ptx
+}
 
 fn folder(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
@@ -122,46 +127,46 @@ fn stale_after(contract: &[KernelSpec]) -> bool {
 
 #[test]
 fn added_field_is_caught() {
-    let mut fields = GEMM.fields.to_vec();
-    for (name, offset) in [("more", 48), ("most", 52)] {
-        fields.push(Field { name, offset, ..fields[7] });
+    let mut fields = EMBED.fields.to_vec();
+    for (name, offset) in [("more", 64), ("most", 68)] {
+        fields.push(Field { name, offset, ..fields[10] });
     }
-    let changed = [KernelSpec { fields: fields.leak(), size: 56, ..GEMM }];
-    assert_ne!(header(&changed), header(&[GEMM]), "the header");
+    let changed = [KernelSpec { fields: fields.leak(), size: 72, ..EMBED }];
+    assert_ne!(header(&changed), header(&[EMBED]), "the header");
     assert!(stale_after(&changed), "the fingerprint");
-    let expected = Parameter { size: 56, alignment: 8 };
-    let got = Parameter { size: 48, alignment: 8 };
+    let expected = Parameter { size: 72, alignment: 8 };
+    let got = Parameter { size: 64, alignment: 8 };
     assert_eq!(
-        Ptx::parse(kernels()[0].ptx).unwrap().keeps(&changed),
-        Err(Drift::Argument { entry: "ternary_gemm", expected, got })
+        Ptx::parse(embed()).unwrap().keeps(&changed),
+        Err(Drift::Argument { entry: "embed", expected, got })
     );
 }
 
 #[test]
 fn swapped_pointers_are_caught() {
-    let mut fields = GEMM.fields.to_vec();
-    let (codes, values) = (fields[0], fields[1]);
-    fields[0] = Field { offset: codes.offset, ..values };
-    fields[1] = Field { offset: values.offset, ..codes };
-    let changed = [KernelSpec { fields: fields.leak(), ..GEMM }];
+    let mut fields = EMBED.fields.to_vec();
+    let (tokens, positions) = (fields[2], fields[3]);
+    fields[2] = Field { offset: tokens.offset, ..positions };
+    fields[3] = Field { offset: positions.offset, ..tokens };
+    let changed = [KernelSpec { fields: fields.leak(), ..EMBED }];
     // The PTX shows only bytes, and those are the same; so it takes the header or, once that
     // has been refreshed, the fingerprint.
-    assert_eq!(Ptx::parse(kernels()[0].ptx).unwrap().keeps(&changed), Ok(()));
-    assert_ne!(header(&changed), header(&[GEMM]), "the header");
+    assert_eq!(Ptx::parse(embed()).unwrap().keeps(&changed), Ok(()));
+    assert_ne!(header(&changed), header(&[EMBED]), "the header");
     assert!(stale_after(&changed), "the fingerprint");
 }
 
 #[test]
 fn other_launch_bound_is_caught() {
-    let changed = [KernelSpec { threads: 128, ..GEMM }];
+    let changed = [KernelSpec { threads: 128, ..EMBED }];
     assert!(stale_after(&changed), "the fingerprint");
-    let ptx = kernels()[0].ptx;
-    let drift = |got| Drift::Threads { entry: "ternary_gemm", expected: [256, 1, 1], got };
+    let ptx = embed();
+    let drift = |got| Drift::Threads { entry: "embed", expected: [256, 1, 1], got };
 
     let smaller = ptx.replace(".maxntid 256", ".maxntid 128");
-    assert_eq!(Ptx::parse(&smaller).unwrap().keeps(&[GEMM]), Err(drift(Some([128, 1, 1]))));
+    assert_eq!(Ptx::parse(&smaller).unwrap().keeps(&[EMBED]), Err(drift(Some([128, 1, 1]))));
     let none = ptx.replace(".maxntid 256, 1, 1", "");
-    assert_eq!(Ptx::parse(&none).unwrap().keeps(&[GEMM]), Err(drift(None)));
+    assert_eq!(Ptx::parse(&none).unwrap().keeps(&[EMBED]), Err(drift(None)));
 }
 
 #[test]
@@ -172,30 +177,30 @@ fn other_source_is_caught() {
         assert!(kernels().iter().all(|kernel| !is_built_from(kernel, &sources)), "{name}");
     }
     let mut renamed = sources();
-    let text = renamed.remove("ternary_gemm.cu").unwrap();
-    renamed.insert("ternary_gemv.cu".to_owned(), text);
+    let text = renamed.remove("embed.cu").unwrap();
+    renamed.insert("unembed.cu".to_owned(), text);
     assert!(kernels().iter().all(|kernel| !is_built_from(kernel, &renamed)), "a file's name");
 }
 
 #[test]
 fn other_entries_are_caught() {
-    let ptx = kernels()[0].ptx;
-    let renamed = ptx.replace(".entry ternary_gemm", ".entry ternary_gemv");
-    let missing = Err(Drift::Missing { entry: "ternary_gemm" });
-    assert_eq!(Ptx::parse(&renamed).unwrap().keeps(&[GEMM]), missing);
+    let ptx = embed();
+    let renamed = ptx.replace(".entry embed", ".entry unembed");
+    let missing = Err(Drift::Missing { entry: "embed" });
+    assert_eq!(Ptx::parse(&renamed).unwrap().keeps(&[EMBED]), missing);
 
     let more = format!("{ptx}\n.visible .entry other() {{ ret; }}");
     let unknown = Err(Drift::Unknown { entry: "other" });
-    assert_eq!(Ptx::parse(&more).unwrap().keeps(&[GEMM]), unknown);
+    assert_eq!(Ptx::parse(&more).unwrap().keeps(&[EMBED]), unknown);
 
-    let several = ptx.replace("ternary_gemm_param_0[48]", "a[48], .param .u32 b");
-    let parameters = Err(Drift::Parameters { entry: "ternary_gemm", got: 2 });
-    assert_eq!(Ptx::parse(&several).unwrap().keeps(&[GEMM]), parameters);
+    let several = ptx.replace("embed_param_0[64]", "a[48], .param .u32 b");
+    let parameters = Err(Drift::Parameters { entry: "embed", got: 2 });
+    assert_eq!(Ptx::parse(&several).unwrap().keeps(&[EMBED]), parameters);
 }
 
 #[test]
 fn linked_function_is_caught() {
-    let ptx = format!("{}\n.extern .func helper (.param .b64 a);", kernels()[0].ptx);
+    let ptx = format!("{}\n.extern .func helper (.param .b64 a);", embed());
     let external = Err(Drift::External { symbol: "helper" });
-    assert_eq!(Ptx::parse(&ptx).unwrap().keeps(&[GEMM]), external);
+    assert_eq!(Ptx::parse(&ptx).unwrap().keeps(&[EMBED]), external);
 }

@@ -1,7 +1,9 @@
 //! A stand-in for `libcuda.so.1`: one GPU in software, which fails where it is told to.
 //!
-//! Device memory is host memory; of kernels it knows `ternary_gemm`. The environment says what it
-//! is like and what goes wrong:
+//! Device memory is host memory. It loads every kernel of ours, and runs three: `embed`, by its
+//! definition, from tables as they are stored; `read_memory` and `tile_weights`, which here do
+//! nothing. Launches of others are not supported (801). The environment says what it is like and
+//! what goes wrong:
 //!
 //! | variable | meaning |
 //! |---|---|
@@ -9,7 +11,7 @@
 //! | `FAKE_CUDA_CAPABILITY` | 90 for 9.0, which it is unless said |
 //! | `FAKE_CUDA_MEMORY` | bytes of the device, 1 GiB unless said |
 //! | `FAKE_CUDA_FAIL` | `cuXxx=CODE`, or `cuXxx=CODE@N` for the N-th call; several with commas |
-//! | `FAKE_CUDA_KERNEL` | `wrong`: one sum is off by one; `wild`: writes one sum too many |
+//! | `FAKE_CUDA_KERNEL` | `wrong`: the last number that `embed` writes is off by one |
 
 #![allow(unsafe_code, reason = "it is a C library")]
 #![allow(non_snake_case, reason = "the driver's names")]
@@ -28,8 +30,8 @@ use std::alloc::{alloc, dealloc};
 use std::collections::HashMap;
 use std::sync::Mutex;
 
-use tercet_core::{PackedTernary, Tile16x32, reference};
-use tercet_kernels_ptx::contract::{ArgumentBlock, TernaryGemmArgs};
+use half::{bf16, f16};
+use tercet_kernels_ptx::contract::{ArgumentBlock, EmbedArgs, KERNELS, ReadMemoryArgs};
 
 type Ptr = *mut c_void;
 
@@ -39,6 +41,7 @@ const INVALID_CONTEXT: u32 = 201;
 const INVALID_PTX: u32 = 218;
 const UNSUPPORTED_PTX_VERSION: u32 = 222;
 const NOT_FOUND: u32 = 500;
+const NOT_SUPPORTED: u32 = 801;
 
 /// What is allocated, and how often each function was called.
 #[derive(Default)]
@@ -50,9 +53,12 @@ struct State {
     capture: Option<Vec<Launch>>,
 }
 
+/// A kernel with its arguments.
 #[derive(Clone)]
-struct Launch {
-    args: TernaryGemmArgs,
+enum Launch {
+    Embed { args: EmbedArgs, rows: usize },
+    ReadMemory(ReadMemoryArgs),
+    TileWeights,
 }
 
 static STATE: Mutex<Option<State>> = Mutex::new(None);
@@ -188,28 +194,55 @@ fn numbers<'a, T>(address: u64, len: usize) -> &'a mut [T] {
     unsafe { from_raw_parts_mut(address as *mut T, len) }
 }
 
-/// What the kernel does, by its definition.
-fn ternary_gemm(args: &TernaryGemmArgs) {
-    let (rows, cols) = (args.rows as usize, args.cols as usize);
-    let (batch, stride) = (args.batch as usize, args.stride as usize);
-    let codes = numbers::<u8>(args.codes.address(), rows * cols / 4);
-    let values = numbers::<i8>(args.values.address(), (batch - 1) * stride + cols);
-    let value_sums = numbers::<i32>(args.value_sums.address(), batch);
-    let sums = numbers::<i32>(args.sums.address(), rows * batch);
-    let weights = PackedTernary::<Tile16x32>::new(codes, rows, cols).unwrap();
-    for b in 0..batch {
-        let row = &values[b * stride..][..cols];
-        assert_eq!(value_sums[b], row.iter().map(|&value| i32::from(value)).sum::<i32>());
-        let mut column = vec![0; rows];
-        reference::gemv(weights, row, &mut column);
-        for (r, sum) in column.into_iter().enumerate() {
-            sums[r * batch + b] = sum;
+/// A handle that stands for kernel `number` of the contract.
+fn handle(number: usize) -> usize {
+    HANDLE + number
+}
+
+/// The kernel that a handle stands for.
+fn entry(handle: Ptr) -> &'static str {
+    KERNELS[handle as usize - HANDLE].entry
+}
+
+impl Launch {
+    /// What the kernel does, by its definition.
+    fn run(&self) {
+        match self {
+            Self::Embed { args, rows } => embed(args, *rows),
+            Self::ReadMemory(args) => {
+                let _ = numbers::<u32>(args.words.address(), 4 * args.vectors as usize);
+            }
+            Self::TileWeights => {}
         }
     }
-    match std::env::var("FAKE_CUDA_KERNEL").as_deref() {
-        Ok("wrong") => sums[rows * batch - 1] += 1,
-        Ok("wild") => numbers::<i32>(args.sums.address(), rows * batch + 1)[rows * batch] = 0,
-        _ => {}
+}
+
+fn embed(args: &EmbedArgs, rows: usize) {
+    let cols = args.cols as usize;
+    let tokens = numbers::<u32>(args.tokens.address(), rows);
+    let positions = numbers::<u32>(args.positions.address(), rows);
+    let hidden = numbers::<f32>(args.hidden.address(), rows * cols);
+    for (row, out) in hidden.chunks_exact_mut(cols).enumerate() {
+        if positions[row] == EmbedArgs::NONE {
+            out.fill(0.0);
+            continue;
+        }
+        let first = tokens[row] as usize * cols;
+        let element = |size: usize| args.table.address() + (first * size) as u64;
+        match args.table_form {
+            EmbedArgs::F32 => out.copy_from_slice(numbers(element(4), cols)),
+            EmbedArgs::F16 => {
+                let halves = numbers::<u16>(element(2), cols).iter();
+                out.iter_mut().zip(halves).for_each(|(x, &h)| *x = f16::from_bits(h).to_f32());
+            }
+            _ => {
+                let halves = numbers::<u16>(element(2), cols).iter();
+                out.iter_mut().zip(halves).for_each(|(x, &h)| *x = bf16::from_bits(h).to_f32());
+            }
+        }
+    }
+    if std::env::var("FAKE_CUDA_KERNEL").as_deref() == Ok("wrong") {
+        hidden[rows * cols - 1] += 1.0;
     }
 }
 
@@ -309,24 +342,25 @@ driver! {
         if ptx_needs(ptx).is_some_and(|needed| needed as usize > number("FAKE_CUDA_VERSION", 12040)) {
             return UNSUPPORTED_PTX_VERSION;
         }
-        if !ptx.contains(".entry ternary_gemm(") {
+        let holds = |entry: &str| ptx.contains(&format!(".entry {entry}("));
+        let Some(number) = KERNELS.iter().position(|spec| holds(spec.entry)) else {
             if let Some(at) = options.iter().position(|&option| option == 5) {
                 // SAFETY: the caller says that there are `count` values, one for each option.
                 let values = unsafe { from_raw_parts(values as *const Ptr, count as usize) };
                 text(values[at], c"ptxas fatal: nothing in here that I know", 4096);
             }
             return INVALID_PTX;
-        }
-        put(module, HANDLE)
+        };
+        put(module, handle(number))
     }
     fn cuModuleUnload(_module: Ptr) { 0 }
-    fn cuModuleGetFunction(function: Ptr, _module: Ptr, name: Ptr) {
+    fn cuModuleGetFunction(function: Ptr, module: Ptr, name: Ptr) {
         // SAFETY: names end with a zero.
         let name = unsafe { CStr::from_ptr(name as *const c_char) };
-        if name.to_str() != Ok(TernaryGemmArgs::SPEC.entry) {
+        if name.to_str() != Ok(entry(module)) {
             return NOT_FOUND;
         }
-        put(function, HANDLE)
+        put(function, module)
     }
     fn cuFuncGetAttribute(value: Ptr, which: u32, _function: Ptr) {
         put(value, [256_i32, 4096, 0, 0, 40, 80, 90][which as usize])
@@ -335,15 +369,15 @@ driver! {
         if value > 227 << 10 { INVALID_VALUE } else { 0 }
     }
     fn cuLaunchKernel(
-        _function: Ptr, gx: u32, gy: u32, gz: u32, bx: u32, by: u32, bz: u32, _shared: u32,
+        function: Ptr, gx: u32, gy: u32, gz: u32, bx: u32, by: u32, bz: u32, _shared: u32,
         _stream: Ptr, parameters: Ptr, _extra: Ptr
     ) {
-        launch([gx, gy, gz], [bx, by, bz], parameters)
+        launch(entry(function), [gx, gy, gz], [bx, by, bz], parameters)
     }
-    fn cuLaunchKernelEx(config: Ptr, _function: Ptr, parameters: Ptr, _extra: Ptr) {
+    fn cuLaunchKernelEx(config: Ptr, function: Ptr, parameters: Ptr, _extra: Ptr) {
         // SAFETY: `config` begins with the grid and the block.
         let sizes = unsafe { *(config as *const [[u32; 3]; 2]) };
-        launch(sizes[0], sizes[1], parameters)
+        launch(entry(function), sizes[0], sizes[1], parameters)
     }
 
     fn cuStreamBeginCapture_v2(_stream: Ptr, _mode: u32) {
@@ -368,7 +402,7 @@ driver! {
     }
     fn cuGraphUpload(_exec: Ptr, _stream: Ptr) { 0 }
     fn cuGraphLaunch(exec: Ptr, _stream: Ptr) {
-        launches(exec).iter().for_each(|launch| ternary_gemm(&launch.args));
+        launches(exec).iter().for_each(Launch::run);
         0
     }
     fn cuGraphDestroy(_graph: Ptr) { 0 } // the process is short
@@ -380,24 +414,40 @@ fn launches<'a>(graph: Ptr) -> &'a mut [Launch] {
     unsafe { &mut *(graph as *mut Vec<Launch>) }
 }
 
-fn launch(grid: [u32; 3], block: [u32; 3], parameters: Ptr) -> u32 {
+/// The argument block of a launch.
+fn block<B: ArgumentBlock>(parameters: Ptr) -> B {
     // SAFETY: a pointer for each parameter, and there is one.
-    let args = unsafe { *(parameters as *const *const TernaryGemmArgs) };
+    let args = unsafe { *(parameters as *const *const B) };
     // SAFETY: of the type that the contract states.
-    let args = unsafe { *args };
-    let expected = [args.rows / 16, args.batch.div_ceil(4), 1];
-    if block != [TernaryGemmArgs::THREADS, 1, 1] || grid != expected {
+    unsafe { *args }
+}
+
+fn launch(entry: &str, grid: [u32; 3], threads: [u32; 3], parameters: Ptr) -> u32 {
+    let spec = KERNELS.iter().find(|spec| spec.entry == entry);
+    if spec.is_none_or(|spec| threads != [spec.threads, 1, 1]) || grid.contains(&0) {
         return INVALID_VALUE;
     }
+    let launch = match entry {
+        "read_memory" => Launch::ReadMemory(block(parameters)),
+        "tile_weights" => Launch::TileWeights,
+        "embed" => {
+            let args: EmbedArgs = block(parameters);
+            if args.tiled != 0 || args.learned.address() != 0 {
+                return NOT_SUPPORTED;
+            }
+            Launch::Embed { args, rows: grid[0] as usize }
+        }
+        _ => return NOT_SUPPORTED,
+    };
     let recorded = with(|state| match &mut state.capture {
         Some(launches) => {
-            launches.push(Launch { args });
+            launches.push(launch.clone());
             true
         }
         None => false,
     });
     if !recorded {
-        ternary_gemm(&args);
+        launch.run();
     }
     0
 }

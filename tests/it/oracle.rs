@@ -6,7 +6,7 @@ pub(crate) mod record;
 
 use tercet_host::package::{Package, Source};
 use tercet_tests::cpu::Cpu;
-use tercet_tests::{require, shared};
+use tercet_tests::{require, shared, skipped};
 
 use record::{BITNET, CONTROL, CONTROL_HALF, Record};
 
@@ -14,6 +14,12 @@ pub(crate) const MODELS: [&str; 2] = ["stories-bitnet-25m", "stories-bitnet-25m-
 
 /// Float models of both topologies.
 pub(crate) const CONTROLS: [&str; 2] = ["stories-llama-12m", "stories-opt-12m"];
+
+/// Whether the folder `shared` has a model; on a machine with a GPU it may hold a part of them.
+pub(crate) fn has_model(name: &str) -> bool {
+    let folder = shared().expect("required before").join("models").join(name);
+    folder.is_dir() || skipped(name)
+}
 
 /// A model of the folder `shared`.
 pub(crate) fn shared_model(name: &str) -> Package {

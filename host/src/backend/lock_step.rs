@@ -152,7 +152,8 @@ impl<R: Ops, C: Ops> LockStep<R, C> {
             let site = Site(operation, layer);
             return Err(site.divergence(index, expected[index], got[index]));
         }
-        let parts = expected.iter().zip(&got).map(|(&expected, &got)| tolerance.part(expected, got));
+        let parts =
+            expected.iter().zip(&got).map(|(&expected, &got)| tolerance.part(expected, got));
         let part = parts.fold(0.0, f32::max);
         if part > self.worst.map_or(0.0, |(_, worst)| worst) {
             self.worst = Some((operation, part));

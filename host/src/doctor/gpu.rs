@@ -111,7 +111,9 @@ fn try_kernels(
             Ok(made) => {
                 let (count, time) = rig.insert(made).compiled();
                 let seconds = time.as_secs_f64();
-                Finding::ok(format!("{count} kernels, compiled or found compiled in {seconds:.1} s"))
+                Finding::ok(format!(
+                    "{count} kernels, compiled or found compiled in {seconds:.1} s"
+                ))
             }
             Err(DeviceError::Cuda(error)) => refusal(&error),
             Err(error) => Finding::new(Outcome::Failed, error.to_string(), error.hint()),

@@ -122,8 +122,8 @@ impl Report {
     }
 }
 
-/// Tries everything: lets the small model `package` answer, and runs every kernel of `kernels`.
-/// `tell` hears every check when it is done.
+/// Tries everything: lets the small model `package` answer, and has models use every kernel of
+/// `kernels`. `tell` hears every check when it is done.
 pub fn examine(package: &Package, kernels: &KernelSet, tell: &mut dyn FnMut(&Check)) -> Report {
     let mut examiner = Examiner { checks: Vec::new(), tell };
     cpu::examine(package, &mut examiner);

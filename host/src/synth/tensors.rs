@@ -160,7 +160,8 @@ impl Tensor {
             random.floats(0, u16::MAX, lower);
             let halves = lower.as_chunks::<2>().0.iter().zip(piece.as_chunks::<2>().0);
             singles.clear();
-            singles.extend(halves.flat_map(|(lower, upper)| [lower[0], lower[1], upper[0], upper[1]]));
+            singles
+                .extend(halves.flat_map(|(lower, upper)| [lower[0], lower[1], upper[0], upper[1]]));
             take(&singles)?;
         }
         Ok(())

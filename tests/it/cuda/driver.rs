@@ -4,7 +4,7 @@ use tercet_host::backend::cuda::driver::{
     Code, Context, CudaError, DeviceBuffer, Driver, DriverVersion, Event, Function, Launch, Module,
     PinnedBuffer, PinnedUse, Stream, usable,
 };
-use tercet_kernels_ptx::contract::{DevicePtr, DevicePtrMut, TernaryGemmArgs};
+use tercet_kernels_ptx::contract::{DevicePtr, DevicePtrMut, EmbedArgs};
 use tercet_kernels_ptx::kernel_for;
 use tercet_kernels_ptx::ptx::Target;
 
@@ -14,9 +14,9 @@ fn context() -> Context {
     Context::new(&usable(None).unwrap()).unwrap()
 }
 
-/// The one kernel that the stand-in knows.
+/// A kernel that the stand-in runs.
 fn ptx() -> &'static str {
-    kernel_for("ternary_gemm", Target::SM_80.capability).unwrap().ptx
+    kernel_for("embed", Target::SM_80.capability).unwrap().ptx
 }
 
 #[test]
@@ -107,29 +107,48 @@ fn memory_that_is_not_there_leaves_the_process_able_to_go_on() {
     assert_eq!(context.memory().unwrap(), before, "nothing is lost");
 }
 
-/// One tile of ones by one row of ones: every sum is 32.
-fn tile(context: &Context) -> (DeviceBuffer<u32>, DeviceBuffer<i8>, DeviceBuffer<i32>) {
-    // Code 3 is trit 1.
-    let codes = DeviceBuffer::from_slice(context, "codes", &[u32::MAX; 32]).unwrap();
-    let values = DeviceBuffer::from_slice(context, "values", &[1_i8; 32]).unwrap();
-    let value_sums = DeviceBuffer::from_slice(context, "value sums", &[32]).unwrap();
-    (codes, values, value_sums)
+/// A table of two tokens with four numbers each; a step of both, the second first.
+struct Step {
+    table: DeviceBuffer<f32>,
+    tokens: DeviceBuffer<u32>,
+    positions: DeviceBuffer<u32>,
 }
 
-fn args(
-    (codes, values, value_sums): &(DeviceBuffer<u32>, DeviceBuffer<i8>, DeviceBuffer<i32>),
-    sums: DevicePtrMut<i32>,
-) -> TernaryGemmArgs {
-    let (codes, values, value_sums) = (codes.ptr(0), values.ptr(0), value_sums.ptr(0));
-    TernaryGemmArgs { codes, values, value_sums, sums, rows: 16, cols: 32, batch: 1, stride: 32 }
+const ROWS: [f32; 8] = [5.0, 6.0, 7.0, 8.0, 1.0, 2.0, 3.0, 4.0];
+
+impl Step {
+    fn new(context: &Context) -> Self {
+        let table = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0];
+        Self {
+            table: DeviceBuffer::from_slice(context, "the table", &table).unwrap(),
+            tokens: DeviceBuffer::from_slice(context, "tokens", &[1, 0]).unwrap(),
+            positions: DeviceBuffer::from_slice(context, "positions", &[0, 1]).unwrap(),
+        }
+    }
+
+    fn args(&self, hidden: DevicePtrMut<f32>) -> EmbedArgs {
+        EmbedArgs {
+            table: DevicePtr::new(self.table.address(0)),
+            learned: DevicePtr::null(),
+            tokens: self.tokens.ptr(0),
+            positions: self.positions.ptr(0),
+            hidden,
+            cols: 4,
+            table_form: EmbedArgs::F32,
+            learned_form: 0,
+            learned_offset: 0,
+            tiled: 0,
+            reserved: 0,
+        }
+    }
 }
 
 /// Queues the kernel for tests whose buffers outlive it.
 fn launch(
-    function: &Function<TernaryGemmArgs>,
+    function: &Function<EmbedArgs>,
     launch: Launch,
     stream: &Stream,
-    args: &TernaryGemmArgs,
+    args: &EmbedArgs,
 ) -> Result<(), CudaError> {
     // SAFETY: the stand-in for the driver looks up every range before it touches it, and does its
     // work at once.
@@ -143,39 +162,46 @@ fn work_is_recorded_and_repeated() {
     }
     let context = context();
     let stream = Stream::new(&context).unwrap();
-    let module = Module::load(&context, "ternary_gemm", ptx()).unwrap();
-    let function = module.function::<TernaryGemmArgs>().unwrap();
+    let module = Module::load(&context, "embed", ptx()).unwrap();
+    let function = module.function::<EmbedArgs>().unwrap();
     assert_eq!((function.attributes().registers, function.attributes().threads_max), (40, 256));
     function.allow_shared(100 << 10).unwrap();
     let refused = function.allow_shared(1 << 20).unwrap_err();
     assert!(matches!(refused, CudaError::Call { call: "cuFuncSetAttribute", .. }), "{refused}");
 
-    let tile = tile(&context);
-    let mut sums = DeviceBuffer::<i32>::zeroed(&context, "sums", 16).unwrap();
-    let args = args(&tile, sums.ptr_mut(0));
+    let step = Step::new(&context);
+    let mut hidden = DeviceBuffer::<f32>::zeroed(&context, "hidden", 8).unwrap();
+    let args = step.args(hidden.ptr_mut(0));
     let queue =
         |how: Launch| stream.capture::<CudaError>(|| launch(&function, how, &stream, &args));
-    let graph = queue(Launch::grid(1, 1, 1)).unwrap();
+    let graph = queue(Launch::grid(2, 1, 1)).unwrap();
     assert_eq!(graph.nodes().unwrap(), 1);
-    assert_eq!(sums.to_vec().unwrap(), [0; 16], "recorded, not done");
+    assert_eq!(hidden.to_vec().unwrap(), [0.0; 8], "recorded, not done");
     let mut exec = graph.instantiate().unwrap();
     exec.upload(&stream).unwrap();
     // SAFETY: as in `launch`, the stand-in looks up what the recorded kernel touches.
     unsafe { exec.launch(&stream) }.unwrap();
-    assert_eq!(sums.to_vec().unwrap(), [32; 16]);
+    assert_eq!(hidden.to_vec().unwrap(), ROWS);
 
-    let dependent = queue(Launch::grid(1, 1, 1).dependent()).unwrap();
+    let dependent = queue(Launch::grid(2, 1, 1).dependent()).unwrap();
     assert!(exec.update(&dependent).unwrap(), "the same shape");
     let twice = stream
         .capture::<CudaError>(|| {
-            launch(&function, Launch::grid(1, 1, 1), &stream, &args)?;
-            launch(&function, Launch::grid(1, 1, 1), &stream, &args)
+            launch(&function, Launch::grid(2, 1, 1), &stream, &args)?;
+            launch(&function, Launch::grid(2, 1, 1), &stream, &args)
         })
         .unwrap();
     assert!(!exec.update(&twice).unwrap(), "one node more");
     let failed = stream
         .capture::<CudaError>(|| Err(CudaError::Call { call: "mine", code: Code::NOT_FOUND }));
     assert!(failed.unwrap_err().to_string().contains("mine"), "the work's own error comes back");
+
+    // Nobody has asked for launches to be noted so far.
+    assert_eq!(context.launched(), [""; 0]);
+    context.watch_launches();
+    launch(&function, Launch::grid(2, 1, 1), &stream, &args).unwrap();
+    assert_eq!(context.launched(), ["embed"]);
+    assert_eq!(context.launched(), [""; 0], "asked for once");
 
     let (start, end) = (Event::new(&context).unwrap(), Event::new(&context).unwrap());
     start.record(&stream).unwrap();
@@ -197,7 +223,7 @@ fn refused_kernels_say_why() {
     for word in ["`mine`", "99.0", "103.0", "12.4", "222", "UNSUPPORTED_PTX_VERSION"] {
         assert!(said.contains(word), "{word}: {said}");
     }
-    let broken = good.replace(".entry ternary_gemm(", ".entry other(");
+    let broken = good.replace(".entry embed(", ".entry other(");
     let error = Module::load(&context, "mine", &broken).unwrap_err();
     let said = error.to_string();
     for word in ["`mine`", "218", "INVALID_PTX", "nothing in here that I know"] {

@@ -104,31 +104,56 @@ fn check<'v>(report: &'v Value, name: &str) -> &'v Value {
     checks.iter().find(named).unwrap_or_else(|| panic!("no check {name}: {report:#}"))
 }
 
-const KERNEL: &str = "ternary_gemm.sm_80";
+const MODULES: &str = "cuda:0 modules";
+const MEMORY: &str = "cuda:0 memory";
+/// The first of the trials.
+const TRIAL: &str = "ternary, heads of 100, SiLU, sub-norms";
 
+/// The stand-in loads every kernel and runs the first that a step needs; a trial goes as far as
+/// that, operation by operation, and names the next.
 #[test]
 fn doctor_runs_the_kernels() {
     let Some((_, report)) = doctor(&[]) else { return };
-    let check = check(&report, KERNEL);
-    assert_eq!(check["outcome"], "ok", "{report:#}");
-    assert!(check["says"].as_str().unwrap().contains("90 shapes equal"), "{check}");
+    for (name, words) in [(MODULES, "kernels"), (MEMORY, "TB/s")] {
+        let check = check(&report, name);
+        assert_eq!(check["outcome"], "ok", "{report:#}");
+        assert!(check["says"].as_str().unwrap().contains(words), "{check}");
+    }
+    let trial = check(&report, TRIAL);
+    assert_eq!(trial["outcome"], "failed", "{report:#}");
+    assert_eq!(trial["cuda_code"], 801, "{trial}");
+    for words in ["step 1 of 1 rows, cache of halves", "(kernels: decode_qkv_4)"] {
+        assert!(trial["says"].as_str().unwrap().contains(words), "{words}: {trial}");
+    }
     assert_eq!(report["cuda_driver"], "12.4");
     assert_eq!(report["gpus"][0]["name"], "Fake GPU");
-    assert_eq!(report["cpu_usable"], true);
+    assert_eq!(
+        (&report["gpus"][0]["usable"], &report["cpu_usable"]),
+        (&false.into(), &true.into())
+    );
+}
+
+/// A GPU of the first generation that is served takes other kernels.
+#[test]
+fn doctor_runs_the_kernels_of_the_device() {
+    let Some((_, report)) = doctor(&[("FAKE_CUDA_CAPABILITY", "80")]) else { return };
+    assert_eq!(check(&report, MODULES)["outcome"], "ok", "{report:#}");
+    let says = check(&report, TRIAL)["says"].as_str().unwrap();
+    assert!(says.contains("(kernels: quantize)"), "{says}");
 }
 
 #[test]
 fn doctor_finds_what_would_fail() {
     let fails = |plan| ("FAKE_CUDA_FAIL", plan);
     let cases: [(&[Setting], &str, &str); 8] = [
-        (&[("FAKE_CUDA_KERNEL", "wrong")], KERNEL, "the reference says"),
-        (&[("FAKE_CUDA_KERNEL", "wild")], KERNEL, "memory after the output"),
-        (&[fails("cuModuleLoadDataEx=209")], KERNEL, "NO_BINARY_FOR_GPU"),
-        (&[fails("cuModuleLoadDataEx=222")], KERNEL, "needs a driver of CUDA 12.0"),
-        (&[fails("cuLaunchKernel=719@7")], KERNEL, "LAUNCH_FAILED"),
-        (&[fails("cuStreamSynchronize=700@1")], KERNEL, "ILLEGAL_ADDRESS"),
+        (&[("FAKE_CUDA_KERNEL", "wrong")], TRIAL, "embed: element 259 is"),
+        (&[("FAKE_CUDA_KERNEL", "wrong")], TRIAL, "(kernels: embed)"),
+        (&[fails("cuModuleLoadDataEx=209")], MODULES, "NO_BINARY_FOR_GPU"),
+        (&[fails("cuModuleLoadDataEx=222")], MODULES, "needs a driver of CUDA 12.0"),
+        (&[fails("cuLaunchKernel=719@7")], MEMORY, "LAUNCH_FAILED"),
+        (&[fails("cuStreamSynchronize=700@1")], TRIAL, "ILLEGAL_ADDRESS"),
         (&[fails("cuDevicePrimaryCtxRetain=2")], "cuda:0", "OUT_OF_MEMORY"),
-        (&[("FAKE_CUDA_MEMORY", "1000")], KERNEL, "of GPU memory"),
+        (&[("FAKE_CUDA_MEMORY", "1000")], MEMORY, "of GPU memory"),
     ];
     for (settings, name, words) in cases {
         let Some((code, report)) = doctor(settings) else { return };

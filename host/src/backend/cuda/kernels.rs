@@ -31,7 +31,7 @@ const MODULES_MAX: usize = 256;
 /// A kernel's PTX and where it may run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KernelText {
-    /// Entry and target: `ternary_gemm.sm_80`.
+    /// Entry and target: `embed.sm_80`.
     pub name: String,
     /// The entry.
     pub entry: &'static str,
@@ -269,9 +269,14 @@ fn checked(name: String, bytes: Vec<u8>, sha256: [u8; 32]) -> Result<KernelText,
 mod tests {
     use super::*;
 
+    /// One of ours.
+    fn embed() -> &'static Kernel {
+        tercet_kernels_ptx::kernel_for("embed", Target::SM_80.capability).unwrap()
+    }
+
     /// A kernel that keeps the contract, and is on no list.
     fn stranger() -> (String, Vec<u8>) {
-        let kernel = &kernels()[0];
+        let kernel = embed();
         (name(kernel), format!("{}\n// mine\n", kernel.ptx).into_bytes())
     }
 
@@ -302,7 +307,7 @@ mod tests {
 
     #[test]
     fn our_own_kernel_is_used_before_its_release() {
-        let kernel = &kernels()[0];
+        let kernel = embed();
         let copy = (name(kernel), kernel.ptx.as_bytes().to_vec());
         let (texts, origin) = judged(Some(&contract()), copy, false, &[]).unwrap();
         assert_eq!((texts[0].ptx(), origin), (kernel.ptx, Origin::Released));
@@ -339,12 +344,12 @@ mod tests {
             (name.clone(), changed.into_bytes())
         };
         for (copy, word) in [
-            (changed("param_0[48]", "param_0[56]"), "56"),
-            (changed(".entry ternary_gemm(", ".entry mine("), "no kernel `mine`"),
-            (changed(".target sm_80", ".target sm_90"), "ternary_gemm.sm_90"),
+            (changed("param_0[64]", "param_0[56]"), "56"),
+            (changed(".entry embed(", ".entry mine("), "no kernel `mine`"),
+            (changed(".target sm_80", ".target sm_90"), "embed.sm_90"),
             ((name.clone(), b"not PTX".to_vec()), ".version"),
             ((name.clone(), vec![0xff, 0xfe]), "utf-8"),
-            (("qkv.sm_80".into(), ptx.clone().into_bytes()), "ternary_gemm.sm_80"),
+            (("qkv.sm_80".into(), ptx.clone().into_bytes()), "embed.sm_80"),
         ] {
             let refused = judged(Some(&contract), copy, true, &[]).unwrap_err();
             assert!(matches!(refused, Refusal::Damaged { .. }), "{refused}");
@@ -364,7 +369,10 @@ mod tests {
                 "{best:?}"
             );
         }
-        assert!(set.best("ternary_gemm", device(7, 5)).is_none(), "below every target");
+        assert!(set.best("embed", device(7, 5)).is_none(), "below every target");
+        let older = set.of_device(device(8, 6));
+        assert!(older.texts().iter().all(|text| text.target == Target::SM_80), "{older:?}");
+        assert!(older.best("embed", device(9, 0)).is_some_and(|text| text.name == "embed.sm_80"));
         assert!(set.best("no_such_kernel", device(9, 0)).is_none(), "no such kernel");
     }
 }

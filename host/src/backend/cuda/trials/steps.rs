@@ -9,7 +9,7 @@ pub(super) const SLOTS: usize = 17;
 /// device takes another kernel, and across the blocks of the cache.
 pub(super) const PREFILLS: [usize; 7] = [1, 2, 9, 20, 40, 70, 200];
 
-/// The step in which no row but the last of its sequence asks.
+/// Slots and rows of the steps in which no row but the last of its sequence asks.
 const RAGGED: [[(usize, usize); 5]; 2] =
     [[(1, 5), (2, 33), (3, 64), (4, 1), (5, 31)], [(2, 31), (1, 3), (0, 2), (5, 1), (3, 1)]];
 
@@ -71,8 +71,11 @@ pub(super) fn lock_step(vocab: usize, wide: bool) -> Vec<Vec<Row>> {
     steps
 }
 
-/// Sequences of a batch.
+/// Most sequences of a batch whose rows are also stepped alone.
 const BATCH: usize = 16;
+
+/// Sizes of these batches: recordings are padded to powers of two.
+const BATCHES: [usize; 4] = [BATCH, 3, 5, 13];
 
 /// A prompt for each sequence of a batch, of different lengths.
 pub(super) fn prompts(vocab: usize) -> Vec<Vec<Row>> {
@@ -86,7 +89,8 @@ pub(super) fn batches(vocab: usize) -> Vec<Vec<Row>> {
     for slot in 0..BATCH {
         to.next(slot, 2 + 5 * slot, all);
     }
-    (0..2).map(|_| (0..BATCH).flat_map(|slot| to.next(slot, 1, all)).collect()).collect()
+    let batch = |&size: &usize| (0..size).flat_map(|slot| to.next(slot, 1, all)).collect();
+    BATCHES.iter().map(batch).collect()
 }
 
 /// A prompt at once, and the same in chunks of seven.
