@@ -10,7 +10,7 @@ use super::driver::{Context, CudaError, Launch, Stream};
 use super::launches::{Call, Finish, NULL, Step, activation, count};
 use super::modules::{Loaded, Modules};
 use super::state::State;
-use super::weights::DeviceTernary;
+use super::weights::{CudaWeights, DeviceTernary};
 use crate::backend::KvType;
 use crate::config::{LinearKind, ModelConfig};
 
@@ -55,9 +55,9 @@ impl Decode {
     /// Does a linear of one row, if there is a kernel for it. Returns whether there was.
     pub(super) fn linear(
         &self,
+        weights: &CudaWeights,
         matrix: &DeviceTernary,
         call: &Call<'_>,
-        config: &ModelConfig,
         stream: &Stream,
     ) -> Result<bool, CudaError> {
         let finish = match call.finish {
@@ -78,7 +78,7 @@ impl Decode {
         let args = DecodeLinearArgs {
             x: call.input,
             norm: call.norm.map_or(NULL, |norm| norm.weight.ptr(0)),
-            codes: DevicePtr::new(matrix.codes.address(0)),
+            codes: DevicePtr::new(weights.codes.address(matrix.codes_at)),
             units: matrix.units.ptr(0),
             bias: matrix.bias.as_ref().map_or(NULL, |bias| bias.ptr(0)),
             residual: DevicePtr::new(call.output.address()),
@@ -92,10 +92,10 @@ impl Decode {
             features: matrix.features,
             block_pairs: shape.block_pairs(),
             stages: shape.stages(),
-            activation: activation(config.activation),
+            activation: activation(weights.config.activation),
             awaited: 0,
             clear_words: 0,
-            eps: config.norm_eps,
+            eps: weights.config.norm_eps,
         };
         let grid = shape.grid();
         let launch = Launch::grid(grid.x, grid.y, grid.z).shared(shape.shared_bytes());

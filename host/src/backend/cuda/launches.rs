@@ -27,6 +27,7 @@ use crate::backend::{DeviceError, Limits, TokenId};
 use crate::config::{Activation, LinearKind, Positions};
 use crate::floats::FloatType;
 use crate::model::{Layer, LinearWeights, Model};
+use crate::sampler::{Sampler, Sampling};
 
 /// The kernels of a session, and the shape of the step at hand.
 #[derive(Debug)]
@@ -139,20 +140,72 @@ impl Launches {
             top_p: 1.0,
             min_p: 0.0,
         };
-        let grid = self.choose.prepare(Launch::grid(count(asked), 1, 1));
+        self.run_choose(&args, 0, asked, state, stream)
+    }
+
+    /// The token that `sampler` takes from row `asked`: as [`Sampler::choose`] does, by the same
+    /// random number.
+    pub(super) fn sample(
+        &self,
+        state: &mut State,
+        asked: usize,
+        vocab: usize,
+        sampler: &mut Sampler,
+        stream: &Stream,
+    ) -> Result<TokenId, DeviceError> {
+        let Sampling { repetition_penalty, temperature, top_k, top_p, min_p } = sampler.sampling();
+        if temperature != 0.0 {
+            state.uniform.write(0, &[sampler.draw()])?;
+        }
+        let penalised = repetition_penalty != 1.0;
+        if penalised {
+            let mut seen = vec![0_u32; vocab.div_ceil(32)];
+            for &token in sampler.seen().iter().filter(|&&token| (token as usize) < vocab) {
+                seen[token as usize / 32] |= 1 << (token % 32);
+            }
+            state.seen.write(0, &seen)?;
+        }
+        let args = ChooseArgs {
+            logits: state.logits.ptr(asked * vocab),
+            seen: if penalised { state.seen.ptr_mut(0) } else { DevicePtrMut::new(0) },
+            uniforms: state.uniform.ptr(0),
+            weights: state.weights.ptr_mut(0),
+            chosen: state.chosen.ptr_mut(0),
+            faults: state.chosen.ptr_mut(state.asking_max),
+            vocab: count(vocab),
+            top_k: u32::try_from(top_k).unwrap_or(u32::MAX),
+            temperature,
+            repetition_penalty,
+            top_p,
+            min_p,
+        };
+        let chosen = self.run_choose(&args, asked, 1, state, stream)?;
+        Ok(chosen[0])
+    }
+
+    /// Runs `choose` on `rows` rows of logits, the first of which is `first`.
+    fn run_choose(
+        &self,
+        args: &ChooseArgs,
+        first: usize,
+        rows: usize,
+        state: &mut State,
+        stream: &Stream,
+    ) -> Result<Vec<TokenId>, DeviceError> {
+        let grid = self.choose.prepare(Launch::grid(count(rows), 1, 1));
         // SAFETY: see the module's beginning.
-        unsafe { self.choose.function.launch(grid, stream, &args) }?;
+        unsafe { self.choose.function.launch(grid, stream, args) }?;
         // SAFETY: the pinned list is kept, and read after the stream is done.
         unsafe { state.chosen.read_queued(0, &mut state.chosen_host, stream) }?;
         stream.synchronize()?;
         let (chosen, faults) = state.chosen_host.split_at(state.asking_max);
-        if let Some(row) = faults[..asked].iter().position(|&fault| fault != NONE) {
+        if let Some(row) = faults[..rows].iter().position(|&fault| fault != NONE) {
             let token = faults[row] as usize;
             let mut got = [0.0];
-            state.logits.read(row * vocab + token, &mut got)?;
+            state.logits.read((first + row) * args.vocab as usize + token, &mut got)?;
             return Err(DeviceError::NotFinite { got: got[0], token });
         }
-        Ok(chosen[..asked].to_vec())
+        Ok(chosen[..rows].to_vec())
     }
 
     /// `hidden = embedding[token]`, plus the position's row where positions are learned.
@@ -316,7 +369,7 @@ impl Launches {
         state: &mut State,
         stream: &Stream,
     ) -> Result<(), DeviceError> {
-        if self.step.rows == 1 && self.decode.linear(matrix, &call, &weights.config, stream)? {
+        if self.step.rows == 1 && self.decode.linear(weights, matrix, &call, stream)? {
             return Ok(());
         }
         let rows = self.step.rows;
@@ -349,7 +402,7 @@ impl Launches {
             quantize.function.launch(quantize.prepare(Launch::grid(rows, 1, 1)), stream, &args)
         }?;
         let args = LinearArgs {
-            codes: DevicePtr::new(matrix.codes.address(0)),
+            codes: DevicePtr::new(weights.codes.address(matrix.codes_at)),
             units: matrix.units.ptr(0),
             bias: matrix.bias.as_ref().map_or(NULL, |bias| bias.ptr(0)),
             values: state.values.ptr(0),

@@ -54,6 +54,7 @@ impl Staging {
     pub(super) fn fill(
         &mut self,
         target: &mut DeviceBuffer<u8>,
+        at: usize,
         bytes: usize,
         unit: usize,
         mut fill: impl FnMut(usize, &mut [u8]),
@@ -68,7 +69,7 @@ impl Staging {
             fill(first, part);
             // SAFETY: the pinned bytes are kept, and not written again before the event behind the
             // copy has happened; the target belongs to the caller, who reads it after `finish`.
-            unsafe { target.write_queued(first, part, &self.stream) }?;
+            unsafe { target.write_queued(at + first, part, &self.stream) }?;
             event.record(&self.stream)?;
             self.turn ^= 1;
         }
@@ -122,7 +123,7 @@ impl Staging {
         stored: &[u8],
         target: &mut DeviceBuffer<u8>,
     ) -> Result<(), CudaError> {
-        self.fill(target, stored.len(), 1, |first, out| {
+        self.fill(target, 0, stored.len(), 1, |first, out| {
             let part = &stored[first..first + out.len()];
             let pieces = out.par_chunks_mut(PIECE).zip(part.par_chunks(PIECE));
             pieces.for_each(|(out, stored)| out.copy_from_slice(stored));

@@ -23,6 +23,9 @@ pub struct CudaWeights {
     pub(super) config: ModelConfig,
     pub(super) embedding: Embedding,
     pub(super) positions: Option<DeviceFloats>,
+    /// Codes of all ternary linears: one allocation, because the driver rounds each up to two
+    /// mebibytes.
+    pub(super) codes: DeviceBuffer<u8>,
     pub(super) layers: Vec<DeviceLayer>,
     pub(super) final_norm: DeviceNorm,
     pub(super) head: DeviceFloats,
@@ -74,8 +77,8 @@ pub(super) enum DeviceLinear {
 /// Ternary matrices as one, in layout `mma16x128`.
 #[derive(Debug)]
 pub(super) struct DeviceTernary {
-    /// `(row_tiles, col_tiles, 512)`
-    pub(super) codes: DeviceBuffer<u8>,
+    /// `(row_tiles, col_tiles, 512)`, from byte `codes_at` of all layers' codes.
+    pub(super) codes_at: usize,
     /// `(16 * row_tiles,)`: weight unit of each row.
     pub(super) units: DeviceBuffer<f32>,
     /// `(16 * row_tiles,)`
@@ -119,7 +122,8 @@ pub(super) fn upload(
     let total = model.layers.iter().map(layer_bytes).sum::<u64>() + tables as u64;
     progress(0, total);
 
-    let mut to = Uploader { context, staging };
+    let codes = DeviceBuffer::uninitialized(context, "the weights", codes_bytes(model))?;
+    let mut to = Uploader { context, staging, codes, filled: 0 };
     let head = to.floats("the head", &model.head, None)?;
     let embedding =
         if model.tied() { Embedding::Head } else { Embedding::Device(to.table(&model.embedding)?) };
@@ -139,6 +143,7 @@ pub(super) fn upload(
         config: config.clone(),
         embedding,
         positions,
+        codes: to.codes,
         layers,
         final_norm,
         head,
@@ -154,7 +159,7 @@ impl CudaWeights {
     /// Sums up what is on the device.
     fn count(&mut self) {
         let layers: usize = self.layers.iter().map(DeviceLayer::bytes).sum();
-        let step = layers + self.final_norm.bytes() + self.head.bytes();
+        let step = self.codes.bytes() + layers + self.final_norm.bytes() + self.head.bytes();
         let table = match &self.embedding {
             Embedding::Head => 0,
             Embedding::Device(table) => table.bytes(),
@@ -178,6 +183,7 @@ impl CudaWeights {
 }
 
 impl DeviceLayer {
+    /// Bytes beside the codes.
     fn bytes(&self) -> usize {
         let norms = [&self.attention_norm, &self.ffn_norm].into_iter();
         let norms = norms.chain(&self.attention_sub_norm).chain(&self.ffn_sub_norm);
@@ -198,7 +204,7 @@ impl DeviceLinear {
         match self {
             Self::Ternary(matrix) => {
                 let bias = matrix.bias.as_ref().map_or(0, DeviceBuffer::bytes);
-                matrix.codes.bytes() + matrix.units.bytes() + bias
+                matrix.units.bytes() + bias
             }
             Self::Float(matrices) => matrices.iter().map(DeviceFloats::bytes).sum(),
         }
@@ -214,6 +220,28 @@ impl DeviceFloats {
 struct Uploader<'a> {
     context: &'a Context,
     staging: Staging,
+    codes: DeviceBuffer<u8>,
+    /// Bytes of `codes` that are taken.
+    filled: usize,
+}
+
+/// Bytes of all codes in whole tiles.
+fn codes_bytes(model: &Model<'_>) -> usize {
+    let one = |linears: &[&Linear<'_>], gated: bool| -> usize {
+        let matrices: Vec<_> = linears.iter().filter_map(|linear| linear.ternary()).collect();
+        let Some(first) = matrices.first() else { return 0 };
+        let rows = Rows::new(matrices.iter().map(|matrix| matrix.rows), gated);
+        rows.tiles * Mma16x128::row_tile_bytes(first.cols)
+    };
+    let layer = |layer: &Layer<'_>| {
+        let [query, key, value] = &layer.qkv;
+        let gate_up: Vec<_> = layer.gate.iter().chain([&layer.up]).collect();
+        one(&[query, key, value], false)
+            + one(&[&layer.attention_out], false)
+            + one(&gate_up, layer.gate.is_some())
+            + one(&[&layer.down], false)
+    };
+    model.layers.iter().map(layer).sum()
 }
 
 impl Uploader<'_> {
@@ -293,8 +321,9 @@ impl Uploader<'_> {
         let cols = matrices[0].cols;
         let unit = Mma16x128::row_tile_bytes(cols);
         let bytes = rows.tiles * unit;
-        let mut codes = DeviceBuffer::uninitialized(self.context, "the weights", bytes)?;
-        self.staging.fill(&mut codes, bytes, unit, |first, out| {
+        let codes_at = self.filled;
+        self.filled += bytes;
+        self.staging.fill(&mut self.codes, codes_at, bytes, unit, |first, out| {
             out.par_chunks_mut(unit).enumerate().for_each(|(index, out)| {
                 out.fill(ZERO_CODES);
                 for part in rows.parts(first / unit + index) {
@@ -321,7 +350,7 @@ impl Uploader<'_> {
             self.vector("a bias", &bias)
         });
         Ok(DeviceTernary {
-            codes,
+            codes_at,
             units,
             bias: bias.transpose()?,
             row_tiles: count(rows.tiles),
