@@ -3,6 +3,8 @@
 
 #![allow(unsafe_code, reason = "launches kernels")]
 
+use std::collections::BTreeSet;
+
 use tercet_kernels_ptx::contract::{DecodeAttendArgs, DecodeLinearArgs, DevicePtr, DevicePtrMut};
 use tercet_kernels_ptx::launch::{DecodeAttendShape, DecodeFinish, DecodeLinearShape, DeviceShape};
 
@@ -32,19 +34,42 @@ pub(super) struct Decode {
     attends: Vec<(&'static str, Loaded<DecodeAttendArgs>)>,
 }
 
-/// The kernels that `config` may need.
-pub(super) fn entries(config: &ModelConfig) -> impl Iterator<Item = &'static str> {
-    let linears = (config.linears == LinearKind::Ternary).then_some(LINEARS);
-    linears.into_iter().flatten().chain(ATTENDS)
+/// The kernels that `config` needs on this device, whatever the session.
+pub(super) fn entries(context: &Context, config: &ModelConfig) -> BTreeSet<&'static str> {
+    let device = device_shape(context);
+    let (hidden, ffn) = (count(config.hidden), count(config.ffn));
+    let query = count(config.query_width());
+    let linears = [
+        (DecodeFinish::Store, query + 2 * count(config.kv_width()), hidden),
+        (DecodeFinish::Add, hidden, query),
+        (DecodeFinish::Gate, ffn, hidden),
+        (DecodeFinish::Add, hidden, ffn),
+    ];
+    let linears = linears.into_iter().filter_map(|(finish, features, cols)| {
+        Some(DecodeLinearShape::new(finish, features, cols, device)?.entry())
+    });
+    let attends = [true, false].into_iter().filter_map(|halves| {
+        let (heads, kv_heads) = (count(config.heads), count(config.kv_heads));
+        let dim = count(config.head_dim);
+        Some(DecodeAttendShape::new(heads, kv_heads, dim, halves, 1, device)?.entry())
+    });
+    match config.linears {
+        LinearKind::Ternary => linears.chain(attends).collect(),
+        LinearKind::Float => attends.collect(),
+    }
+}
+
+fn device_shape(context: &Context) -> DeviceShape {
+    let device = context.device();
+    DeviceShape {
+        multiprocessors: device.multiprocessors,
+        shared_bytes: device.shared_per_block_max,
+    }
 }
 
 impl Decode {
     pub(super) fn new(context: &Context, modules: &Modules) -> Result<Self, CudaError> {
-        let device = context.device();
-        let device = DeviceShape {
-            multiprocessors: device.multiprocessors,
-            shared_bytes: device.shared_per_block_max,
-        };
+        let device = device_shape(context);
         Ok(Self {
             device,
             linears: modules.several(&LINEARS)?,

@@ -23,7 +23,7 @@ use super::state::{NONE, State, terms_stride};
 use super::weights::{
     CudaWeights, DeviceFloats, DeviceLinear, DeviceNorm, DeviceTernary, Embedding,
 };
-use crate::backend::{DeviceError, Limits, TokenId};
+use crate::backend::{DeviceError, HeadType, Limits, TokenId};
 use crate::config::{Activation, LinearKind, Positions};
 use crate::floats::FloatType;
 use crate::model::{Layer, LinearWeights, Model};
@@ -66,26 +66,29 @@ pub(super) enum Finish {
     Activate,
 }
 
-/// The kernels that `model` needs, whatever the session.
-pub(super) fn entries(model: &Model<'_>) -> Vec<&'static str> {
+/// The types that float linears come in.
+const TYPES: [WeightType; 4] = [WeightType::F16, WeightType::Bf16, WeightType::F32, WeightType::I8];
+
+/// The kernels that `model` needs, with its head held as `head`, whatever the session.
+pub(super) fn entries(context: &Context, model: &Model<'_>, head: HeadType) -> Vec<&'static str> {
     let mut entries = vec!["embed", "normalize", "choose"];
     let matrices = model.layers.iter().flat_map(Layer::linears);
-    let mut types = vec![model.head.float];
+    let mut types = vec![match head {
+        HeadType::Stored => weight_type(model.head.float),
+        HeadType::Int8 => WeightType::I8,
+    }];
     types.extend(matrices.filter_map(|linear| match &linear.weights {
-        LinearWeights::Float(matrix) => Some(matrix.float),
+        LinearWeights::Float(matrix) => Some(weight_type(matrix.float)),
         LinearWeights::Ternary(_) => None,
     }));
-    for float in [FloatType::F16, FloatType::Bf16, FloatType::F32] {
-        if types.contains(&float) {
-            entries.extend(weight_type(float).entries());
-        }
-    }
+    let types = TYPES.into_iter().filter(|numbers| types.contains(numbers));
+    entries.extend(types.flat_map(WeightType::entries).collect::<BTreeSet<_>>());
     if model.config.linears == LinearKind::Ternary {
         entries.push("quantize");
         entries.extend(launch::LINEAR_TILES.map(|(_, entry)| entry));
     }
     entries.extend(attention::entries(&model.config));
-    entries.extend(decode::entries(&model.config));
+    entries.extend(decode::entries(context, &model.config));
     entries
 }
 
@@ -96,9 +99,7 @@ impl Launches {
         limits: &Limits,
     ) -> Result<Self, DeviceError> {
         let modules = &weights.modules;
-        let floats = [FloatType::F16, FloatType::Bf16, FloatType::F32];
-        let entries = floats.into_iter().flat_map(|float| weight_type(float).entries());
-        let entries: BTreeSet<_> = entries.collect();
+        let floats = TYPES.into_iter().flat_map(WeightType::entries).collect::<BTreeSet<_>>();
         Ok(Self {
             multiprocessors: context.device().multiprocessors,
             shared_bytes_max: context.device().shared_per_block_max,
@@ -106,7 +107,7 @@ impl Launches {
             normalize: modules.need("normalize")?,
             quantize: modules.get("quantize")?,
             linears: modules.several(&launch::LINEAR_TILES.map(|(_, entry)| entry))?,
-            floats: modules.several(&Vec::from_iter(entries))?,
+            floats: modules.several(&Vec::from_iter(floats))?,
             attention: Attention::new(modules, &weights.config, limits)?,
             decode: Decode::new(context, modules)?,
             choose: modules.need("choose")?,
@@ -232,8 +233,8 @@ impl Launches {
             positions: state.rows.ptr(places.positions),
             hidden: state.hidden.ptr_mut(0),
             cols: table.cols,
-            table_form: form(table.float),
-            learned_form: learned.map_or(0, |table| form(table.float)),
+            table_form: form(table.numbers),
+            learned_form: learned.map_or(0, |table| form(table.numbers)),
             learned_offset: offset,
             tiled: u32::from(table.tiled),
             reserved: 0,
@@ -483,9 +484,9 @@ impl Launches {
             scales: state.scales.ptr_mut(0),
             cols: matrix.cols,
             terms_stride: count(terms_stride(matrix.cols as usize)),
-            form: match matrix.float {
-                FloatType::F16 => NormalizeArgs::F16,
-                FloatType::Bf16 | FloatType::F32 => NormalizeArgs::BF16,
+            form: match matrix.numbers {
+                WeightType::F16 | WeightType::I8 => NormalizeArgs::F16,
+                WeightType::Bf16 | WeightType::F32 => NormalizeArgs::BF16,
             },
             eps: weights.config.norm_eps,
         };
@@ -505,7 +506,7 @@ impl Launches {
         state: &mut State,
         stream: &Stream,
     ) -> Result<(), DeviceError> {
-        let shape = FloatLinearShape::new(weight_type(matrix.float), matrix.rows, matrix.cols);
+        let shape = FloatLinearShape::new(matrix.numbers, matrix.rows, matrix.cols);
         let device = launch::Device {
             multiprocessors: self.multiprocessors,
             shared_bytes_max: self.shared_bytes_max,
@@ -518,7 +519,7 @@ impl Launches {
             weights: matrix.bytes.ptr(0),
             terms: state.terms.ptr(0),
             scales: state.scales.ptr(0),
-            units: NULL,
+            units: matrix.units.as_ref().map_or(NULL, |units| units.ptr(0)),
             bias: matrix.bias.as_ref().map_or(NULL, |bias| bias.ptr(0)),
             out: place.output,
             features: matrix.rows,
@@ -575,12 +576,13 @@ pub(super) fn weight_type(float: FloatType) -> WeightType {
     }
 }
 
-/// How kernels call a type of floats.
-fn form(float: FloatType) -> u32 {
-    match float {
-        FloatType::F16 => EmbedArgs::F16,
-        FloatType::Bf16 => EmbedArgs::BF16,
-        FloatType::F32 => EmbedArgs::F32,
+/// How `embed` calls a table's numbers.
+fn form(numbers: WeightType) -> u32 {
+    match numbers {
+        WeightType::F16 => EmbedArgs::F16,
+        WeightType::Bf16 => EmbedArgs::BF16,
+        WeightType::F32 => EmbedArgs::F32,
+        WeightType::I8 => unreachable!("tables are looked up as they are stored"),
     }
 }
 
