@@ -324,27 +324,16 @@ impl Launches {
         }
         let asking = state.rows.ptr(state.list().asking);
         let input = state.hidden.ptr(0);
-        let rows = Some((asking, self.step.asked));
-        self.normalize(
-            weights,
-            input,
-            Some(&weights.final_norm),
-            &weights.head,
-            rows,
-            state,
-            stream,
-        )?;
-        let output = state.logits.ptr_mut(0);
-        let place = Place { output, width: weights.config.vocab, offset: 0 };
-        self.float(
-            weights,
-            &weights.head,
-            place,
-            FloatLinearArgs::STORE,
-            self.step.asked,
-            state,
-            stream,
-        )
+        let rows = Rows { input, norm: Some(&weights.final_norm), asking, count: self.step.asked };
+        self.normalize(weights, rows, &weights.head, state, stream)?;
+        let place = Place {
+            output: state.logits.ptr_mut(0),
+            width: weights.config.vocab,
+            offset: 0,
+            rows: self.step.asked,
+            epilogue: FloatLinearArgs::STORE,
+        };
+        self.float(weights, &weights.head, place, state, stream)
     }
 
     /// A linear of either kind, with the norm before and what follows.
@@ -444,7 +433,8 @@ impl Launches {
         stream: &Stream,
     ) -> Result<(), DeviceError> {
         let Call { input, norm, output, width, finish } = call;
-        self.normalize(weights, input, norm, &matrices[0], None, state, stream)?;
+        let rows = Rows { input, norm, asking: DevicePtr::new(0), count: self.step.rows };
+        self.normalize(weights, rows, &matrices[0], state, stream)?;
         let mut offset = 0;
         for (index, matrix) in matrices.iter().enumerate() {
             let (epilogue, advance) = match (finish, matrices.len(), index) {
@@ -455,8 +445,8 @@ impl Launches {
                 (Finish::Activate, _, 0) => (FloatLinearArgs::STORE, 0),
                 (Finish::Activate, ..) => (FloatLinearArgs::GATE, 0),
             };
-            let place = Place { output, width, offset };
-            self.float(weights, matrix, place, epilogue, self.step.rows, state, stream)?;
+            let place = Place { output, width, offset, rows: self.step.rows, epilogue };
+            self.float(weights, matrix, place, state, stream)?;
             offset += advance;
         }
         Ok(())
@@ -466,14 +456,12 @@ impl Launches {
     fn normalize(
         &self,
         weights: &CudaWeights,
-        input: DevicePtr<f32>,
-        norm: Option<&DeviceNorm>,
+        rows: Rows<'_>,
         matrix: &DeviceFloats,
-        asking: Option<(DevicePtr<u32>, u32)>,
         state: &mut State,
         stream: &Stream,
     ) -> Result<(), DeviceError> {
-        let (asking, rows) = asking.unwrap_or((DevicePtr::new(0), self.step.rows));
+        let Rows { input, norm, asking, count: rows } = rows;
         let args = NormalizeArgs {
             x: input,
             weight: norm.map_or(NULL, |norm| norm.weight.ptr(0)),
@@ -501,8 +489,6 @@ impl Launches {
         weights: &CudaWeights,
         matrix: &DeviceFloats,
         place: Place,
-        epilogue: u32,
-        rows: u32,
         state: &mut State,
         stream: &Stream,
     ) -> Result<(), DeviceError> {
@@ -512,7 +498,7 @@ impl Launches {
             shared_bytes_max: self.shared_bytes_max,
             target: self.normalize.target,
         };
-        let launch = shape.launch(rows, device);
+        let launch = shape.launch(place.rows, device);
         let kernel = self.floats.iter().find(|(entry, _)| *entry == launch.entry);
         let (_, kernel) = kernel.expect("loaded for the types of the model's matrices");
         let args = FloatLinearArgs {
@@ -524,11 +510,11 @@ impl Launches {
             out: place.output,
             features: matrix.rows,
             cols: matrix.cols,
-            rows,
+            rows: place.rows,
             terms_stride: count(terms_stride(matrix.cols as usize)),
             out_stride: count(place.width),
             offset: place.offset,
-            epilogue,
+            epilogue: place.epilogue,
             activation: activation(weights.config.activation),
         };
         // SAFETY: see the module's beginning.
@@ -548,11 +534,22 @@ pub(super) struct Call<'a> {
     pub(super) finish: Finish,
 }
 
-/// Features `offset..` of the rows of `width`.
+/// Rows on their way to a float linear: `(count, cols)`, or those in the list `asking`.
+struct Rows<'a> {
+    input: DevicePtr<f32>,
+    norm: Option<&'a DeviceNorm>,
+    asking: DevicePtr<u32>,
+    count: u32,
+}
+
+/// Where a float linear writes: features `offset..` of `rows` rows of `width`.
 struct Place {
     output: DevicePtrMut<f32>,
     width: usize,
     offset: u32,
+    rows: u32,
+    /// `FloatLinearArgs::STORE` and so on.
+    epilogue: u32,
 }
 
 pub(super) const NULL: DevicePtr<f32> = DevicePtr::new(0);
