@@ -148,7 +148,7 @@ impl Attention {
                     capacity,
                 };
                 let launch = shape.launch_near(step.tiles).expect("it has a kernel");
-                // SAFETY: as above.
+                // SAFETY: see `launches`: buffers have room for the step's rows.
                 unsafe {
                     kernel.function.launch(kernel.prepare(as_launch(launch)), stream, &args)
                 }?;
@@ -168,7 +168,7 @@ impl Attention {
                     capacity,
                 };
                 let launch = as_launch(shape.launch_exact(step.tiles));
-                // SAFETY: as above.
+                // SAFETY: see `launches`: buffers have room for the step's rows.
                 unsafe { kernel.function.launch(kernel.prepare(launch), stream, &args) }?;
             }
         }

@@ -172,7 +172,7 @@ impl Decode {
         };
         let grid = shape.grid();
         let launch = Launch::grid(grid.x, grid.y, grid.z).shared(shape.shared_bytes());
-        // SAFETY: as above.
+        // SAFETY: see `launches`: buffers have room for the step's rows.
         unsafe { kernel.function.launch(kernel.prepare(launch), stream, &args) }?;
         Ok(true)
     }

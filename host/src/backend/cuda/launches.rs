@@ -194,7 +194,7 @@ impl Launches {
         stream: &Stream,
     ) -> Result<Vec<TokenId>, DeviceError> {
         let grid = self.choose.prepare(Launch::grid(count(rows), 1, 1));
-        // SAFETY: see the module's beginning.
+        // SAFETY: see the module's beginning: buffers have room for the step's rows.
         unsafe { self.choose.function.launch(grid, stream, args) }?;
         // SAFETY: the pinned list is kept, and read after the stream is done.
         unsafe { state.chosen.read_queued(0, &mut state.chosen_host, stream) }?;
@@ -240,7 +240,7 @@ impl Launches {
             reserved: 0,
         };
         let grid = Launch::grid(self.step.rows, 1, 1);
-        // SAFETY: see the module's beginning.
+        // SAFETY: see the module's beginning: buffers have room for the step's rows.
         unsafe { self.embed.function.launch(self.embed.prepare(grid), stream, &args) }?;
         Ok(())
     }
@@ -387,7 +387,7 @@ impl Launches {
             col_tiles: shape.col_tiles(),
             eps: weights.config.norm_eps,
         };
-        // SAFETY: see the module's beginning.
+        // SAFETY: see the module's beginning: buffers have room for the step's rows.
         unsafe {
             quantize.function.launch(quantize.prepare(Launch::grid(rows, 1, 1)), stream, &args)
         }?;
@@ -418,7 +418,7 @@ impl Launches {
         };
         let grid = Launch::grid(shape.blocks(self.multiprocessors), 1, 1)
             .shared(launch::linear_shared_bytes(tile, linear.target));
-        // SAFETY: see the module's beginning.
+        // SAFETY: see the module's beginning: buffers have room for the step's rows.
         unsafe { linear.function.launch(linear.prepare(grid), stream, &args) }?;
         Ok(())
     }
@@ -479,7 +479,7 @@ impl Launches {
             eps: weights.config.norm_eps,
         };
         let grid = self.normalize.prepare(Launch::grid(rows, 1, 1));
-        // SAFETY: see the module's beginning.
+        // SAFETY: see the module's beginning: buffers have room for the step's rows.
         unsafe { self.normalize.function.launch(grid, stream, &args) }?;
         Ok(())
     }
@@ -517,7 +517,7 @@ impl Launches {
             epilogue: place.epilogue,
             activation: activation(weights.config.activation),
         };
-        // SAFETY: see the module's beginning.
+        // SAFETY: see the module's beginning: buffers have room for the step's rows.
         unsafe { kernel.function.launch(kernel.prepare(as_launch(launch)), stream, &args) }?;
         Ok(())
     }

@@ -75,8 +75,8 @@ impl Staging {
         Ok(())
     }
 
-    /// Brings a matrix of `shape` to the device and there into tiles: a run of rows after the other,
-    /// by way of a buffer that they share. `fill(row, out)` writes whole rows from `row` on.
+    /// Brings a matrix of `shape` to the device and there into tiles: a run of rows after the
+    /// other, by way of a buffer that they share. `fill(row, out)` writes whole rows from `row` on.
     pub(super) fn tile(
         &mut self,
         shape: FloatLinearShape,
