@@ -62,6 +62,7 @@ pub mod config;
 pub mod text;
 
 pub mod floats;
+mod int8;
 pub mod model;
 pub mod ternary;
 

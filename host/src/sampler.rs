@@ -66,6 +66,21 @@ impl Sampler {
         self.sampling.temperature == 0.0 && self.sampling.repetition_penalty == 1.0
     }
 
+    /// Its policy.
+    pub(crate) fn sampling(&self) -> Sampling {
+        self.sampling
+    }
+
+    /// Tokens in the context, ascending; empty where there is no penalty.
+    pub(crate) fn seen(&self) -> &[TokenId] {
+        &self.seen
+    }
+
+    /// The number in `0..1` that the next choice takes, for a device that makes the choice.
+    pub(crate) fn draw(&mut self) -> f64 {
+        uniform(&mut self.random)
+    }
+
     /// Counts a token of the context, for the repetition penalty.
     pub fn observe(&mut self, token: TokenId) {
         if self.sampling.repetition_penalty != 1.0
@@ -126,10 +141,7 @@ impl Sampler {
             }
         }
 
-        // 53 random bits, a number in 0..1.
-        #[allow(clippy::cast_precision_loss, reason = "53 bits are exact")]
-        let uniform = (self.random.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
-        let mut left = uniform * kept;
+        let mut left = uniform(&mut self.random) * kept;
         for place in 0..count - 1 {
             let Some((weight, token)) = by_likelihood.get(place) else { break };
             left -= f64::from(weight);
@@ -139,6 +151,12 @@ impl Sampler {
         }
         Ok(by_likelihood.get(count - 1).map_or(0, |(_, token)| token))
     }
+}
+
+/// 53 random bits, a number in `0..1`.
+#[allow(clippy::cast_precision_loss, reason = "53 bits are exact")]
+fn uniform(random: &mut ChaCha12Rng) -> f64 {
+    (random.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 /// Candidates from the most likely down, sorted only as far as somebody looks: a vocabulary has

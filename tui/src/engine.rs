@@ -128,7 +128,8 @@ pub fn gpu(device: &Device, package: &Package, args: &DeviceArgs) -> Result<Cuda
             refusal.hint()
         ));
     }
-    Ok(CudaBackend::new(device, kernels).map_err(DeviceError::from)?)
+    let backend = CudaBackend::new(device, kernels).map_err(DeviceError::from)?;
+    Ok(backend.with_head(head_type(args.head)))
 }
 
 /// What a session may use.
@@ -168,6 +169,14 @@ pub fn prefill_rows(backend: &CpuBackend) -> usize {
     (backend.tile_rows() * backend.threads()).max(64)
 }
 
+/// The host's name for how the head is held.
+fn head_type(head: Head) -> HeadType {
+    match head {
+        Head::Stored => HeadType::Stored,
+        Head::Int8 => HeadType::Int8,
+    }
+}
+
 /// The host's name for the cache's number type.
 #[must_use]
 pub fn kv_type(kv: Kv) -> KvType {
@@ -191,11 +200,7 @@ pub fn cpu(args: &DeviceArgs) -> Result<CpuBackend, Failure> {
         })?,
     };
     let threads = args.threads.map_or_else(CpuBackend::default_threads, usize::from);
-    let head = match args.head {
-        Head::Stored => HeadType::Stored,
-        Head::Int8 => HeadType::Int8,
-    };
-    Ok(CpuBackend::new(threads, simd)?.with_head(head))
+    Ok(CpuBackend::new(threads, simd)?.with_head(head_type(args.head)))
 }
 
 /// The model's sampling with what the command line changes.

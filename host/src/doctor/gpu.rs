@@ -3,7 +3,6 @@
 use tercet_kernels_ptx::ptx::Ptx;
 
 use super::{Area, Examiner, Finding, GpuReport, KernelReport, Outcome};
-use crate::backend::DeviceError;
 use crate::backend::cuda::driver::{Context, CudaError, Device, Driver, DriverVersion};
 use crate::backend::cuda::kernels::{Hex, KernelSet, KernelText, Origin};
 use crate::backend::cuda::trials::{Rig, TRIALS};
@@ -115,8 +114,7 @@ fn try_kernels(
                     "{count} kernels, compiled or found compiled in {seconds:.1} s"
                 ))
             }
-            Err(DeviceError::Cuda(error)) => refusal(&error),
-            Err(error) => Finding::new(Outcome::Failed, error.to_string(), error.hint()),
+            Err(error) => refusal(&error),
         }
     });
     let Some(rig) = rig else { return false };
@@ -151,7 +149,7 @@ fn try_kernels(
 fn coverage(rig: &Rig) -> Finding {
     let never = rig.never_launched();
     if never.is_empty() {
-        return Finding::ok("every kernel that sessions use on it was tried".into());
+        return Finding::ok("every kernel for it was tried".into());
     }
     Finding::new(
         Outcome::Warning,

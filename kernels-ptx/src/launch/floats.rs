@@ -107,6 +107,12 @@ impl FloatLinearShape {
         Self { weights, features, cols }
     }
 
+    /// Type of the weights.
+    #[must_use]
+    pub const fn weights(self) -> WeightType {
+        self.weights
+    }
+
     /// Output features.
     #[must_use]
     pub const fn features(self) -> u32 {

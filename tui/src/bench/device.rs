@@ -118,6 +118,9 @@ impl Benched for CudaBackend {
             ..Gpu::default()
         });
         context.simd = "PTX".into();
+        if self.head() == HeadType::Int8 {
+            context.head = "int8";
+        }
         context.threads = 1;
         context.deterministic = true;
     }

@@ -170,9 +170,9 @@ impl Bench<'_> {
     /// What a session for `workload` holds.
     fn limits(&self, workload: &Workload, backend: &impl Benched) -> Limits {
         let rows_max = self.args.ubatch.map_or(backend.prefill_rows(), |rows| rows as usize);
+        // No step has more rows than there are positions.
+        let rows_max = rows_max.min(workload.slots * workload.positions());
         let mut limits = workload.limits(rows_max, engine::kv_type(self.args.device.kv));
-        // A step never has more rows than the prompts.
-        limits.rows_max = limits.rows_max.min((workload.slots * workload.positions()).max(1));
         if let Some(context) = self.args.device.ctx {
             limits.positions_max = context as usize;
         }

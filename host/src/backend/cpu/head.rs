@@ -13,6 +13,7 @@ use super::buffer::zeros;
 use crate::backend::{DeviceError, HeadType};
 use crate::checkpoint::anonymous;
 use crate::config::ModelConfig;
+use crate::int8::round_row;
 use crate::model::FloatMatrix;
 
 /// The head's weights as they are multiplied.
@@ -106,9 +107,8 @@ impl Int8Head {
                 rows.for_each_init(
                     || vec![0.0; cols],
                     |weights, (row, (codes, unit))| {
-                        let row = first + row;
-                        simd.widen(head.stored(row..row + 1), weights);
-                        *unit = round(*simd, weights, bytemuck::cast_slice_mut(codes));
+                        let codes = bytemuck::cast_slice_mut(codes);
+                        *unit = round_row(*simd, &head, first + row, weights, codes);
                     },
                 );
             });
@@ -116,15 +116,6 @@ impl Int8Head {
         }
         Ok(Self { cols, codes, units })
     }
-}
-
-/// Rounds a row of weights; returns its unit, NaN for a row with a NaN in it.
-fn round(simd: Simd, weights: &[f32], codes: &mut [i8]) -> f32 {
-    if weights.iter().any(|weight| weight.is_nan()) {
-        return f32::NAN;
-    }
-    // The least peak keeps `127 / peak` finite; rows of zeros (unused tokens) are common.
-    simd.quantize_row_at(weights, simd.peak(weights).max(1e-30), codes).unit
 }
 
 /// Vocabulary rows of one task.

@@ -153,7 +153,7 @@ impl Attention {
                     capacity,
                 };
                 let launch = shape.launch_near(step.tiles).expect("it has a kernel");
-                // SAFETY: as above.
+                // SAFETY: see `launches`: buffers have room for the step's rows.
                 unsafe {
                     kernel.function.launch(kernel.prepare(as_launch(launch)), stream, &args)
                 }?;
@@ -173,7 +173,7 @@ impl Attention {
                     capacity,
                 };
                 let launch = as_launch(shape.launch_exact(step.tiles));
-                // SAFETY: as above.
+                // SAFETY: see `launches`: buffers have room for the step's rows.
                 unsafe { kernel.function.launch(kernel.prepare(launch), stream, &args) }?;
             }
         }

@@ -3,6 +3,8 @@
 
 #![allow(unsafe_code, reason = "launches kernels")]
 
+use std::collections::BTreeSet;
+
 use tercet_kernels_ptx::contract::{DecodeAttendArgs, DecodeLinearArgs, DevicePtr, DevicePtrMut};
 use tercet_kernels_ptx::launch::{DecodeAttendShape, DecodeFinish, DecodeLinearShape, DeviceShape};
 
@@ -10,7 +12,7 @@ use super::driver::{Context, CudaError, Launch, Stream};
 use super::launches::{Call, Finish, NULL, Step, activation, count};
 use super::modules::{Loaded, Modules};
 use super::state::State;
-use super::weights::DeviceTernary;
+use super::weights::{CudaWeights, DeviceTernary};
 use crate::backend::KvType;
 use crate::config::{LinearKind, ModelConfig};
 
@@ -32,10 +34,26 @@ pub(super) struct Decode {
     attends: Vec<(&'static str, Loaded<DecodeAttendArgs>)>,
 }
 
-/// The kernels that `config` may need.
-pub(super) fn entries(config: &ModelConfig) -> impl Iterator<Item = &'static str> {
-    let linears = (config.linears == LinearKind::Ternary).then_some(LINEARS);
-    linears.into_iter().flatten().chain(ATTENDS)
+/// The kernels that `config` needs on this device, whatever the session.
+pub(super) fn entries(context: &Context, config: &ModelConfig) -> BTreeSet<&'static str> {
+    let device = device_shape(context);
+    let (hidden, ffn) = (count(config.hidden), count(config.ffn));
+    let query = count(config.query_width());
+    let linears = [
+        (DecodeFinish::Store, query + 2 * count(config.kv_width()), hidden),
+        (DecodeFinish::Add, hidden, query),
+        (DecodeFinish::Gate, ffn, hidden),
+        (DecodeFinish::Add, hidden, ffn),
+    ];
+    let linears = linears.into_iter().filter_map(|(finish, features, cols)| {
+        Some(DecodeLinearShape::new(finish, features, cols, device)?.entry())
+    });
+    let attends = [KvType::F16, KvType::F32].into_iter();
+    let attends = attends.filter_map(|kv| Some(attend_shape(config, kv, 1, device)?.entry()));
+    match config.linears {
+        LinearKind::Ternary => linears.chain(attends).collect(),
+        LinearKind::Float => attends.collect(),
+    }
 }
 
 fn device_shape(context: &Context) -> DeviceShape {
@@ -80,9 +98,9 @@ impl Decode {
     /// Does a linear of one row, if there is a kernel for it. Returns whether there was.
     pub(super) fn linear(
         &self,
+        weights: &CudaWeights,
         matrix: &DeviceTernary,
         call: &Call<'_>,
-        config: &ModelConfig,
         stream: &Stream,
     ) -> Result<bool, CudaError> {
         let finish = match call.finish {
@@ -103,7 +121,7 @@ impl Decode {
         let args = DecodeLinearArgs {
             x: call.input,
             norm: call.norm.map_or(NULL, |norm| norm.weight.ptr(0)),
-            codes: DevicePtr::new(matrix.codes.address(0)),
+            codes: DevicePtr::new(weights.codes.address(matrix.codes_at)),
             units: matrix.units.ptr(0),
             bias: matrix.bias.as_ref().map_or(NULL, |bias| bias.ptr(0)),
             residual: DevicePtr::new(call.output.address()),
@@ -117,10 +135,10 @@ impl Decode {
             features: matrix.features,
             block_pairs: shape.block_pairs(),
             stages: shape.stages(),
-            activation: activation(config.activation),
+            activation: activation(weights.config.activation),
             awaited: 0,
             clear_words: 0,
-            eps: config.norm_eps,
+            eps: weights.config.norm_eps,
         };
         let grid = shape.grid();
         let launch = Launch::grid(grid.x, grid.y, grid.z).shared(shape.shared_bytes());
@@ -171,7 +189,7 @@ impl Decode {
         };
         let grid = shape.grid();
         let launch = Launch::grid(grid.x, grid.y, grid.z).shared(shape.shared_bytes());
-        // SAFETY: as above.
+        // SAFETY: see `launches`: buffers have room for the step's rows.
         unsafe { kernel.function.launch(kernel.prepare(launch), stream, &args) }?;
         Ok(true)
     }

@@ -23,10 +23,11 @@ use super::state::{NONE, State, terms_stride};
 use super::weights::{
     CudaWeights, DeviceFloats, DeviceLinear, DeviceNorm, DeviceTernary, Embedding,
 };
-use crate::backend::{DeviceError, Limits, TokenId};
+use crate::backend::{DeviceError, HeadType, Limits, TokenId};
 use crate::config::{Activation, LinearKind, Positions};
 use crate::floats::FloatType;
 use crate::model::{Layer, LinearWeights, Model};
+use crate::sampler::{Sampler, Sampling};
 
 /// The kernels of a session, and the shape of the step at hand.
 #[derive(Debug)]
@@ -65,26 +66,29 @@ pub(super) enum Finish {
     Activate,
 }
 
-/// The kernels that `model` needs, whatever the session.
-pub(super) fn entries(model: &Model<'_>) -> Vec<&'static str> {
+/// The types that float linears come in.
+const TYPES: [WeightType; 4] = [WeightType::F16, WeightType::Bf16, WeightType::F32, WeightType::I8];
+
+/// The kernels that `model` needs, with its head held as `head`, whatever the session.
+pub(super) fn entries(context: &Context, model: &Model<'_>, head: HeadType) -> Vec<&'static str> {
     let mut entries = vec!["embed", "normalize", "choose"];
     let matrices = model.layers.iter().flat_map(Layer::linears);
-    let mut types = vec![model.head.float];
+    let mut types = vec![match head {
+        HeadType::Stored => weight_type(model.head.float),
+        HeadType::Int8 => WeightType::I8,
+    }];
     types.extend(matrices.filter_map(|linear| match &linear.weights {
-        LinearWeights::Float(matrix) => Some(matrix.float),
+        LinearWeights::Float(matrix) => Some(weight_type(matrix.float)),
         LinearWeights::Ternary(_) => None,
     }));
-    for float in [FloatType::F16, FloatType::Bf16, FloatType::F32] {
-        if types.contains(&float) {
-            entries.extend(weight_type(float).entries());
-        }
-    }
+    let types = TYPES.into_iter().filter(|numbers| types.contains(numbers));
+    entries.extend(types.flat_map(WeightType::entries).collect::<BTreeSet<_>>());
     if model.config.linears == LinearKind::Ternary {
         entries.push("quantize");
         entries.extend(launch::LINEAR_TILES.map(|(_, entry)| entry));
     }
     entries.extend(attention::entries(&model.config));
-    entries.extend(decode::entries(&model.config));
+    entries.extend(decode::entries(context, &model.config));
     entries
 }
 
@@ -95,9 +99,7 @@ impl Launches {
         limits: &Limits,
     ) -> Result<Self, DeviceError> {
         let modules = &weights.modules;
-        let floats = [FloatType::F16, FloatType::Bf16, FloatType::F32];
-        let entries = floats.into_iter().flat_map(|float| weight_type(float).entries());
-        let entries: BTreeSet<_> = entries.collect();
+        let floats = TYPES.into_iter().flat_map(WeightType::entries).collect::<BTreeSet<_>>();
         Ok(Self {
             multiprocessors: context.device().multiprocessors,
             shared_bytes_max: context.device().shared_per_block_max,
@@ -105,7 +107,7 @@ impl Launches {
             normalize: modules.need("normalize")?,
             quantize: modules.get("quantize")?,
             linears: modules.several(&launch::LINEAR_TILES.map(|(_, entry)| entry))?,
-            floats: modules.several(&Vec::from_iter(entries))?,
+            floats: modules.several(&Vec::from_iter(floats))?,
             attention: Attention::new(modules, &weights.config, limits)?,
             decode: Decode::new(context, modules)?,
             choose: modules.need("choose")?,
@@ -139,20 +141,72 @@ impl Launches {
             top_p: 1.0,
             min_p: 0.0,
         };
-        let grid = self.choose.prepare(Launch::grid(count(asked), 1, 1));
-        // SAFETY: see the module's beginning.
-        unsafe { self.choose.function.launch(grid, stream, &args) }?;
+        self.run_choose(&args, 0, asked, state, stream)
+    }
+
+    /// The token that `sampler` takes from row `asked`: as [`Sampler::choose`] does, by the same
+    /// random number.
+    pub(super) fn sample(
+        &self,
+        state: &mut State,
+        asked: usize,
+        vocab: usize,
+        sampler: &mut Sampler,
+        stream: &Stream,
+    ) -> Result<TokenId, DeviceError> {
+        let Sampling { repetition_penalty, temperature, top_k, top_p, min_p } = sampler.sampling();
+        if temperature != 0.0 {
+            state.uniform.write(0, &[sampler.draw()])?;
+        }
+        let penalised = repetition_penalty != 1.0;
+        if penalised {
+            let mut seen = vec![0_u32; vocab.div_ceil(32)];
+            for &token in sampler.seen().iter().filter(|&&token| (token as usize) < vocab) {
+                seen[token as usize / 32] |= 1 << (token % 32);
+            }
+            state.seen.write(0, &seen)?;
+        }
+        let args = ChooseArgs {
+            logits: state.logits.ptr(asked * vocab),
+            seen: if penalised { state.seen.ptr_mut(0) } else { DevicePtrMut::new(0) },
+            uniforms: state.uniform.ptr(0),
+            weights: state.weights.ptr_mut(0),
+            chosen: state.chosen.ptr_mut(0),
+            faults: state.chosen.ptr_mut(state.asking_max),
+            vocab: count(vocab),
+            top_k: u32::try_from(top_k).unwrap_or(u32::MAX),
+            temperature,
+            repetition_penalty,
+            top_p,
+            min_p,
+        };
+        let chosen = self.run_choose(&args, asked, 1, state, stream)?;
+        Ok(chosen[0])
+    }
+
+    /// Runs `choose` on `rows` rows of logits, the first of which is `first`.
+    fn run_choose(
+        &self,
+        args: &ChooseArgs,
+        first: usize,
+        rows: usize,
+        state: &mut State,
+        stream: &Stream,
+    ) -> Result<Vec<TokenId>, DeviceError> {
+        let grid = self.choose.prepare(Launch::grid(count(rows), 1, 1));
+        // SAFETY: see the module's beginning: buffers have room for the step's rows.
+        unsafe { self.choose.function.launch(grid, stream, args) }?;
         // SAFETY: the pinned list is kept, and read after the stream is done.
         unsafe { state.chosen.read_queued(0, &mut state.chosen_host, stream) }?;
         stream.synchronize()?;
         let (chosen, faults) = state.chosen_host.split_at(state.asking_max);
-        if let Some(row) = faults[..asked].iter().position(|&fault| fault != NONE) {
+        if let Some(row) = faults[..rows].iter().position(|&fault| fault != NONE) {
             let token = faults[row] as usize;
             let mut got = [0.0];
-            state.logits.read(row * vocab + token, &mut got)?;
+            state.logits.read((first + row) * args.vocab as usize + token, &mut got)?;
             return Err(DeviceError::NotFinite { got: got[0], token });
         }
-        Ok(chosen[..asked].to_vec())
+        Ok(chosen[..rows].to_vec())
     }
 
     /// `hidden = embedding[token]`, plus the position's row where positions are learned.
@@ -179,14 +233,14 @@ impl Launches {
             positions: state.rows.ptr(places.positions),
             hidden: state.hidden.ptr_mut(0),
             cols: table.cols,
-            table_form: form(table.float),
-            learned_form: learned.map_or(0, |table| form(table.float)),
+            table_form: form(table.numbers),
+            learned_form: learned.map_or(0, |table| form(table.numbers)),
             learned_offset: offset,
             tiled: u32::from(table.tiled),
             reserved: 0,
         };
         let grid = Launch::grid(self.step.rows, 1, 1);
-        // SAFETY: see the module's beginning.
+        // SAFETY: see the module's beginning: buffers have room for the step's rows.
         unsafe { self.embed.function.launch(self.embed.prepare(grid), stream, &args) }?;
         Ok(())
     }
@@ -270,27 +324,16 @@ impl Launches {
         }
         let asking = state.rows.ptr(state.list().asking);
         let input = state.hidden.ptr(0);
-        let rows = Some((asking, self.step.asked));
-        self.normalize(
-            weights,
-            input,
-            Some(&weights.final_norm),
-            &weights.head,
-            rows,
-            state,
-            stream,
-        )?;
-        let output = state.logits.ptr_mut(0);
-        let place = Place { output, width: weights.config.vocab, offset: 0 };
-        self.float(
-            weights,
-            &weights.head,
-            place,
-            FloatLinearArgs::STORE,
-            self.step.asked,
-            state,
-            stream,
-        )
+        let rows = Rows { input, norm: Some(&weights.final_norm), asking, count: self.step.asked };
+        self.normalize(weights, rows, &weights.head, state, stream)?;
+        let place = Place {
+            output: state.logits.ptr_mut(0),
+            width: weights.config.vocab,
+            offset: 0,
+            rows: self.step.asked,
+            epilogue: FloatLinearArgs::STORE,
+        };
+        self.float(weights, &weights.head, place, state, stream)
     }
 
     /// A linear of either kind, with the norm before and what follows.
@@ -316,7 +359,7 @@ impl Launches {
         state: &mut State,
         stream: &Stream,
     ) -> Result<(), DeviceError> {
-        if self.step.rows == 1 && self.decode.linear(matrix, &call, &weights.config, stream)? {
+        if self.step.rows == 1 && self.decode.linear(weights, matrix, &call, stream)? {
             return Ok(());
         }
         let rows = self.step.rows;
@@ -344,12 +387,12 @@ impl Launches {
             col_tiles: shape.col_tiles(),
             eps: weights.config.norm_eps,
         };
-        // SAFETY: see the module's beginning.
+        // SAFETY: see the module's beginning: buffers have room for the step's rows.
         unsafe {
             quantize.function.launch(quantize.prepare(Launch::grid(rows, 1, 1)), stream, &args)
         }?;
         let args = LinearArgs {
-            codes: DevicePtr::new(matrix.codes.address(0)),
+            codes: DevicePtr::new(weights.codes.address(matrix.codes_at)),
             units: matrix.units.ptr(0),
             bias: matrix.bias.as_ref().map_or(NULL, |bias| bias.ptr(0)),
             values: state.values.ptr(0),
@@ -375,7 +418,7 @@ impl Launches {
         };
         let grid = Launch::grid(shape.blocks(self.multiprocessors), 1, 1)
             .shared(launch::linear_shared_bytes(tile, linear.target));
-        // SAFETY: see the module's beginning.
+        // SAFETY: see the module's beginning: buffers have room for the step's rows.
         unsafe { linear.function.launch(linear.prepare(grid), stream, &args) }?;
         Ok(())
     }
@@ -390,7 +433,8 @@ impl Launches {
         stream: &Stream,
     ) -> Result<(), DeviceError> {
         let Call { input, norm, output, width, finish } = call;
-        self.normalize(weights, input, norm, &matrices[0], None, state, stream)?;
+        let rows = Rows { input, norm, asking: DevicePtr::new(0), count: self.step.rows };
+        self.normalize(weights, rows, &matrices[0], state, stream)?;
         let mut offset = 0;
         for (index, matrix) in matrices.iter().enumerate() {
             let (epilogue, advance) = match (finish, matrices.len(), index) {
@@ -401,8 +445,8 @@ impl Launches {
                 (Finish::Activate, _, 0) => (FloatLinearArgs::STORE, 0),
                 (Finish::Activate, ..) => (FloatLinearArgs::GATE, 0),
             };
-            let place = Place { output, width, offset };
-            self.float(weights, matrix, place, epilogue, self.step.rows, state, stream)?;
+            let place = Place { output, width, offset, rows: self.step.rows, epilogue };
+            self.float(weights, matrix, place, state, stream)?;
             offset += advance;
         }
         Ok(())
@@ -412,14 +456,12 @@ impl Launches {
     fn normalize(
         &self,
         weights: &CudaWeights,
-        input: DevicePtr<f32>,
-        norm: Option<&DeviceNorm>,
+        rows: Rows<'_>,
         matrix: &DeviceFloats,
-        asking: Option<(DevicePtr<u32>, u32)>,
         state: &mut State,
         stream: &Stream,
     ) -> Result<(), DeviceError> {
-        let (asking, rows) = asking.unwrap_or((DevicePtr::new(0), self.step.rows));
+        let Rows { input, norm, asking, count: rows } = rows;
         let args = NormalizeArgs {
             x: input,
             weight: norm.map_or(NULL, |norm| norm.weight.ptr(0)),
@@ -430,14 +472,14 @@ impl Launches {
             scales: state.scales.ptr_mut(0),
             cols: matrix.cols,
             terms_stride: count(terms_stride(matrix.cols as usize)),
-            form: match matrix.float {
-                FloatType::F16 => NormalizeArgs::F16,
-                FloatType::Bf16 | FloatType::F32 => NormalizeArgs::BF16,
+            form: match matrix.numbers {
+                WeightType::F16 | WeightType::I8 => NormalizeArgs::F16,
+                WeightType::Bf16 | WeightType::F32 => NormalizeArgs::BF16,
             },
             eps: weights.config.norm_eps,
         };
         let grid = self.normalize.prepare(Launch::grid(rows, 1, 1));
-        // SAFETY: see the module's beginning.
+        // SAFETY: see the module's beginning: buffers have room for the step's rows.
         unsafe { self.normalize.function.launch(grid, stream, &args) }?;
         Ok(())
     }
@@ -447,37 +489,35 @@ impl Launches {
         weights: &CudaWeights,
         matrix: &DeviceFloats,
         place: Place,
-        epilogue: u32,
-        rows: u32,
         state: &mut State,
         stream: &Stream,
     ) -> Result<(), DeviceError> {
-        let shape = FloatLinearShape::new(weight_type(matrix.float), matrix.rows, matrix.cols);
+        let shape = FloatLinearShape::new(matrix.numbers, matrix.rows, matrix.cols);
         let device = launch::Device {
             multiprocessors: self.multiprocessors,
             shared_bytes_max: self.shared_bytes_max,
             target: self.normalize.target,
         };
-        let launch = shape.launch(rows, device);
+        let launch = shape.launch(place.rows, device);
         let kernel = self.floats.iter().find(|(entry, _)| *entry == launch.entry);
         let (_, kernel) = kernel.expect("loaded for the types of the model's matrices");
         let args = FloatLinearArgs {
             weights: matrix.bytes.ptr(0),
             terms: state.terms.ptr(0),
             scales: state.scales.ptr(0),
-            units: NULL,
+            units: matrix.units.as_ref().map_or(NULL, |units| units.ptr(0)),
             bias: matrix.bias.as_ref().map_or(NULL, |bias| bias.ptr(0)),
             out: place.output,
             features: matrix.rows,
             cols: matrix.cols,
-            rows,
+            rows: place.rows,
             terms_stride: count(terms_stride(matrix.cols as usize)),
             out_stride: count(place.width),
             offset: place.offset,
-            epilogue,
+            epilogue: place.epilogue,
             activation: activation(weights.config.activation),
         };
-        // SAFETY: see the module's beginning.
+        // SAFETY: see the module's beginning: buffers have room for the step's rows.
         unsafe { kernel.function.launch(kernel.prepare(as_launch(launch)), stream, &args) }?;
         Ok(())
     }
@@ -494,11 +534,22 @@ pub(super) struct Call<'a> {
     pub(super) finish: Finish,
 }
 
-/// Features `offset..` of the rows of `width`.
+/// Rows on their way to a float linear: `(count, cols)`, or those in the list `asking`.
+struct Rows<'a> {
+    input: DevicePtr<f32>,
+    norm: Option<&'a DeviceNorm>,
+    asking: DevicePtr<u32>,
+    count: u32,
+}
+
+/// Where a float linear writes: features `offset..` of `rows` rows of `width`.
 struct Place {
     output: DevicePtrMut<f32>,
     width: usize,
     offset: u32,
+    rows: u32,
+    /// `FloatLinearArgs::STORE` and so on.
+    epilogue: u32,
 }
 
 pub(super) const NULL: DevicePtr<f32> = DevicePtr::new(0);
@@ -522,12 +573,13 @@ pub(super) fn weight_type(float: FloatType) -> WeightType {
     }
 }
 
-/// How kernels call a type of floats.
-fn form(float: FloatType) -> u32 {
-    match float {
-        FloatType::F16 => EmbedArgs::F16,
-        FloatType::Bf16 => EmbedArgs::BF16,
-        FloatType::F32 => EmbedArgs::F32,
+/// How `embed` calls a table's numbers.
+fn form(numbers: WeightType) -> u32 {
+    match numbers {
+        WeightType::F16 => EmbedArgs::F16,
+        WeightType::Bf16 => EmbedArgs::BF16,
+        WeightType::F32 => EmbedArgs::F32,
+        WeightType::I8 => unreachable!("tables are looked up as they are stored"),
     }
 }
 

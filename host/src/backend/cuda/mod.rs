@@ -36,7 +36,7 @@ use self::modules::Modules;
 pub use self::ops::CudaOps;
 use self::staging::Staging;
 pub use self::weights::CudaWeights;
-use super::{Backend, DeviceError, Limits};
+use super::{Backend, DeviceError, HeadType, Limits};
 use crate::model::Model;
 
 /// The kernel that weights need on their way to the device.
@@ -50,6 +50,7 @@ pub struct CudaBackend {
     meter: Option<Meter>,
     /// Device memory that the context takes by itself.
     context_bytes: u64,
+    head: HeadType,
     /// Whether operations run one by one.
     direct: bool,
     /// All kernels of the device, where they are loaded in advance.
@@ -66,7 +67,8 @@ impl CudaBackend {
         let meter = Meter::start(device);
         let context = Context::new(device)?;
         let context_bytes = meter.as_ref().and_then(Meter::used).unwrap_or(0);
-        Ok(Self { context, kernels, meter, context_bytes, direct: false, modules: None })
+        let head = HeadType::Stored;
+        Ok(Self { context, kernels, meter, context_bytes, head, direct: false, modules: None })
     }
 
     /// Runs every operation when it is called instead of whole steps at once, so that buffers can
@@ -74,6 +76,18 @@ impl CudaBackend {
     #[must_use]
     pub fn one_by_one(self) -> Self {
         Self { direct: true, ..self }
+    }
+
+    /// The same GPU, holding the head of models that are uploaded from now on as `head` says.
+    #[must_use]
+    pub fn with_head(self, head: HeadType) -> Self {
+        Self { head, ..self }
+    }
+
+    /// How the head is held.
+    #[must_use]
+    pub fn head(&self) -> HeadType {
+        self.head
     }
 
     /// The device.
@@ -103,20 +117,20 @@ impl Backend for CudaBackend {
         if let Some(modules) = &self.modules {
             let staging = Staging::new(&self.context, modules.need(TILE_WEIGHTS)?.function)?;
             let modules = || Ok(modules.clone());
-            return weights::upload(&self.context, model, staging, modules, progress);
+            return weights::upload(&self.context, model, self.head, staging, modules, progress);
         }
         let first = Modules::load(&self.context, &self.kernels, &[TILE_WEIGHTS])?;
         let tile_weights = first.need(TILE_WEIGHTS)?.function;
         let staging = Staging::new(&self.context, tile_weights)?;
         // The compiler needs the CPU, copies need the bus: side by side.
-        let entries = launches::entries(model);
+        let entries = launches::entries(&self.context, model, self.head);
         std::thread::scope(|scope| {
             let modules = scope.spawn(|| Modules::load(&self.context, &self.kernels, &entries));
             let modules = || match modules.join() {
                 Ok(modules) => modules,
                 Err(panic) => std::panic::resume_unwind(panic),
             };
-            weights::upload(&self.context, model, staging, modules, progress)
+            weights::upload(&self.context, model, self.head, staging, modules, progress)
         })
     }
 

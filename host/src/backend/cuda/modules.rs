@@ -1,8 +1,9 @@
 //! [`Modules`]: the kernels that a model needs, compiled by the driver for its device.
 
+use core::time::Duration;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tercet_kernels_ptx::contract::ArgumentBlock;
 use tercet_kernels_ptx::ptx::{ComputeCapability, Target};

@@ -260,14 +260,12 @@ impl Ops for CudaOps<'_> {
         assert!(asked < self.asked, "row {asked} of {} that ask", self.asked);
         let vocab = self.weights.config.vocab;
         if !sampler.is_greedy() {
-            let mut logits = vec![0.0; vocab];
-            self.stream.synchronize()?;
-            self.state.logits.read(asked * vocab, &mut logits)?;
-            return sampler.choose(&logits);
+            let (launches, state, stream) = (&self.launches, &mut self.state, &self.stream);
+            return launches.sample(state, asked, vocab, sampler, stream);
         }
         if self.likeliest.is_none() {
-            self.likeliest =
-                Some(self.launches.choose(&mut self.state, self.asked, vocab, &self.stream)?);
+            let (launches, state, stream) = (&self.launches, &mut self.state, &self.stream);
+            self.likeliest = Some(launches.choose(state, self.asked, vocab, stream)?);
         }
         let chosen = self.likeliest.as_ref().expect("just looked for");
         Ok(chosen[asked])

@@ -5,12 +5,11 @@
 
 use rayon::prelude::*;
 use tercet_kernels_ptx::contract::{FloatLinearArgs, TileWeightsArgs};
-use tercet_kernels_ptx::launch::FloatLinearShape;
+use tercet_kernels_ptx::launch::{FloatLinearShape, WeightType};
 
 use super::driver::{
     Context, CudaError, DeviceBuffer, Event, Function, Launch, PinnedBuffer, PinnedUse, Stream,
 };
-use crate::floats::FloatType;
 
 /// Bytes of a pinned buffer: long enough for the bus's full speed, short enough to be pinned at
 /// once.
@@ -54,6 +53,7 @@ impl Staging {
     pub(super) fn fill(
         &mut self,
         target: &mut DeviceBuffer<u8>,
+        at: usize,
         bytes: usize,
         unit: usize,
         mut fill: impl FnMut(usize, &mut [u8]),
@@ -68,42 +68,43 @@ impl Staging {
             fill(first, part);
             // SAFETY: the pinned bytes are kept, and not written again before the event behind the
             // copy has happened; the target belongs to the caller, who reads it after `finish`.
-            unsafe { target.write_queued(first, part, &self.stream) }?;
+            unsafe { target.write_queued(at + first, part, &self.stream) }?;
             event.record(&self.stream)?;
             self.turn ^= 1;
         }
         Ok(())
     }
 
-    /// Brings a stored matrix of `shape` to the device and there into tiles: a run of rows after
-    /// the other, by way of a buffer that they share.
+    /// Brings a matrix of `shape` to the device and there into tiles: a run of rows after the
+    /// other, by way of a buffer that they share. `fill(row, out)` writes whole rows from `row` on.
     pub(super) fn tile(
         &mut self,
-        stored: &[u8],
-        float: FloatType,
         shape: FloatLinearShape,
         tiles: &mut DeviceBuffer<u8>,
+        mut fill: impl FnMut(usize, &mut [u8]),
     ) -> Result<(), CudaError> {
         const TILE_ROWS: usize = FloatLinearArgs::TILE_FEATURES as usize;
         let (features, cols) = (shape.features() as usize, shape.cols() as usize);
-        let row_bytes = cols * float.bytes();
+        let row_bytes = cols * shape.weights().bytes() as usize;
         let run = (BYTES / row_bytes / TILE_ROWS * TILE_ROWS).max(TILE_ROWS);
         let tile_bytes = tiles.len() / features.div_ceil(TILE_ROWS);
         let context = tiles.context().clone();
         let mut rows = DeviceBuffer::uninitialized(&context, "a run of rows", run * row_bytes)?;
         for first in (0..features).step_by(run) {
             let count = run.min(features - first);
-            let part = &stored[first * row_bytes..(first + count) * row_bytes];
-            self.copy(part, &mut rows)?;
+            self.fill(&mut rows, 0, count * row_bytes, row_bytes, |at, out| {
+                fill(first + at / row_bytes, out);
+            })?;
             let number = |n: usize| u32::try_from(n).expect("rows and columns are below 2^24");
             let args = TileWeightsArgs {
                 rows: rows.ptr(0),
                 tiles: tiles.ptr_mut(first / TILE_ROWS * tile_bytes),
                 features: number(count),
                 cols: number(cols),
-                form: match float {
-                    FloatType::F16 | FloatType::Bf16 => TileWeightsArgs::BITS16,
-                    FloatType::F32 => TileWeightsArgs::F32,
+                form: match shape.weights() {
+                    WeightType::F16 | WeightType::Bf16 => TileWeightsArgs::BITS16,
+                    WeightType::F32 => TileWeightsArgs::F32,
+                    WeightType::I8 => TileWeightsArgs::I8,
                 },
                 reserved: 0,
             };
@@ -122,10 +123,8 @@ impl Staging {
         stored: &[u8],
         target: &mut DeviceBuffer<u8>,
     ) -> Result<(), CudaError> {
-        self.fill(target, stored.len(), 1, |first, out| {
-            let part = &stored[first..first + out.len()];
-            let pieces = out.par_chunks_mut(PIECE).zip(part.par_chunks(PIECE));
-            pieces.for_each(|(out, stored)| out.copy_from_slice(stored));
+        self.fill(target, 0, stored.len(), 1, |first, out| {
+            copy_all(&stored[first..first + out.len()], out);
         })
     }
 
@@ -133,4 +132,10 @@ impl Staging {
     pub(super) fn finish(&self) -> Result<(), CudaError> {
         self.stream.synchronize()
     }
+}
+
+/// Copies with all threads.
+pub(super) fn copy_all(stored: &[u8], out: &mut [u8]) {
+    let pieces = out.par_chunks_mut(PIECE).zip(stored.par_chunks(PIECE));
+    pieces.for_each(|(out, stored)| out.copy_from_slice(stored));
 }

@@ -66,6 +66,11 @@ pub(super) struct State {
     /// `(asking,)` each: what was chosen, and where a logit is not finite.
     pub(super) chosen: DeviceBuffer<u32>,
     pub(super) chosen_host: PinnedBuffer<u32>,
+    /// What sampling one row works in: weights `(vocab,)`, a bit for each token of the context
+    /// `(vocab / 32,)`, the random number.
+    pub(super) weights: DeviceBuffer<f32>,
+    pub(super) seen: DeviceBuffer<u32>,
+    pub(super) uniform: DeviceBuffer<f64>,
 }
 
 /// Where in [`State::rows`] what stands: four lists of `rows` numbers, one of `asking`.
@@ -152,6 +157,13 @@ impl State {
             rows: DeviceBuffer::zeroed(context, "the rows of a step", list.len)?,
             rows_host: PinnedBuffer::zeroed(context, "pinned memory", list.len, PinnedUse::Both)?,
             chosen: DeviceBuffer::zeroed(context, "the chosen tokens", 2 * asking)?,
+            weights: floats("the sampler's work space", config.vocab)?,
+            seen: DeviceBuffer::zeroed(
+                context,
+                "the sampler's work space",
+                config.vocab.div_ceil(32),
+            )?,
+            uniform: DeviceBuffer::zeroed(context, "the sampler's work space", 1)?,
             chosen_host: PinnedBuffer::zeroed(
                 context,
                 "pinned memory",
@@ -193,9 +205,10 @@ impl State {
     /// Bytes of everything else.
     pub(super) fn work_bytes(&self) -> u64 {
         let floats = [&self.hidden, &self.qkv, &self.mixed, &self.gated, &self.logits];
-        let floats = floats.into_iter().chain([&self.row_units, &self.scales]);
+        let floats = floats.into_iter().chain([&self.row_units, &self.scales, &self.weights]);
         let floats = floats.chain(self.angles.iter().flatten()).map(DeviceBuffer::bytes);
-        let lists = [&self.workspace, &self.rows, &self.chosen].map(DeviceBuffer::bytes);
+        let lists =
+            [&self.workspace, &self.rows, &self.chosen, &self.seen].map(DeviceBuffer::bytes);
         let bytes = floats.sum::<usize>()
             + lists.iter().sum::<usize>()
             + self.values.bytes()

@@ -2,15 +2,16 @@
 
 use rayon::prelude::*;
 use tercet_core::packed::Mma16x128;
-use tercet_kernels_ptx::launch::FloatLinearShape;
+use tercet_core::simd::Simd;
+use tercet_kernels_ptx::launch::{FloatLinearShape, WeightType};
 
 use super::driver::{Context, CudaError, DeviceBuffer};
 use super::launches::{count, weight_type};
 use super::modules::Modules;
-use super::staging::Staging;
-use crate::backend::DeviceError;
+use super::staging::{Staging, copy_all};
+use crate::backend::{DeviceError, HeadType};
 use crate::config::{LinearKind, ModelConfig};
-use crate::floats::FloatType;
+use crate::int8::round_row;
 use crate::model::{FloatMatrix, Layer, Linear, LinearWeights, Model, Norm};
 use crate::ternary::Rows128Matrix;
 
@@ -23,6 +24,9 @@ pub struct CudaWeights {
     pub(super) config: ModelConfig,
     pub(super) embedding: Embedding,
     pub(super) positions: Option<DeviceFloats>,
+    /// Codes of all ternary linears: one allocation, because the driver rounds each up to two
+    /// mebibytes.
+    pub(super) codes: DeviceBuffer<u8>,
     pub(super) layers: Vec<DeviceLayer>,
     pub(super) final_norm: DeviceNorm,
     pub(super) head: DeviceFloats,
@@ -74,8 +78,8 @@ pub(super) enum DeviceLinear {
 /// Ternary matrices as one, in layout `mma16x128`.
 #[derive(Debug)]
 pub(super) struct DeviceTernary {
-    /// `(row_tiles, col_tiles, 512)`
-    pub(super) codes: DeviceBuffer<u8>,
+    /// `(row_tiles, col_tiles, 512)`, from byte `codes_at` of all layers' codes.
+    pub(super) codes_at: usize,
     /// `(16 * row_tiles,)`: weight unit of each row.
     pub(super) units: DeviceBuffer<f32>,
     /// `(16 * row_tiles,)`
@@ -91,10 +95,12 @@ pub(super) struct DeviceTernary {
 /// A float matrix.
 #[derive(Debug)]
 pub(super) struct DeviceFloats {
-    pub(super) float: FloatType,
+    pub(super) numbers: WeightType,
     /// `(rows, cols)`, or the tiles of it that float linears read.
     pub(super) bytes: DeviceBuffer<u8>,
     pub(super) tiled: bool,
+    /// `(rows,)` of INT8 weights: what 1 is worth.
+    pub(super) units: Option<DeviceBuffer<f32>>,
     /// `(rows,)`
     pub(super) bias: Option<DeviceBuffer<f32>>,
     pub(super) rows: u32,
@@ -106,6 +112,7 @@ pub(super) struct DeviceFloats {
 pub(super) fn upload(
     context: &Context,
     model: &Model<'_>,
+    head: HeadType,
     staging: Staging,
     modules: impl FnOnce() -> Result<Modules, CudaError>,
     progress: &mut dyn FnMut(u64, u64),
@@ -119,10 +126,18 @@ pub(super) fn upload(
     let total = model.layers.iter().map(layer_bytes).sum::<u64>() + tables as u64;
     progress(0, total);
 
-    let mut to = Uploader { context, staging };
-    let head = to.floats("the head", &model.head, None)?;
-    let embedding =
-        if model.tied() { Embedding::Head } else { Embedding::Device(to.table(&model.embedding)?) };
+    let codes = DeviceBuffer::uninitialized(context, "the weights", codes_bytes(model))?;
+    let mut to = Uploader { context, staging, codes, filled: 0 };
+    let head = match head {
+        HeadType::Stored => to.floats("the head", &model.head, None)?,
+        HeadType::Int8 => to.int8(&model.head)?,
+    };
+    // A rounded head is no table.
+    let embedding = if model.tied() && head.units.is_none() {
+        Embedding::Head
+    } else {
+        Embedding::Device(to.table(&model.embedding)?)
+    };
     let mut done = tables as u64;
     progress(done, total);
     let mut layers = Vec::with_capacity(model.layers.len());
@@ -139,6 +154,7 @@ pub(super) fn upload(
         config: config.clone(),
         embedding,
         positions,
+        codes: to.codes,
         layers,
         final_norm,
         head,
@@ -154,7 +170,7 @@ impl CudaWeights {
     /// Sums up what is on the device.
     fn count(&mut self) {
         let layers: usize = self.layers.iter().map(DeviceLayer::bytes).sum();
-        let step = layers + self.final_norm.bytes() + self.head.bytes();
+        let step = self.codes.bytes() + layers + self.final_norm.bytes() + self.head.bytes();
         let table = match &self.embedding {
             Embedding::Head => 0,
             Embedding::Device(table) => table.bytes(),
@@ -178,6 +194,7 @@ impl CudaWeights {
 }
 
 impl DeviceLayer {
+    /// Bytes beside the codes.
     fn bytes(&self) -> usize {
         let norms = [&self.attention_norm, &self.ffn_norm].into_iter();
         let norms = norms.chain(&self.attention_sub_norm).chain(&self.ffn_sub_norm);
@@ -198,7 +215,7 @@ impl DeviceLinear {
         match self {
             Self::Ternary(matrix) => {
                 let bias = matrix.bias.as_ref().map_or(0, DeviceBuffer::bytes);
-                matrix.codes.bytes() + matrix.units.bytes() + bias
+                matrix.units.bytes() + bias
             }
             Self::Float(matrices) => matrices.iter().map(DeviceFloats::bytes).sum(),
         }
@@ -207,13 +224,36 @@ impl DeviceLinear {
 
 impl DeviceFloats {
     fn bytes(&self) -> usize {
-        self.bytes.bytes() + self.bias.as_ref().map_or(0, DeviceBuffer::bytes)
+        let vectors = self.units.iter().chain(&self.bias).map(DeviceBuffer::bytes);
+        self.bytes.bytes() + vectors.sum::<usize>()
     }
 }
 
 struct Uploader<'a> {
     context: &'a Context,
     staging: Staging,
+    codes: DeviceBuffer<u8>,
+    /// Bytes of `codes` that are taken.
+    filled: usize,
+}
+
+/// Bytes of all codes in whole tiles.
+fn codes_bytes(model: &Model<'_>) -> usize {
+    let one = |linears: &[&Linear<'_>], gated: bool| -> usize {
+        let matrices: Vec<_> = linears.iter().filter_map(|linear| linear.ternary()).collect();
+        let Some(first) = matrices.first() else { return 0 };
+        let rows = Rows::new(matrices.iter().map(|matrix| matrix.rows), gated);
+        rows.tiles * Mma16x128::row_tile_bytes(first.cols)
+    };
+    let layer = |layer: &Layer<'_>| {
+        let [query, key, value] = &layer.qkv;
+        let gate_up: Vec<_> = layer.gate.iter().chain([&layer.up]).collect();
+        one(&[query, key, value], false)
+            + one(&[&layer.attention_out], false)
+            + one(&gate_up, layer.gate.is_some())
+            + one(&[&layer.down], false)
+    };
+    model.layers.iter().map(layer).sum()
 }
 
 impl Uploader<'_> {
@@ -293,8 +333,9 @@ impl Uploader<'_> {
         let cols = matrices[0].cols;
         let unit = Mma16x128::row_tile_bytes(cols);
         let bytes = rows.tiles * unit;
-        let mut codes = DeviceBuffer::uninitialized(self.context, "the weights", bytes)?;
-        self.staging.fill(&mut codes, bytes, unit, |first, out| {
+        let codes_at = self.filled;
+        self.filled += bytes;
+        self.staging.fill(&mut self.codes, codes_at, bytes, unit, |first, out| {
             out.par_chunks_mut(unit).enumerate().for_each(|(index, out)| {
                 out.fill(ZERO_CODES);
                 for part in rows.parts(first / unit + index) {
@@ -321,7 +362,7 @@ impl Uploader<'_> {
             self.vector("a bias", &bias)
         });
         Ok(DeviceTernary {
-            codes,
+            codes_at,
             units,
             bias: bias.transpose()?,
             row_tiles: count(rows.tiles),
@@ -338,19 +379,47 @@ impl Uploader<'_> {
         matrix: &FloatMatrix<'_>,
         bias: Option<&[f32]>,
     ) -> Result<DeviceFloats, CudaError> {
-        let &FloatMatrix { rows, cols, float, bytes: stored } = matrix;
-        let shape = FloatLinearShape::new(weight_type(float), count(rows), count(cols));
+        let row_bytes = matrix.cols * matrix.float.bytes();
+        let tiles = self.tiles(what, matrix, weight_type(matrix.float), |row, out| {
+            copy_all(&matrix.bytes[row * row_bytes..row * row_bytes + out.len()], out);
+        })?;
+        let bias = bias.map(|bias| self.vector("a bias", bias)).transpose()?;
+        Ok(DeviceFloats { bias, ..tiles })
+    }
+
+    /// The head rounded to INT8.
+    fn int8(&mut self, head: &FloatMatrix<'_>) -> Result<DeviceFloats, CudaError> {
+        let simd = Simd::detect();
+        let cols = head.cols;
+        let mut units = vec![0.0; head.rows];
+        let tiles = self.tiles("the INT8 head", head, WeightType::I8, |first, out| {
+            let units = &mut units[first..first + out.len() / cols];
+            let rows = out.par_chunks_mut(cols).zip(units).enumerate().with_min_len(16);
+            rows.for_each_init(
+                || vec![0.0; cols],
+                |weights, (row, (codes, unit))| {
+                    let codes = bytemuck::cast_slice_mut(codes);
+                    *unit = round_row(simd, head, first + row, weights, codes);
+                },
+            );
+        })?;
+        Ok(DeviceFloats { units: Some(self.vector("the units", &units)?), ..tiles })
+    }
+
+    /// `fill(row, out)` writes rows from `row` on as `numbers`.
+    fn tiles(
+        &mut self,
+        what: &'static str,
+        matrix: &FloatMatrix<'_>,
+        numbers: WeightType,
+        fill: impl FnMut(usize, &mut [u8]),
+    ) -> Result<DeviceFloats, CudaError> {
+        let (rows, cols) = (count(matrix.rows), count(matrix.cols));
+        let shape = FloatLinearShape::new(numbers, rows, cols);
         let len = usize::try_from(shape.weights_bytes()).expect("as large as the model");
-        let mut tiles = DeviceBuffer::uninitialized(self.context, what, len)?;
-        self.staging.tile(stored, float, shape, &mut tiles)?;
-        Ok(DeviceFloats {
-            float,
-            bytes: tiles,
-            tiled: true,
-            bias: bias.map(|bias| self.vector("a bias", bias)).transpose()?,
-            rows: count(rows),
-            cols: count(cols),
-        })
+        let mut bytes = DeviceBuffer::uninitialized(self.context, what, len)?;
+        self.staging.tile(shape, &mut bytes, fill)?;
+        Ok(DeviceFloats { numbers, bytes, tiled: true, units: None, bias: None, rows, cols })
     }
 
     /// A table whose rows are looked up: as it is stored.
@@ -359,7 +428,8 @@ impl Uploader<'_> {
         let mut bytes = DeviceBuffer::uninitialized(self.context, "the embedding", stored.len())?;
         self.staging.copy(stored, &mut bytes)?;
         let (rows, cols) = (count(rows), count(cols));
-        Ok(DeviceFloats { float, bytes, tiled: false, bias: None, rows, cols })
+        let numbers = weight_type(float);
+        Ok(DeviceFloats { numbers, bytes, tiled: false, units: None, bias: None, rows, cols })
     }
 }
 

@@ -90,7 +90,22 @@ struct Schema {
     seed: Option<u64>,
     load_average: Option<f64>,
     foreign_cores: Option<f64>,
+    gpu: Option<Gpu>,
     warnings: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code, reason = "that they are there is what is tested")]
+struct Gpu {
+    name: String,
+    driver: String,
+    memory_bytes: Option<u64>,
+    context_bytes: Option<u64>,
+    weights_bytes: u64,
+    cache_bytes: u64,
+    work_bytes: u64,
+    compile_ms: f64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -153,7 +168,7 @@ fn json_lines_are_the_same_rows_and_csv_their_flat_form() {
     let lines: Vec<&str> = csv.lines().collect();
     assert_eq!(lines.len(), 3);
     let names: Vec<_> = lines[0].split(',').collect();
-    for name in ["n_prompt", "avg_ts", "itl_ms_p99", "warnings", "pct_of_bandwidth"] {
+    for name in ["n_prompt", "avg_ts", "itl_ms_p99", "gpu_memory_bytes", "warnings"] {
         assert!(names.contains(&name), "{name}");
     }
     assert!(!lines[0].contains("samples"));

@@ -28,9 +28,9 @@ use super::driver::{Context, CudaError};
 use super::kernels::KernelSet;
 use super::modules::Modules;
 use super::{CudaBackend, CudaOps, CudaWeights};
-use crate::backend::cpu::{CpuBackend, CpuWeights};
+use crate::backend::cpu::{CpuBackend, CpuOps};
 use crate::backend::lock_step::{LockStep, Operation, Tolerance};
-use crate::backend::{Backend, Buffer, DeviceError, KvType, Ops, Row};
+use crate::backend::{Backend, Buffer, DeviceError, HeadType, KvType, Ops, Row};
 use crate::config::LinearKind;
 use crate::error::Error;
 use crate::forward::{Cancel, forward};
@@ -50,8 +50,9 @@ const GATED: Tolerance = Tolerance::Within { absolute: 2e-4, relative: 1e-4 };
 /// As `LINEAR`; of the widest stream that is tried the magnitudes add up to 200.
 const LOGITS: Tolerance = Tolerance::Within { absolute: 2e-4, relative: 2e-5 };
 
-/// Kernels that no session launches: heads of INT8 are the CPU's alone.
-const IDLE: [&str; 3] = ["float_linear_i8", "float_linear_narrow_i8", "float_linear_wide_i8"];
+/// How tokens are drawn in trials: by every rule there is.
+const SAMPLING: Sampling =
+    Sampling { temperature: 0.8, top_k: 40, top_p: 0.95, min_p: 0.01, repetition_penalty: 1.1 };
 
 /// Bytes over which the kernel that measures memory is run.
 const BANDWIDTH_BYTES: usize = 64 << 20;
@@ -99,11 +100,8 @@ fn policy(linears: LinearKind, attends: Attends) -> fn(Operation) -> Tolerance {
 /// A device with all of its kernels compiled, and the CPU that it is compared with.
 #[derive(Debug)]
 pub struct Rig {
-    /// Runs operations one by one.
-    direct: CudaBackend,
-    /// Runs recorded steps, as sessions do.
-    recorded: CudaBackend,
-    cpu: CpuBackend,
+    context: Context,
+    kernels: KernelSet,
     modules: Modules,
     /// Kernels launched so far.
     launched: RefCell<BTreeSet<&'static str>>,
@@ -197,27 +195,26 @@ impl Rig {
     ///
     /// # Errors
     ///
-    /// What the driver answered, or what its compiler said to a kernel; and when there is no
-    /// thread for the CPU's part.
-    pub fn new(context: &Context, kernels: &KernelSet) -> Result<Self, DeviceError> {
+    /// What the driver answered, or what its compiler said to a kernel.
+    pub fn new(context: &Context, kernels: &KernelSet) -> Result<Self, CudaError> {
         context.watch_launches();
         let entries: BTreeSet<_> = kernels.texts().iter().map(|text| text.entry).collect();
         let modules = Modules::load(context, kernels, &Vec::from_iter(entries))?;
-        let backend = |direct| CudaBackend {
-            context: context.clone(),
-            kernels: kernels.clone(),
+        let (context, kernels) = (context.clone(), kernels.clone());
+        Ok(Self { context, kernels, modules, launched: RefCell::default() })
+    }
+
+    /// The device, which runs operations one by one if that is `direct`, else as sessions do.
+    fn backend(&self, direct: bool, head: HeadType) -> CudaBackend {
+        CudaBackend {
+            context: self.context.clone(),
+            kernels: self.kernels.clone(),
             meter: None,
             context_bytes: 0,
+            head,
             direct,
-            modules: Some(modules.clone()),
-        };
-        Ok(Self {
-            direct: backend(true),
-            recorded: backend(false),
-            cpu: CpuBackend::new(CpuBackend::default_threads(), Simd::detect())?,
-            modules,
-            launched: RefCell::default(),
-        })
+            modules: Some(self.modules.clone()),
+        }
     }
 
     /// Kernels that were compiled, and how long that took.
@@ -232,22 +229,22 @@ impl Rig {
     ///
     /// What the driver answered.
     pub fn read_bandwidth(&self) -> Result<f64, CudaError> {
-        let bandwidth = self.direct.read_bandwidth(BANDWIDTH_BYTES)?;
+        let bandwidth = self.backend(true, HeadType::Stored).read_bandwidth(BANDWIDTH_BYTES)?;
         self.note();
         Ok(bandwidth)
     }
 
-    /// The kernels of the device that sessions use and that nothing has launched so far.
+    /// The kernels of the device that nothing has launched so far.
     #[must_use]
     pub fn never_launched(&self) -> Vec<&'static str> {
         let launched = self.launched.borrow();
         let entries = self.modules.entries();
-        entries.filter(|entry| !launched.contains(entry) && !IDLE.contains(entry)).collect()
+        entries.filter(|entry| !launched.contains(entry)).collect()
     }
 
     /// Adds what was launched to what ever was, and returns it.
     fn note(&self) -> Vec<&'static str> {
-        let launched = self.direct.context.launched();
+        let launched = self.context.launched();
         self.launched.borrow_mut().extend(&launched);
         launched
     }
@@ -262,45 +259,51 @@ impl Rig {
         let checkpoint = synth::in_memory(&trial.model, trial.seed(), &mut |_, _| {})?;
         let package = Package::from_checkpoint(checkpoint)?;
         let model = package.bind().map_err(Error::from)?;
-        let reference = self.cpu.upload(&model, &mut |_, _| {}).map_err(Error::from)?;
-        let weights = self.direct.upload(&model, &mut |_, _| {}).map_err(|source| {
-            TrialError::Step { step: "upload".into(), kernels: self.note(), source }
+        let (direct, recorded) = (self.backend(true, trial.head), self.backend(false, trial.head));
+        let cpu = CpuBackend::new(CpuBackend::default_threads(), Simd::detect());
+        let cpu = cpu.map_err(Error::from)?.with_head(trial.head);
+        let reference = cpu.upload(&model, &mut |_, _| {}).map_err(Error::from)?;
+        let weights = direct.upload(&model, &mut |_, _| {}).map_err(|source| TrialError::Step {
+            step: "upload".into(),
+            kernels: self.note(),
+            source,
         })?;
         self.note();
         let mut passed = Passed { steps: 0, worst: None };
         for kv in [KvType::F16, KvType::F32] {
-            let one = self.in_lock_step(trial, &reference, &weights, kv)?;
+            let steps = steps::lock_step(package.config.vocab, trial.is_wide());
+            let limits = steps::limits(&steps, kv);
+            let reference = cpu.ops(&reference, limits).map_err(Error::from)?;
+            let candidate = direct.ops(&weights, limits).map_err(Error::from)?;
+            let one = self.in_lock_step(&steps, reference, candidate, &weights, kv)?;
             passed.steps += one.steps;
             let part = |worst: Option<(Operation, f32)>| worst.map_or(0.0, |(_, part)| part);
             if part(one.worst) > part(passed.worst) {
                 passed.worst = one.worst;
             }
-            self.ways(&weights, kv)?;
+            self.ways(&direct, &recorded, &weights, kv)?;
         }
         Ok(passed)
     }
 
     fn in_lock_step(
         &self,
-        trial: &Trial,
-        reference: &CpuWeights<'_>,
+        steps: &[Vec<Row>],
+        reference: CpuOps<'_>,
+        candidate: CudaOps<'_>,
         weights: &CudaWeights,
         kv: KvType,
     ) -> Result<Passed, TrialError> {
         let config = &weights.config;
-        let steps = steps::lock_step(config.vocab, trial.is_wide());
-        let limits = steps::limits(&steps, kv);
-        let reference = self.cpu.ops(reference, limits).map_err(Error::from)?;
-        let candidate =
-            Watched { rig: self, ops: self.direct.ops(weights, limits).map_err(Error::from)? };
-        let mut both =
-            LockStep::new(reference, candidate, policy(config.linears, Attends::Exactly));
-        let greedy = &mut Sampler::new(Sampling::GREEDY, 1);
-        for (number, rows) in (1..).zip(&steps) {
-            let attends = weights.attends(&self.direct.context, kv, CudaOps::is_batch(rows));
+        let candidate = Watched { rig: self, ops: candidate };
+        let exactly = policy(config.linears, Attends::Exactly);
+        let mut both = LockStep::new(reference, candidate, exactly);
+        let mut samplers = [Sampler::new(Sampling::GREEDY, 1), Sampler::new(SAMPLING, 1)];
+        for (number, rows) in (1..).zip(steps) {
+            let attends = weights.attends(&self.context, kv, CudaOps::is_batch(rows));
             both.judge_by(policy(config.linears, attends));
             let done = forward(&mut both, config.layers, rows, &Cancel::default())
-                .and_then(|_| both.choose(0, greedy));
+                .and_then(|_| samplers.iter_mut().try_for_each(|s| both.choose(0, s).map(|_| ())));
             done.map_err(|source| {
                 let kv = if kv == KvType::F16 { "halves" } else { "singles" };
                 let rows = rows.len();
@@ -313,22 +316,28 @@ impl Rig {
     }
 
     /// Logits that must not depend on the way to them.
-    fn ways(&self, weights: &CudaWeights, kv: KvType) -> Result<(), TrialError> {
+    fn ways(
+        &self,
+        direct_steps: &CudaBackend,
+        recorded_steps: &CudaBackend,
+        weights: &CudaWeights,
+        kv: KvType,
+    ) -> Result<(), TrialError> {
         let vocab = weights.config.vocab;
         let (prompts, batches) = (steps::prompts(vocab), steps::batches(vocab));
         let both: Vec<_> = prompts.iter().chain(&batches).cloned().collect();
-        let direct = self.logits(&self.direct, weights, kv, &both)?;
-        let recorded = self.logits(&self.recorded, weights, kv, &both)?;
+        let direct = self.logits(direct_steps, weights, kv, &both)?;
+        let recorded = self.logits(recorded_steps, weights, kv, &both)?;
         same_bits("recorded steps and direct ones", vocab, &direct, &recorded)?;
 
         let alone = batches.iter().flatten().map(|&row| vec![row]);
         let alone: Vec<_> = prompts.iter().cloned().chain(alone).collect();
-        let alone = self.logits(&self.recorded, weights, kv, &alone)?;
+        let alone = self.logits(recorded_steps, weights, kv, &alone)?;
         same_bits("a batch and its rows alone", vocab, &recorded, &alone)?;
 
         let [whole, chunks] = steps::chunked(vocab);
-        let whole = self.logits(&self.direct, weights, kv, &whole)?;
-        let chunks = self.logits(&self.direct, weights, kv, &chunks)?;
+        let whole = self.logits(direct_steps, weights, kv, &whole)?;
+        let chunks = self.logits(direct_steps, weights, kv, &chunks)?;
         same_bits("a prompt at once and in chunks", vocab, &whole, &chunks)
     }
 
