@@ -68,12 +68,18 @@ fn device_shape(context: &Context) -> DeviceShape {
 }
 
 impl Decode {
-    pub(super) fn new(context: &Context, modules: &Modules) -> Result<Self, CudaError> {
+    /// `deterministic` leaves attention to the general kernels: linears have the same bits either
+    /// way, attention has not.
+    pub(super) fn new(
+        context: &Context,
+        modules: &Modules,
+        deterministic: bool,
+    ) -> Result<Self, CudaError> {
         let device = device_shape(context);
         Ok(Self {
             device,
             linears: modules.several(&LINEARS)?,
-            attends: modules.several(&ATTENDS)?,
+            attends: if deterministic { Vec::new() } else { modules.several(&ATTENDS)? },
         })
     }
 
