@@ -296,8 +296,8 @@ impl Simd {
     }
 }
 
-/// [`Simd::gemm`], or [`Simd::gemm_batch_major`], of the tile level with a model of the tiles, for CPUs without them: all of the
-/// level but the instructions themselves. `batch` is at least 16.
+/// [`Simd::gemm`] (or [`Simd::gemm_batch_major`]) of the tile level with a model of the tiles, for
+/// CPUs without them: all of the level but the instructions themselves. `batch` is at least 16.
 #[cfg(all(test, target_arch = "x86_64"))]
 pub(crate) fn gemm_on_model(
     _proof: Avx512Vnni,
