@@ -110,7 +110,7 @@ fn main() {
             report(simd.name(), &name, ROWS * COLS * batch, "GMAC/s", || {
                 for (part, sums) in sums.chunks_exact_mut(64 * batch).enumerate() {
                     let part = matrices[0].row_range(64 * part..64 * part + 64);
-                    simd.gemm(part, &values, stride, &value_sums, sums);
+                    simd.gemm_batch_major(part, &values, stride, &value_sums, sums);
                 }
                 black_box(&sums);
             });

@@ -129,7 +129,7 @@ pub fn gpu(device: &Device, package: &Package, args: &DeviceArgs) -> Result<Cuda
         ));
     }
     let backend = CudaBackend::new(device, kernels).map_err(DeviceError::from)?;
-    Ok(backend.with_head(head_type(args.head)))
+    Ok(backend.with_head(head_type(args.head)).with_deterministic(args.deterministic))
 }
 
 /// What a session may use.

@@ -35,7 +35,7 @@ use crate::{
     packed::{COLS_MAX, PackedBase3, PackedTernary, Rows128},
 };
 use base3::Base3Product;
-use product::Product;
+use product::{Order, Product};
 
 /// An instruction set that this CPU has, and with it every operation.
 ///
@@ -205,7 +205,8 @@ impl Simd {
         sums: &mut [i32],
     ) {
         let value_sums = [value_sum];
-        let product = Product::new(weights, values, values.len(), &value_sums, sums);
+        let product =
+            Product::new(weights, values, values.len(), &value_sums, sums, Order::RowMajor);
         on_level!(self, level => level.gemv(product));
     }
 
@@ -228,7 +229,27 @@ impl Simd {
         value_sums: &[i32],
         sums: &mut [i32],
     ) {
-        let product = Product::new(weights, values, stride, value_sums, sums);
+        let product = Product::new(weights, values, stride, value_sums, sums, Order::RowMajor);
+        on_level!(self, level => level.gemm(product));
+    }
+
+    /// `sums[b · rows + row] = Σ_c trit(row, c) · values[b · stride + c]`
+    ///
+    /// As [`gemm`](Self::gemm), but `sums` is `(batch, rows)`: the sums of a row of values stand
+    /// side by side, which is how a step writes its rows, and how tiles hold them.
+    ///
+    /// # Panics
+    ///
+    /// As [`gemm`](Self::gemm).
+    pub fn gemm_batch_major(
+        self,
+        weights: PackedTernary<'_, Rows128>,
+        values: &[i8],
+        stride: usize,
+        value_sums: &[i32],
+        sums: &mut [i32],
+    ) {
+        let product = Product::new(weights, values, stride, value_sums, sums, Order::BatchMajor);
         on_level!(self, level => level.gemm(product));
     }
 
@@ -275,8 +296,8 @@ impl Simd {
     }
 }
 
-/// [`Simd::gemm`] of the tile level with a model of the tiles, for CPUs without them: all of the
-/// level but the instructions themselves. `batch` is at least 16.
+/// [`Simd::gemm`] (or [`Simd::gemm_batch_major`]) of the tile level with a model of the tiles, for
+/// CPUs without them: all of the level but the instructions themselves. `batch` is at least 16.
 #[cfg(all(test, target_arch = "x86_64"))]
 pub(crate) fn gemm_on_model(
     _proof: Avx512Vnni,
@@ -285,8 +306,10 @@ pub(crate) fn gemm_on_model(
     stride: usize,
     value_sums: &[i32],
     sums: &mut [i32],
+    batch_major: bool,
 ) {
-    let mut product = Product::new(weights, values, stride, value_sums, sums);
+    let order = if batch_major { Order::BatchMajor } else { Order::RowMajor };
+    let mut product = Product::new(weights, values, stride, value_sums, sums, order);
     // SAFETY: the instructions exist, because a token does.
     unsafe { panels::gemm(&mut product, value_sums.len(), &tiles::Model) }
 }

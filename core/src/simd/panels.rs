@@ -3,13 +3,13 @@
 //!
 //! A left tile is 16 rows of values, read where the caller has them. A right tile is 16 rows of
 //! codes by 64 columns, four columns of every row side by side. What comes out is `(batch, rows)`,
-//! transposed on its way to the caller.
+//! transposed on its way to a caller who wants `(rows, batch)`.
 
 use core::{arch::x86_64::*, array};
 
 use crate::packed::Rows128;
 
-use super::product::{CodeBlock, Product};
+use super::product::{CodeBlock, Order, Product};
 
 /// Rows of a tile, and its columns of four bytes.
 pub(super) const SIDE: usize = 16;
@@ -174,6 +174,14 @@ fn multiply_rows(
     for (start, halves) in starts.iter().zip(&scratch.sums) {
         for (half, sums) in halves.iter().enumerate() {
             let first = row + half * SIDE;
+            if product.order() == Order::BatchMajor {
+                if first < rows {
+                    for (b, sums) in (*start..).zip(&sums.0) {
+                        product.store_column(first, b, sums);
+                    }
+                }
+                continue;
+            }
             for r in (0..SIDE.min(rows.saturating_sub(first))).step_by(4) {
                 let columns = columns(array::from_fn(|b| load_sums(sums, b, r)));
                 for (r, dots) in (first + r..rows).zip(columns) {

@@ -16,7 +16,17 @@ pub(super) struct Product<'a> {
     values: &'a [i8],                    // (batch, stride), stride ≥ padded_cols
     stride: usize,
     value_sums: &'a [i32], // (batch,)
-    sums: &'a mut [i32],   // (rows, batch)
+    sums: &'a mut [i32],   // in `order`
+    order: Order,
+}
+
+/// Where a product's sums stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// `(rows, batch)`
+    RowMajor,
+    /// `(batch, rows)`
+    BatchMajor,
 }
 
 impl<'a> Product<'a> {
@@ -27,6 +37,7 @@ impl<'a> Product<'a> {
         stride: usize,
         value_sums: &'a [i32],
         sums: &'a mut [i32],
+        order: Order,
     ) -> Self {
         let (rows, cols, batch) = (weights.rows(), weights.cols(), value_sums.len());
         let padded_cols = Rows128::padded_cols(cols);
@@ -36,12 +47,12 @@ impl<'a> Product<'a> {
             "{} values for batch {batch} of stride {stride}",
             values.len()
         );
-        assert_eq!(Some(sums.len()), rows.checked_mul(batch), "sums must be (rows, batch)");
+        assert_eq!(Some(sums.len()), rows.checked_mul(batch), "{rows} rows, a batch of {batch}");
         debug_assert!(
             (0..batch).all(|b| values[b * stride..][cols..padded_cols].iter().all(|v| *v == 0)),
             "values beyond column {cols} must be 0"
         );
-        Self { weights, values, stride, value_sums, sums }
+        Self { weights, values, stride, value_sums, sums, order }
     }
 
     pub(super) fn rows(&self) -> usize {
@@ -92,11 +103,37 @@ impl<'a> Product<'a> {
     /// Takes `Σ code · value` of `row` and the `B` rows of values from `b` on.
     #[inline(always)]
     pub(super) fn store<const B: usize>(&mut self, row: usize, b: usize, dots: [i32; B]) {
-        let at = row * self.batch() + b;
-        let sums = &mut self.sums[at..at + B];
-        for ((sum, dot), value_sum) in sums.iter_mut().zip(dots).zip(&self.value_sums[b..b + B]) {
+        let (rows, batch) = (self.rows(), self.batch());
+        for ((b, value_sum), dot) in (b..).zip(&self.value_sums[b..b + B]).zip(dots) {
+            let at = match self.order {
+                Order::RowMajor => row * batch + b,
+                Order::BatchMajor => b * rows + row,
+            };
             // Cannot overflow for a true value sum; a caller's false one gives a wrong number.
-            *sum = dot.wrapping_sub(*value_sum);
+            self.sums[at] = dot.wrapping_sub(*value_sum);
         }
+    }
+
+    /// As [`store`](Self::store), of the rows from `row` on and row `b` of values: as many of
+    /// `dots` as there are rows left.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    pub(super) fn store_column<const R: usize>(&mut self, row: usize, b: usize, dots: &[i32; R]) {
+        let (rows, value_sum) = (self.rows(), self.value_sums[b]);
+        let at = b * rows + row;
+        if let Some(sums) = self.sums[at..(b + 1) * rows].first_chunk_mut::<R>() {
+            for (sum, dot) in sums.iter_mut().zip(dots) {
+                *sum = dot.wrapping_sub(value_sum);
+            }
+        } else {
+            for (sum, dot) in self.sums[at..(b + 1) * rows].iter_mut().zip(dots) {
+                *sum = dot.wrapping_sub(value_sum);
+            }
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn order(&self) -> Order {
+        self.order
     }
 }

@@ -48,6 +48,11 @@ impl Values {
     }
 }
 
+/// `(batch, rows)` of `(rows, batch)`.
+fn transposed(sums: &[i32], batch: usize) -> Vec<i32> {
+    (0..batch).flat_map(|b| sums.iter().skip(b).step_by(batch).copied()).collect()
+}
+
 /// Compares `gemm` and, row of values by row of values, `gemv` with the reference.
 fn compare(simd: Simd, weights: PackedTernary<'_, Rows128>, values: &Values) {
     let (rows, batch) = (weights.rows(), values.sums.len());
@@ -58,6 +63,9 @@ fn compare(simd: Simd, weights: PackedTernary<'_, Rows128>, values: &Values) {
     let mut sums = vec![i32::MIN; rows * batch];
     simd.gemm(weights, &values.values, values.stride, &values.sums, &mut sums);
     assert_eq!(sums, expected, "gemm, {at}");
+    let mut sums = vec![i32::MIN; rows * batch];
+    simd.gemm_batch_major(weights, &values.values, values.stride, &values.sums, &mut sums);
+    assert_eq!(sums, transposed(&expected, batch), "gemm_batch_major, {at}");
     for b in 0..batch {
         let mut sums = vec![i32::MIN; rows];
         let row = &values.values[b * values.stride..][..values.stride];
@@ -128,6 +136,9 @@ fn around_tiles(simd: Simd) {
         let mut sums = vec![i32::MIN; rows * batch];
         simd.gemm(weights, &values.values, values.stride, &values.sums, &mut sums);
         assert_eq!(sums, expected, "{simd}, {weights:?}, batch {batch}");
+        let mut sums = vec![i32::MIN; rows * batch];
+        simd.gemm_batch_major(weights, &values.values, values.stride, &values.sums, &mut sums);
+        assert_eq!(sums, transposed(&expected, batch), "{simd}, {weights:?}, batch {batch}");
     }
 }
 
@@ -145,8 +156,11 @@ fn tile_level_on_a_model_of_its_tiles() {
         reference::gemm(weights, &values.values, values.stride, batch, &mut expected);
         let mut sums = vec![i32::MIN; rows * batch];
         let Values { values, stride, sums: value_sums } = &values;
-        gemm_on_model(vectors, weights, values, *stride, value_sums, &mut sums);
+        gemm_on_model(vectors, weights, values, *stride, value_sums, &mut sums, false);
         assert_eq!(sums, expected, "{weights:?}, batch {batch}");
+        sums.fill(i32::MIN);
+        gemm_on_model(vectors, weights, values, *stride, value_sums, &mut sums, true);
+        assert_eq!(sums, transposed(&expected, batch), "{weights:?}, batch {batch}");
     }
 }
 

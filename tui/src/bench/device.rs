@@ -122,7 +122,7 @@ impl Benched for CudaBackend {
             context.head = "int8";
         }
         context.threads = 1;
-        context.deterministic = true;
+        context.deterministic = self.deterministic();
     }
 
     fn step_bytes(&self, weights: &CudaWeights) -> u64 {

@@ -23,7 +23,7 @@ use crate::math;
 const SPAN: usize = 16 * BLOCK;
 
 /// Most queries that share a decoded block.
-const QUERIES: usize = 32;
+const QUERIES: usize = 64;
 
 /// Elements of keys that are worth a handover to other threads.
 const STORE_PARALLEL: usize = 1 << 14;
@@ -481,20 +481,33 @@ impl Tile {
         simd.vectorize(
             #[inline(always)]
             || {
-                for query in from..self.count {
-                    let weights = &mut weights[query];
-                    for weight in weights.iter_mut() {
-                        *weight *= factor;
-                    }
+                // Loop by loop over all queries: each becomes vectors, all together would not.
+                let weights = &mut weights[from..self.count];
+                for weight in weights.as_flattened_mut() {
+                    *weight *= factor;
+                }
+                let mut raised = *peaks;
+                for (query, weights) in (from..).zip(weights.iter_mut()) {
                     // Nothing that counts is stored beyond the end; exp(-inf) = 0 keeps it out.
                     let seen = BLOCK.min(self.ends[query] - first);
                     weights[seen..].fill(f32::NEG_INFINITY);
-                    let peak = peaks[query].max(math::peak(weights));
-                    let fade = math::exp(peaks[query] - peak);
-                    peaks[query] = peak;
+                    raised[query] = peaks[query].max(math::peak(weights));
+                }
+                let mut fades = [0.0; QUERIES];
+                let seeing = from..self.count;
+                let both = peaks[seeing.clone()].iter_mut().zip(&raised[seeing.clone()]);
+                for (fade, (old, new)) in fades[seeing].iter_mut().zip(both) {
+                    *fade = math::exp(*old - new);
+                    *old = *new;
+                }
+                for (query, weights) in (from..).zip(weights.iter_mut()) {
+                    let peak = raised[query];
                     for weight in weights.iter_mut() {
                         *weight = math::exp(*weight - peak);
                     }
+                }
+                for (query, weights) in (from..).zip(weights.iter()) {
+                    let fade = fades[query];
                     sums[query] = sums[query] * fade + math::fold(weights);
                     // Most blocks raise nothing, and times one is nothing to do.
                     if fade != 1.0 {

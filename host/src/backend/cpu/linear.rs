@@ -8,60 +8,118 @@ use tercet_core::simd::{FloatRows, Simd};
 use super::activations::Activations;
 use super::threads::Threads;
 use super::{CpuBackend, CpuLinear, CpuMatrix};
-use crate::config::Activation;
 use crate::math;
 
 /// Most rows of a step that one task of a prefill multiplies together: those of
 /// [`CpuBackend::tile_rows`] at the level that takes most.
 const TILE_ROWS_MAX: usize = 128;
-/// Features of a tile; the sums of its rows of two matrices stay in the nearest caches.
-const TILE_FEATURES: usize = 64;
-/// Features of one row whose sums stay in the first cache until they are used.
-const ONE_ROW_FEATURES: usize = 256;
+/// Features of a tile; the sums of its rows of two matrices stay in the second-level cache.
+const TILE_FEATURES: usize = 128;
+/// Features of a row that are finished together, in the first-level cache.
+const STRETCH: usize = 256;
 /// Most matrices that share an epilogue (gate and up).
 const MATRICES_MAX: usize = 2;
 
-/// Turns exact sums into floats and combines them.
-///
+/// What becomes of the values of a linear: `put(activate(first))`, of two matrices
+/// `put(activate(first) · second)`. Inlined into loops over features, where the level's
+/// instructions may be used.
 pub(super) trait Finish: Sync {
-    /// Called per stretch of features of one row: `sums.value(matrix, i)` is the real value of its
-    /// `i`-th feature, `out[i]` its place in the output row.
-    fn finish(&self, sums: &Sums<'_>, out: &mut [f32]);
+    #[inline(always)]
+    fn activate(&self, value: f32) -> f32 {
+        value
+    }
+
+    /// Takes a value to its place in the output row.
+    #[inline(always)]
+    fn put(&self, value: f32, out: &mut f32) {
+        *out = value;
+    }
 }
 
-/// Products of a stretch of features of one row, `1..=MATRICES_MAX` matrices.
-pub(super) struct Sums<'a> {
-    matrices: &'a [&'a CpuLinear<'a>],
-    /// Per matrix: `(features, batch)` of this stretch: exact sums of a ternary matrix, the bits of
-    /// a float one's dots.
+/// Products of a stretch of features of a job with some rows.
+struct Products<'a> {
+    matrices: Job<'a>,
+    /// Per matrix: exact sums of a ternary one, `(batch, features)`; the bits of a float one's
+    /// dots, `(features, batch)`.
     sums: [&'a [i32]; MATRICES_MAX],
     /// First feature of the stretch.
     first: usize,
     /// Rows in `sums`.
     batch: usize,
-    /// Which of them.
-    row: usize,
-    /// Unit of the row.
-    unit: f32,
 }
 
-impl Sums<'_> {
-    /// The real value of a feature of the stretch.
+impl Products<'_> {
+    /// Finishes row `row`, whose unit is `unit`; `out` is its stretch of the output row.
+    fn finish(&self, simd: Simd, row: usize, unit: f32, out: &mut [f32], finish: &impl Finish) {
+        simd.vectorize(
+            #[inline(always)]
+            || {
+                let features = out.len();
+                let mut values = [[0.0; STRETCH]; MATRICES_MAX];
+                for (part, out) in out.chunks_mut(STRETCH).enumerate() {
+                    let from = part * STRETCH;
+                    for (matrix, values) in values[..self.matrices.len()].iter_mut().enumerate() {
+                        let values = &mut values[..out.len()];
+                        self.values(matrix, row, unit, from, features, values);
+                    }
+                    let [first, second] = values.each_ref().map(|values| &values[..out.len()]);
+                    if self.matrices.len() == 1 {
+                        out.iter_mut().zip(first).for_each(
+                            #[inline(always)]
+                            |(out, value)| finish.put(finish.activate(*value), out),
+                        );
+                    } else {
+                        out.iter_mut().zip(first.iter().zip(second)).for_each(
+                            #[inline(always)]
+                            |(out, (first, second))| {
+                                finish.put(finish.activate(*first) * second, out);
+                            },
+                        );
+                    }
+                }
+            },
+        );
+    }
+
+    /// The real values of a matrix, of the stretch's `features` those from `from` on.
     ///
     /// Ternary: `(Σ value·trit · row unit) · weight unit`; the sum is exact as a single, so these
     /// are the only two roundings. A bias is added last.
     #[inline(always)]
-    pub(super) fn value(&self, matrix: usize, feature: usize) -> f32 {
-        let linear = self.matrices[matrix];
-        let sum = self.sums[matrix][feature * self.batch + self.row];
-        let value = match &linear.matrix {
-            #[allow(clippy::cast_precision_loss, reason = "exact: ModelConfig keeps rows narrow")]
-            CpuMatrix::Ternary(matrix) => (sum as f32 * self.unit) * matrix.unit,
-            CpuMatrix::Float(_) => f32::from_bits(sum.cast_unsigned()),
-        };
-        match &linear.bias {
-            Some(bias) => value + bias[self.first + feature],
-            None => value,
+    fn values(
+        &self,
+        matrix: usize,
+        row: usize,
+        unit: f32,
+        from: usize,
+        features: usize,
+        out: &mut [f32],
+    ) {
+        let (linear, sums) = (self.matrices[matrix], self.sums[matrix]);
+        match &linear.matrix {
+            CpuMatrix::Ternary(matrix) => {
+                let weight_unit = matrix.unit;
+                let sums = &sums[row * features + from..][..out.len()];
+                for (out, sum) in out.iter_mut().zip(sums) {
+                    #[allow(
+                        clippy::cast_precision_loss,
+                        reason = "exact: ModelConfig keeps rows narrow"
+                    )]
+                    let sum = *sum as f32;
+                    *out = (sum * unit) * weight_unit;
+                }
+            }
+            CpuMatrix::Float(_) => {
+                let dots = sums[from * self.batch + row..].iter().step_by(self.batch);
+                for (out, dot) in out.iter_mut().zip(dots) {
+                    *out = f32::from_bits(dot.cast_unsigned());
+                }
+            }
+        }
+        if let Some(bias) = &linear.bias {
+            for (out, bias) in out.iter_mut().zip(&bias[self.first + from..]) {
+                *out += bias;
+            }
         }
     }
 }
@@ -69,7 +127,7 @@ impl Sums<'_> {
 /// Scratch of a linear whose rows are too few to split by rows and too many for one pass.
 #[derive(Debug)]
 pub(super) struct LinearScratch {
-    /// Per matrix: sums or the bits of dots, `(features, batch)`.
+    /// Per matrix: the sums of [`Products`], piece by piece of every thread's features.
     sums: [Vec<i32>; MATRICES_MAX],
 }
 
@@ -137,8 +195,8 @@ impl Linear<'_> {
         }
     }
 
-    /// Products of `features` of `linear` with `batch` rows from `first`, into `(features, batch)`.
-    /// `batch` is at most a tile.
+    /// Products of `features` of `linear` with `batch` rows from `first`, as [`Products`] has
+    /// them. `batch` is at most a tile.
     fn multiply(
         &self,
         linear: &CpuLinear<'_>,
@@ -161,7 +219,7 @@ impl Linear<'_> {
                 for (sum, unit) in value_sums.iter_mut().zip(units) {
                     *sum = unit.sum;
                 }
-                simd.gemm(codes, values, stride, &value_sums[..batch], sums);
+                simd.gemm_batch_major(codes, values, stride, &value_sums[..batch], sums);
             }
             CpuMatrix::Float(matrix) => {
                 let x = FloatRows { values: self.acts.floats(first, batch), stride };
@@ -175,23 +233,19 @@ impl Linear<'_> {
         let chunk = self.threads().chunk_of(out.len(), 16);
         let unit = self.acts.units()[0].unit;
         self.threads().chunks(out, chunk, |index, out| {
-            let mut sums = [[0; ONE_ROW_FEATURES]; MATRICES_MAX];
+            let mut sums = [[0; STRETCH]; MATRICES_MAX];
             let range = index * chunk..index * chunk + out.len();
             for (matrices, features, place) in pieces(jobs, range) {
                 let out = &mut out[place..place + features.len()];
-                for (part, out) in out.chunks_mut(ONE_ROW_FEATURES).enumerate() {
-                    let first = features.start + part * ONE_ROW_FEATURES;
+                for (part, out) in out.chunks_mut(STRETCH).enumerate() {
+                    let first = features.start + part * STRETCH;
                     for (matrix, sums) in matrices.iter().zip(&mut sums) {
-                        self.multiply(
-                            matrix,
-                            first..first + out.len(),
-                            0,
-                            1,
-                            &mut sums[..out.len()],
-                        );
+                        let sums = &mut sums[..out.len()];
+                        self.multiply(matrix, first..first + out.len(), 0, 1, sums);
                     }
                     let sums = sums.each_ref().map(|sums| &sums[..]);
-                    finish.finish(&Sums { matrices, sums, first, batch: 1, row: 0, unit }, out);
+                    let products = Products { matrices, sums, first, batch: 1 };
+                    products.finish(self.backend.simd, 0, unit, out, finish);
                 }
             }
         });
@@ -226,10 +280,15 @@ impl Linear<'_> {
             let out = &mut out[first * features..(first + batch) * features];
             self.threads().chunks(out, features, |row, out| {
                 let unit = self.acts.units()[first + row].unit;
-                for (matrices, features, place) in pieces(jobs, 0..features) {
-                    let sums = sums.map(|sums| &sums[place * batch..]);
-                    let sums = Sums { matrices, sums, first: 0, batch, row, unit };
-                    finish.finish(&sums, &mut out[place..place + features.len()]);
+                for start in (0..features).step_by(chunk) {
+                    let range = start..features.min(start + chunk);
+                    for (matrices, piece, place) in pieces(jobs, range) {
+                        let place = start + place;
+                        let sums = sums.map(|sums| &sums[place * batch..]);
+                        let products = Products { matrices, sums, first: piece.start, batch };
+                        let out = &mut out[place..place + piece.len()];
+                        products.finish(self.backend.simd, row, unit, out, finish);
+                    }
                 }
             });
         }
@@ -250,10 +309,12 @@ impl Linear<'_> {
                         self.multiply(matrix, from..from + count, first, batch, sums);
                     }
                     let sums = tile_sums.each_ref().map(|sums| &sums[..]);
+                    let products = Products { matrices, sums, first: from, batch };
+                    let place = place + from - features.start;
                     for (row, out) in out.chunks_mut(width).enumerate() {
                         let unit = self.acts.units()[first + row].unit;
-                        let sums = Sums { matrices, sums, first: from, batch, row, unit };
-                        finish.finish(&sums, &mut out[place + from..place + from + count]);
+                        let out = &mut out[place..place + count];
+                        products.finish(self.backend.simd, row, unit, out, finish);
                     }
                 }
             }
@@ -265,14 +326,7 @@ impl Linear<'_> {
 #[derive(Debug)]
 pub(super) struct Store;
 
-impl Finish for Store {
-    #[inline(always)]
-    fn finish(&self, sums: &Sums<'_>, out: &mut [f32]) {
-        for (feature, out) in out.iter_mut().enumerate() {
-            *out = sums.value(0, feature);
-        }
-    }
-}
+impl Finish for Store {}
 
 /// Adds the value to what is there.
 #[derive(Debug)]
@@ -280,39 +334,40 @@ pub(super) struct Add;
 
 impl Finish for Add {
     #[inline(always)]
-    fn finish(&self, sums: &Sums<'_>, out: &mut [f32]) {
-        for (feature, out) in out.iter_mut().enumerate() {
-            *out += sums.value(0, feature);
-        }
+    fn put(&self, value: f32, out: &mut f32) {
+        *out += value;
     }
 }
 
-/// `activation(gate) · up`, of two matrices; `activation(up)` of one.
+/// `max(x, 0)`
 #[derive(Debug)]
-pub(super) struct Activate {
-    pub(super) simd: Simd,
-    pub(super) activation: Activation,
-}
+pub(super) struct Relu;
 
-impl Finish for Activate {
-    fn finish(&self, sums: &Sums<'_>, out: &mut [f32]) {
-        self.simd.vectorize(
-            #[inline(always)]
-            || match self.activation {
-                Activation::Relu => self.apply(sums, out, |x| x.max(0.0)),
-                Activation::Relu2 => self.apply(sums, out, |x| x.max(0.0) * x.max(0.0)),
-                Activation::Silu => self.apply(sums, out, |x| x / (1.0 + math::exp(-x))),
-            },
-        );
+impl Finish for Relu {
+    #[inline(always)]
+    fn activate(&self, value: f32) -> f32 {
+        value.max(0.0)
     }
 }
 
-impl Activate {
+/// `max(x, 0)²`
+#[derive(Debug)]
+pub(super) struct Relu2;
+
+impl Finish for Relu2 {
     #[inline(always)]
-    fn apply(&self, sums: &Sums<'_>, out: &mut [f32], activation: impl Fn(f32) -> f32) {
-        for (feature, out) in out.iter_mut().enumerate() {
-            let first = activation(sums.value(0, feature));
-            *out = if sums.matrices.len() == 1 { first } else { first * sums.value(1, feature) };
-        }
+    fn activate(&self, value: f32) -> f32 {
+        value.max(0.0) * value.max(0.0)
+    }
+}
+
+/// `x / (1 + exp(-x))`
+#[derive(Debug)]
+pub(super) struct Silu;
+
+impl Finish for Silu {
+    #[inline(always)]
+    fn activate(&self, value: f32) -> f32 {
+        value / (1.0 + math::exp(-value))
     }
 }

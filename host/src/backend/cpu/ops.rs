@@ -5,11 +5,11 @@ use super::attend::{Attend, AttendScratch};
 use super::buffer::zeros;
 use super::cache::{Half, KvCache};
 use super::head::Head;
-use super::linear::{Activate, Add, Linear, LinearScratch, Store};
+use super::linear::{Add, Linear, LinearScratch, Relu, Relu2, Silu, Store};
 use super::rope::Rope;
 use super::{CpuBackend, CpuLinear, CpuWeights};
 use crate::backend::{Buffer, DeviceError, KvType, Limits, Ops, Row, TokenId};
-use crate::config::Positions;
+use crate::config::{Activation, Positions};
 use crate::kv::KvLayout;
 use crate::model::Norm;
 use crate::sampler::Sampler;
@@ -185,11 +185,13 @@ impl Ops for CpuOps<'_> {
         let norm = Some(self.norm(&layer.ffn_norm));
         self.acts.prepare(self.backend, config.linears, hidden, config.hidden, norm);
         let out = &mut self.gated[..self.rows.len() * config.ffn];
-        let activate = Activate { simd: self.backend.simd, activation: config.activation };
         let step = Linear { backend: self.backend, acts: &self.acts };
-        match &layer.gate {
-            Some(gate) => step.run(&[&[gate, &layer.up]], &mut self.scratch, out, &activate),
-            None => step.run(&[&[&layer.up]], &mut self.scratch, out, &activate),
+        let (alone, gated) = ([&layer.up], layer.gate.as_ref().map(|gate| [gate, &layer.up]));
+        let jobs = [gated.as_ref().map_or(&alone[..], |gated| &gated[..])];
+        match config.activation {
+            Activation::Relu => step.run(&jobs, &mut self.scratch, out, &Relu),
+            Activation::Relu2 => step.run(&jobs, &mut self.scratch, out, &Relu2),
+            Activation::Silu => step.run(&jobs, &mut self.scratch, out, &Silu),
         }
         Ok(())
     }

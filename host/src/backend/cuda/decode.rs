@@ -87,11 +87,17 @@ pub(super) fn attends(
 }
 
 impl Decode {
-    pub(super) fn new(context: &Context, modules: &Modules) -> Result<Self, CudaError> {
+    /// `deterministic` leaves attention to the general kernels: linears have the same bits either
+    /// way, attention has not.
+    pub(super) fn new(
+        context: &Context,
+        modules: &Modules,
+        deterministic: bool,
+    ) -> Result<Self, CudaError> {
         Ok(Self {
             device: device_shape(context),
             linears: modules.several(&LINEARS)?,
-            attends: modules.several(&ATTENDS)?,
+            attends: if deterministic { Vec::new() } else { modules.several(&ATTENDS)? },
         })
     }
 

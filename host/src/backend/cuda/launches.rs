@@ -97,6 +97,7 @@ impl Launches {
         context: &Context,
         weights: &CudaWeights,
         limits: &Limits,
+        deterministic: bool,
     ) -> Result<Self, DeviceError> {
         let modules = &weights.modules;
         let floats = TYPES.into_iter().flat_map(WeightType::entries).collect::<BTreeSet<_>>();
@@ -109,7 +110,7 @@ impl Launches {
             linears: modules.several(&launch::LINEAR_TILES.map(|(_, entry)| entry))?,
             floats: modules.several(&Vec::from_iter(floats))?,
             attention: Attention::new(modules, &weights.config, limits)?,
-            decode: Decode::new(context, modules)?,
+            decode: Decode::new(context, modules, deterministic)?,
             choose: modules.need("choose")?,
             step: Step::default(),
         })

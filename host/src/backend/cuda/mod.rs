@@ -51,6 +51,7 @@ pub struct CudaBackend {
     /// Device memory that the context takes by itself.
     context_bytes: u64,
     head: HeadType,
+    deterministic: bool,
     /// Whether operations run one by one.
     direct: bool,
     /// All kernels of the device, where they are loaded in advance.
@@ -67,8 +68,16 @@ impl CudaBackend {
         let meter = Meter::start(device);
         let context = Context::new(device)?;
         let context_bytes = meter.as_ref().and_then(Meter::used).unwrap_or(0);
-        let head = HeadType::Stored;
-        Ok(Self { context, kernels, meter, context_bytes, head, direct: false, modules: None })
+        Ok(Self {
+            context,
+            kernels,
+            meter,
+            context_bytes,
+            head: HeadType::Stored,
+            deterministic: false,
+            direct: false,
+            modules: None,
+        })
     }
 
     /// Runs every operation when it is called instead of whole steps at once, so that buffers can
@@ -82,6 +91,19 @@ impl CudaBackend {
     #[must_use]
     pub fn with_head(self, head: HeadType) -> Self {
         Self { head, ..self }
+    }
+
+    /// Whether a row's bits are to be the same whatever the chunks of a prompt and whatever is
+    /// reused: a row that decodes then takes the kernel of attention that rows of a prompt take.
+    #[must_use]
+    pub fn with_deterministic(self, deterministic: bool) -> Self {
+        Self { deterministic, ..self }
+    }
+
+    /// Whether bits are the same whatever the chunks of a prompt.
+    #[must_use]
+    pub fn deterministic(&self) -> bool {
+        self.deterministic
     }
 
     /// How the head is held.

@@ -64,7 +64,7 @@ impl<'w> CudaOps<'w> {
         let listed = Event::new(context)?;
         listed.record(&stream)?;
         let state = State::new(context, weights, &limits)?;
-        let launches = Launches::new(context, weights, &limits)?;
+        let launches = Launches::new(context, weights, &limits, backend.deterministic)?;
         let mut ops = Self {
             weights,
             launches,

@@ -143,7 +143,7 @@ pub enum TrialError {
         /// What the operation had launched.
         kernels: Vec<&'static str>,
         /// What happened.
-        source: DeviceError,
+        source: Box<DeviceError>,
     },
     /// Two ways to the same logits do not lead to the same bits.
     #[error("{ways}: logit {index} of row {row} is {got}, and {expected} the other way")]
@@ -169,12 +169,14 @@ impl TrialError {
     /// What the user can do.
     #[must_use]
     pub fn hint(&self) -> &'static str {
+        const WRONG: &str = "use --device cpu, and report this with the GPU and the driver's \
+                             version: answers of this GPU would be wrong";
         match self {
-            Self::Step { source: DeviceError::Divergence { .. }, .. } | Self::Bits { .. } => {
-                "use --device cpu, and report this with the GPU and the driver's version: answers \
-                 of this GPU would be wrong"
-            }
-            Self::Step { source, .. } => source.hint(),
+            Self::Step { source, .. } => match **source {
+                DeviceError::Divergence { .. } => WRONG,
+                _ => source.hint(),
+            },
+            Self::Bits { .. } => WRONG,
             Self::Model(error) => error.hint(),
         }
     }
@@ -182,9 +184,13 @@ impl TrialError {
     /// What the driver refused, if that was it.
     #[must_use]
     pub fn refusal(&self) -> Option<&CudaError> {
-        match self {
-            Self::Step { source: DeviceError::Cuda(error), .. }
-            | Self::Model(Error::Device(DeviceError::Cuda(error))) => Some(error),
+        let source = match self {
+            Self::Step { source, .. } => &**source,
+            Self::Model(Error::Device(source)) => source,
+            Self::Model(_) | Self::Bits { .. } => return None,
+        };
+        match source {
+            DeviceError::Cuda(error) => Some(error),
             _ => None,
         }
     }
@@ -212,6 +218,7 @@ impl Rig {
             meter: None,
             context_bytes: 0,
             head,
+            deterministic: false,
             direct,
             modules: Some(self.modules.clone()),
         }
@@ -266,7 +273,7 @@ impl Rig {
         let weights = direct.upload(&model, &mut |_, _| {}).map_err(|source| TrialError::Step {
             step: "upload".into(),
             kernels: self.note(),
-            source,
+            source: Box::new(source),
         })?;
         self.note();
         let mut passed = Passed { steps: 0, worst: None };
@@ -308,7 +315,7 @@ impl Rig {
                 let kv = if kv == KvType::F16 { "halves" } else { "singles" };
                 let rows = rows.len();
                 let step = format!("step {number} of {rows} rows, cache of {kv}");
-                TrialError::Step { step, kernels: self.note(), source }
+                TrialError::Step { step, kernels: self.note(), source: Box::new(source) }
             })?;
             self.note();
         }
@@ -335,10 +342,15 @@ impl Rig {
         let alone = self.logits(recorded_steps, weights, kv, &alone)?;
         same_bits("a batch and its rows alone", vocab, &recorded, &alone)?;
 
-        let [whole, chunks] = steps::chunked(vocab);
+        let [whole, chunks] = steps::chunked(vocab, 7);
         let whole = self.logits(direct_steps, weights, kv, &whole)?;
         let chunks = self.logits(direct_steps, weights, kv, &chunks)?;
-        same_bits("a prompt at once and in chunks", vocab, &whole, &chunks)
+        same_bits("a prompt at once and in chunks", vocab, &whole, &chunks)?;
+
+        let [_, rows] = steps::chunked(vocab, 1);
+        let deterministic = self.backend(true, direct_steps.head).with_deterministic(true);
+        let rows = self.logits(&deterministic, weights, kv, &rows)?;
+        same_bits("a prompt at once and row by row, deterministic", vocab, &whole, &rows)
     }
 
     /// Logits of all rows of `steps`, all of which ask, in a session of their own.
@@ -357,7 +369,7 @@ impl Rig {
                 .and_then(|_| ops.read(Buffer::Logits));
             logits.extend(done.map_err(|source| {
                 let step = format!("a step of {} rows", rows.len());
-                TrialError::Step { step, kernels: self.note(), source }
+                TrialError::Step { step, kernels: self.note(), source: Box::new(source) }
             })?);
             self.note();
         }

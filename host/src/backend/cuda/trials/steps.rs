@@ -93,10 +93,10 @@ pub(super) fn batches(vocab: usize) -> Vec<Vec<Row>> {
     BATCHES.iter().map(batch).collect()
 }
 
-/// A prompt at once, and the same in chunks of seven.
-pub(super) fn chunked(vocab: usize) -> [Vec<Vec<Row>>; 2] {
+/// A prompt at once, and the same in chunks of `size` rows.
+pub(super) fn chunked(vocab: usize, size: usize) -> [Vec<Vec<Row>>; 2] {
     let prompt = Sequences::new(vocab).next(0, 75, all);
-    let chunks = prompt.chunks(7).map(<[Row]>::to_vec).collect();
+    let chunks = prompt.chunks(size).map(<[Row]>::to_vec).collect();
     [vec![prompt], chunks]
 }
 

@@ -98,7 +98,7 @@ fn trials_have_names_of_their_own() {
 /// What a session may be given: every position once, in order, within the limits.
 #[test]
 fn steps_go_on_where_sequences_ended() {
-    let [whole, chunks] = steps::chunked(300);
+    let [whole, chunks] = steps::chunked(300, 7);
     let ways: Vec<_> = steps::prompts(300).into_iter().chain(steps::batches(300)).collect();
     for steps in [steps::lock_step(300, false), steps::lock_step(17, true), ways, whole, chunks] {
         let limits = steps::limits(&steps, KvType::F16);
