@@ -5,8 +5,8 @@ use tercet_core::simd::Simd;
 use crate::model::FloatMatrix;
 
 /// Rounds row `row` of `matrix` into `codes`, `(cols,)`, by way of `weights`, `(cols,)`. Returns
-/// its unit: `max |w| / 127`, with `code = round_half_even(w · (127 / max |w|))`; NaN for a row with a
-/// NaN in it.
+/// its unit: `max |w| / 127`, with `code = round_half_even(w · (127 / max |w|))`; NaN for a
+/// row with a NaN in it.
 pub(crate) fn round_row(
     simd: Simd,
     matrix: &FloatMatrix<'_>,

@@ -860,8 +860,8 @@ extern "C" __global__ void decode_attend_f32_256_c8(DecodeAttendArgs args);
 
 // Reads memory as fast as the device can: the limit that decoding runs into.
 //
-// Threads whose sums differ from `zero` add them to `sums[0]`, so that no read can be left out;
-// over zeroed memory nothing is written.
+// Threads whose sums differ from `zero` add them to `sums[0]`, so that no read can be left
+// out; over zeroed memory nothing is written.
 //
 // Grid: `BLOCKS_PER_MULTIPROCESSOR` blocks for every multiprocessor; any number does.
 struct ReadMemoryArgs {

@@ -21,7 +21,7 @@ use recipe::Sources;
 const EMBED: KernelSpec = EmbedArgs::SPEC;
 
 fn embed() -> &'static str {
-    kernel_for("embed", Target::SM_80.capability).unwrap().ptx
+    kernel_for("embed", Target::SM_80.capability).expect("a kernel of every device").ptx
 }
 
 fn folder(name: &str) -> std::path::PathBuf {

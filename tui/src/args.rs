@@ -106,8 +106,8 @@ pub struct DeviceArgs {
     /// CPU instructions: portable, avx2, avx512vnni or amxint8 [default: the best there are]
     #[arg(long)]
     pub simd: Option<String>,
-    /// The same bits whatever the prefill chunk and what is reused (always so on the CPU; slower on a
-    /// GPU)
+    /// The same bits whatever the prefill chunk and what is reused (always so on the CPU; slower on
+    /// a GPU)
     #[arg(long)]
     pub deterministic: bool,
     /// Run GPU kernels of the model's file that are not on the list of released ones: code of

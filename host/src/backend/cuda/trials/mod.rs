@@ -39,7 +39,8 @@ use crate::sampler::{Sampler, Sampling};
 use crate::synth;
 
 /// Attention on tensor cores, and that of single rows, over values of about 1: products of halves
-/// summed as singles, in another order than the CPU's. The worst seen of a kernel by itself is 3e-6.
+/// summed as singles, in another order than the CPU's. The worst seen of a kernel by itself is
+/// 3e-6.
 const ATTEND: Tolerance = Tolerance::Within { absolute: 5e-5, relative: 2e-5 };
 /// A float linear over inputs of about 1: the CPU sums singles in 32 lanes, the device products of
 /// 16-bit terms, which together hold 22 bits or more of an input. The worst seen is 6e-7 of the sum
@@ -172,10 +173,10 @@ impl TrialError {
         const WRONG: &str = "use --device cpu, and report this with the GPU and the driver's \
                              version: answers of this GPU would be wrong";
         match self {
-            Self::Step { source, .. } => match **source {
-                DeviceError::Divergence { .. } => WRONG,
-                _ => source.hint(),
-            },
+            Self::Step { source, .. } if matches!(**source, DeviceError::Divergence { .. }) => {
+                WRONG
+            }
+            Self::Step { source, .. } => source.hint(),
             Self::Bits { .. } => WRONG,
             Self::Model(error) => error.hint(),
         }
