@@ -285,6 +285,8 @@ impl Ops for CudaOps<'_> {
 
     fn write(&mut self, buffer: Buffer, values: &[f32]) -> Result<(), DeviceError> {
         self.stream.synchronize()?;
+        // What was chosen was chosen from other logits.
+        self.likeliest = None;
         let (width, rows) = self.shape(buffer);
         assert_eq!(values.len(), rows * width, "{buffer:?} has {rows} rows of {width}");
         Ok(self.state.buffer(buffer).write(0, values)?)

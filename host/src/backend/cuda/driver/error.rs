@@ -184,7 +184,8 @@ impl CudaError {
                  programs that use the GPU (`nvidia-smi` lists them)"
             }
             Self::NoKernel { .. } => {
-                "tercet's kernels need compute capability 8.0 (Ampere) or later: use --device cpu"
+                "leave --trust-kernels out if it was given: the model's file may lack kernels; else use \
+                 --device cpu: kernels need compute capability 8.0 (Ampere) or later"
             }
             Self::Call { call, code } => call_hint(call, *code),
         }
