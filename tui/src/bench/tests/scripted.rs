@@ -109,7 +109,7 @@ fn delays_become_times_and_warm_ups_do_not_count() {
     for (timing, least) in timings.iter().zip(least) {
         let steps: Vec<_> = least.map(Duration::from_millis).into();
         assert!(timing.steps.iter().zip(&steps).all(|(step, least)| step >= least));
-        assert!(timing.total >= steps.iter().sum() && timing.first_tokens.is_empty());
+        assert!(timing.total >= steps.iter().sum::<Duration>() && timing.first_tokens.is_empty());
     }
     // A sleep may be long but not by an order: the warm-up's 60 ms are not in there.
     assert!(timings[1].total < Duration::from_millis(50), "{timings:?}");

@@ -1,6 +1,6 @@
 //! The chat, line by line.
 
-use std::io::{BufRead, IsTerminal, Write, stdin, stdout};
+use std::io::{BufRead, Write, stdin, stdout};
 
 use tercet_host::backend::Ops;
 use tercet_host::package::Package;
@@ -12,11 +12,7 @@ use crate::args::ChatArgs;
 use crate::clean::{CleanWriter, OneLine};
 use crate::engine::{self, Use, with_session};
 use crate::failure::{Failure, say};
-use crate::run::{Form, answer, read_stdin};
 use crate::signals::Signals;
-
-/// Longest message read from stdin, in bytes.
-const MESSAGE_BYTES_MAX: u64 = 16 << 20;
 
 const HELP: &str = "\
 /help          this list
@@ -25,30 +21,13 @@ const HELP: &str = "\
 /quit          leave (so do Ctrl-D, and Ctrl-C when nothing is being answered)
 A message may span lines: end a line with \\ to go on.";
 
-/// Chats on a terminal; elsewhere answers all of stdin as one message.
+/// Chats line by line.
 ///
 /// # Errors
 ///
-/// [`Failure`] of any stage.
-pub fn chat(args: &ChatArgs, signals: &Signals) -> Result<(), Failure> {
-    if stdin().is_terminal() && stdout().is_terminal() {
-        return converse(args, signals);
-    }
-    let text = read_stdin(MESSAGE_BYTES_MAX)?;
-    if text.trim().is_empty() {
-        return Err(Failure::NoInput {
-            what: "standard input is empty",
-            hint: "pipe a message in, or use `tercet run -p TEXT`",
-        });
-    }
-    let package = engine::open(&args.model)?;
-    let system = args.system.iter().map(|text| message("system", text));
-    let messages: Vec<_> = system.chain([message("user", text)]).collect();
-    let tokens = encode(&package, &messages)?;
-    answer(&package, &args.sampling, &args.device, &tokens, Form::Text, signals)
-}
-
-fn converse(args: &ChatArgs, signals: &Signals) -> Result<(), Failure> {
+/// [`Failure`] of the model, the device or the terminal; what goes wrong with one message is said,
+/// and the chat goes on.
+pub fn converse(args: &ChatArgs, signals: &Signals) -> Result<(), Failure> {
     let package = engine::open(&args.model)?;
     let context = engine::context(&package, args.device.ctx)?;
     with_session(&package, &args.device, context, Use::Answer, |session| {
