@@ -27,7 +27,7 @@ constexpr u32 CONTRACT_VERSION = 1;
 //
 // Reference: `Activations::prepare` of the host's CPU, to the bit. Grid: a block a row.
 struct QuantizeArgs {
-    static constexpr u32 THREADS = 512;
+    static constexpr u32 THREADS = 256;
     // Widest row.
     static constexpr u32 COLS_MAX = 131072;
     // The position that no row has.
@@ -110,10 +110,15 @@ struct LinearArgs {
     // Largest tile of which two blocks fit a multiprocessor of capability 9.0 together, so
     // that one fetches its codes while the one ahead of it ends.
     static constexpr u32 FEW = 16;
+    // Largest tile of which a block shares a multiprocessor of capability 9.0 with one of
+    // `quantize`, so that each begins while the one ahead of it ends.
+    static constexpr u32 SOME = 64;
     // Dynamic shared memory for capability 8.0.
     static constexpr u32 SHARED_SM_80 = 101376;
     // Dynamic shared memory for capability 9.0, of tiles up to `FEW`.
     static constexpr u32 SHARED_FEW_SM_90 = 115712;
+    // Dynamic shared memory for capability 9.0, of tiles up to `SOME`.
+    static constexpr u32 SHARED_SOME_SM_90 = 184320;
     // Dynamic shared memory for capability 9.0, of larger tiles.
     static constexpr u32 SHARED_SM_90 = 232448;
 
@@ -793,7 +798,9 @@ extern "C" __global__ void decode_gate_up_4(DecodeLinearArgs args);
 // position alone, so its bits do not depend on the rows beside it.
 //
 // The entry's name gives the numbers of the cache, the widest head and the thread blocks of a
-// cluster. `awaited` as in [`DecodeLinearArgs`].
+// cluster. `decode_attend_many` has no clusters, but the bits of the kernel that has those of
+// its name; it is for many rows, and `awaited` has to be 0. For the others that is as in
+// [`DecodeLinearArgs`].
 //
 // Grid, entry and shared memory: `launch::DecodeAttendShape`.
 struct DecodeAttendArgs {
@@ -857,6 +864,8 @@ extern "C" __global__ void decode_attend_f16_128_c4(DecodeAttendArgs args);
 extern "C" __global__ void decode_attend_f16_128_c8(DecodeAttendArgs args);
 extern "C" __global__ void decode_attend_f16_256_c8(DecodeAttendArgs args);
 extern "C" __global__ void decode_attend_f32_256_c8(DecodeAttendArgs args);
+extern "C" __global__ void decode_attend_many_f16_128_c4(DecodeAttendArgs args);
+extern "C" __global__ void decode_attend_many_f16_128_c8(DecodeAttendArgs args);
 
 // Reads memory as fast as the device can: the limit that decoding runs into.
 //

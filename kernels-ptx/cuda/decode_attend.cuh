@@ -97,6 +97,13 @@ struct Angles {
             }
         }
     }
+
+    // Turns the lane's pair `k` of a head.
+    __device__ __forceinline__ void turn(u32 k, f32 &low, f32 &high) const {
+        const f32 turned = low * cosine[k] - high * sine[k];
+        high = high * cosine[k] + low * sine[k];
+        low = turned;
+    }
 };
 
 // Calls `take(task, pair, low, high)` for every pair of elements of the queries, and of the new key
@@ -139,9 +146,7 @@ __device__ __forceinline__ void take_row(const Args &args, const Part &part,
         for (u32 k = 0; k < EACH; ++k) {
             const u32 i = part.lane + k * WARP;
             if (args.cos != nullptr && task <= part.heads) {
-                const f32 turned = low[k] * angles.cosine[k] - high[k] * angles.sine[k];
-                high[k] = high[k] * angles.cosine[k] + low[k] * angles.sine[k];
-                low[k] = turned;
+                angles.turn(k, low[k], high[k]);
             }
             take(task, i, low[k], high[k]);
         }
@@ -149,16 +154,49 @@ __device__ __forceinline__ void take_row(const Args &args, const Part &part,
     }
 }
 
-// Mixes what the warps have: `outs(warp)` is a warp's (heads, dim) sums of weighted values in shared
-// memory, its peaks and sums are in `merge.by_warp`. The rest of the cluster is at this place too.
+// What some parts of the positions make together, of one element: the peak, the sum of weights and
+// that of weighted values. `peaks(i)` is a part's peak and sum, `values(i)` its weighted value.
+struct Mixed {
+    f32 top;
+    f32 total;
+    f32 value;
+};
+
+template <u32 PARTS, typename Peaks, typename Values>
+__device__ __forceinline__ Mixed mix_parts(u32 count, Peaks &&peaks, Values &&values) {
+    float2 of[PARTS];
+    Mixed mixed = {NONE, 0.0f, 0.0f};
+#pragma unroll
+    for (u32 i = 0; i < PARTS; ++i) {
+        of[i] = peaks(i);
+        mixed.top = i < count ? fmaxf(mixed.top, of[i].x) : mixed.top;
+    }
+#pragma unroll
+    for (u32 i = 0; i < PARTS; ++i) {
+        if (i < count) {
+            const f32 scale = exp2_fast(of[i].x - mixed.top);
+            mixed.total = __fmaf_rn(scale, of[i].y, mixed.total);
+            mixed.value = __fmaf_rn(scale, values(i), mixed.value);
+        }
+    }
+    return mixed;
+}
+
+// Warps of rank `rank` that have a unit.
+__device__ __forceinline__ u32 warps_of(const Part &part, u32 rank) {
+    return min(WARPS, (part.units - rank + part.ranks - 1) / part.ranks);
+}
+
+// Mixes what the warps have: `outs(warp)` is a warp's (heads, dim) sums of weighted values in
+// shared memory, its peaks and sums are in `merge.by_warp`. The rest of the cluster is at this
+// place too.
 template <u32 CLUSTER, u32 DIM, typename Outs>
 __device__ __forceinline__ void finish(const Args &args, const Part &part,
                                        Merge<CLUSTER, DIM> &merge, Outs &&outs) {
     const u32 elements = part.heads * part.dim;
     const u32 slice = (elements + CLUSTER - 1) / CLUSTER;
     const u32 by_dim = reciprocal(part.dim), by_slice = reciprocal(slice);
-    // Warps with a unit of this block.
-    const u32 warps = min(WARPS, (part.units - part.rank + part.ranks - 1) / part.ranks);
+    const u32 warps = warps_of(part, part.rank);
     f32 *mixed = args.mixed
         + (static_cast<size_t>(part.row) * args.heads + part.first_head) * part.dim;
     __syncthreads();
@@ -169,34 +207,21 @@ __device__ __forceinline__ void finish(const Args &args, const Part &part,
 #pragma unroll 1
     for (u32 e = threadIdx.x; e < elements; e += Args::THREADS) {
         const u32 head = quotient(e, by_dim);
-        float2 of[WARPS];
-        f32 top = NONE;
-#pragma unroll
-        for (u32 w = 0; w < WARPS; ++w) {
-            of[w] = merge.by_warp[w][head];
-            top = w < warps ? fmaxf(top, of[w].x) : top;
-        }
-        f32 value = 0.0f, total = 0.0f;
-#pragma unroll
-        for (u32 w = 0; w < WARPS; ++w) {
-            if (w < warps) {
-                const f32 scale = exp2_fast(of[w].x - top);
-                total = __fmaf_rn(scale, of[w].y, total);
-                value = __fmaf_rn(scale, outs(w)[e], value);
-            }
-        }
+        const Mixed of = mix_parts<WARPS>(
+            warps, [&](u32 w) { return merge.by_warp[w][head]; },
+            [&](u32 w) { return outs(w)[e]; });
         if (part.ranks == 1) {
-            store_fresh(mixed + e, __fdividef(value, total));
+            store_fresh(mixed + e, __fdividef(of.value, of.total));
             continue;
         }
         const u32 to = quotient(e, by_slice);
-        store_remote(in_rank(merge.received + part.rank * slice + (e - to * slice), to), value);
+        store_remote(in_rank(merge.received + part.rank * slice + (e - to * slice), to), of.value);
         if (e == head * part.dim) {
 #pragma unroll 1
             for (u32 r = 0; r < CLUSTER; ++r) {
                 const u32 address = in_rank(&merge.by_rank[part.rank][head], r);
-                store_remote(address, top);
-                store_remote(address + 4, total);
+                store_remote(address, of.top);
+                store_remote(address + 4, of.total);
             }
         }
     }
@@ -212,37 +237,41 @@ __device__ __forceinline__ void finish(const Args &args, const Part &part,
             break;
         }
         const u32 head = quotient(e, by_dim);
-        float2 of[CLUSTER];
-        f32 top = NONE;
-#pragma unroll
-        for (u32 r = 0; r < CLUSTER; ++r) {
-            of[r] = merge.by_rank[r][head];
-            top = fmaxf(top, of[r].x);
-        }
-        f32 value = 0.0f, total = 0.0f;
-#pragma unroll
-        for (u32 r = 0; r < CLUSTER; ++r) {
-            const f32 scale = exp2_fast(of[r].x - top);
-            total = __fmaf_rn(scale, of[r].y, total);
-            value = __fmaf_rn(scale, merge.received[r * slice + s], value);
-        }
-        store_fresh(mixed + e, __fdividef(value, total));
+        const Mixed of = mix_parts<CLUSTER>(
+            CLUSTER, [&](u32 r) { return merge.by_rank[r][head]; },
+            [&](u32 r) { return merge.received[r * slice + s]; });
+        store_fresh(mixed + e, __fdividef(of.value, of.total));
     }
+}
+
+// The part of row `row` with one key head or, where its query heads are many, a set of them.
+__device__ __forceinline__ void aim(const Args &args, u32 row, u32 set, Part &part) {
+    const u32 group = args.heads / args.kv_heads;
+    const u32 sets = (group + HEADS - 1) / HEADS;
+    part.lane = threadIdx.x % WARP;
+    part.warp = threadIdx.x / WARP;
+    part.row = row;
+    part.dim = args.head_dim;
+    part.kv_head = set / sets;
+    part.first_head = part.kv_head * group + set % sets * HEADS;
+    part.heads = min(HEADS, (part.kv_head + 1) * group - part.first_head);
+}
+
+// Where the part's positions are, in units of `unit`, and how many ranks share them.
+template <u32 CLUSTER>
+__device__ __forceinline__ void spread(const Args &args, u32 unit, Part &part) {
+    part.units = part.position / unit + 1;
+    // A short row is not worth a cluster.
+    part.ranks = part.units <= WARPS ? 1 : CLUSTER;
+    part.start = (static_cast<size_t>(args.slots[part.row]) * args.kv_heads + part.kv_head)
+        * args.capacity * part.dim;
 }
 
 // This block's part of the launch, with units of `unit` positions. False: nothing to do.
 template <u32 CLUSTER>
 __device__ __forceinline__ bool part_of(const Args &args, u32 unit, Part &part) {
-    const u32 group = args.heads / args.kv_heads;
-    const u32 sets = (group + HEADS - 1) / HEADS;
-    part.lane = threadIdx.x % WARP;
-    part.warp = threadIdx.x / WARP;
+    aim(args, blockIdx.z, blockIdx.y, part);
     part.rank = blockIdx.x;
-    part.row = blockIdx.z;
-    part.dim = args.head_dim;
-    part.kv_head = blockIdx.y / sets;
-    part.first_head = part.kv_head * group + blockIdx.y % sets * HEADS;
-    part.heads = min(HEADS, (part.kv_head + 1) * group - part.first_head);
     part.position = args.positions[part.row];
     if (part.position == Args::NONE) {
         if (args.awaited != 0 && part.rank == 0) {
@@ -256,11 +285,7 @@ __device__ __forceinline__ bool part_of(const Args &args, u32 unit, Part &part) 
         }
         return false;
     }
-    part.units = part.position / unit + 1;
-    // A short row is not worth a cluster.
-    part.ranks = part.units <= WARPS ? 1 : CLUSTER;
-    part.start = (static_cast<size_t>(args.slots[part.row]) * args.kv_heads + part.kv_head)
-        * args.capacity * part.dim;
+    spread<CLUSTER>(args, unit, part);
     return part.rank < part.ranks;
 }
 

@@ -11,18 +11,10 @@
 // owns two row tiles of codes, so a gate and its up meet in one thread. On capability 9.0 the teams
 // are warpgroups for `wgmma`, whose A is unpacked in registers and whose B the copy engine fetches.
 #pragma once
-#include "activation.cuh"
-#include "linear_tiles.cuh"
+#include "linear_shared.cuh"
 #include "wgmma.cuh"
 
 namespace linear_tiles {
-
-// Sums of two row tiles (16 features each) of a warp by N rows, as tensor cores leave them: of
-// lane 4g + q, `sums[t][4 · i + 2 · h + j]` is feature g + 8h of row tile t, row 8i + 2q + j.
-template <u32 N>
-struct Sums {
-    i32 sums[2][N / 2];
-};
 
 // Registers of A for 32 columns: the codes of one row tile, a byte each.
 __device__ __forceinline__ void unpack(u32 (&a)[4], uint4 words, u32 step) {
@@ -104,13 +96,6 @@ __device__ __forceinline__ void each_four(Sums<N> &acc, Use use) {
             use(t * (N / 8) + i, acc.sums[t] + i * 4);
         }
     }
-}
-
-__device__ __forceinline__ void add_four(i32 *sums, int4 more) {
-    sums[0] += more.x;
-    sums[1] += more.y;
-    sums[2] += more.z;
-    sums[3] += more.w;
 }
 
 // Which feature a thread finishes: of all rows, or of every other one where gate and up take two
@@ -248,6 +233,16 @@ __device__ __forceinline__ void finish(const Args &args, const Sums<N> &acc, con
     }
 }
 
+template <bool SPLIT>
+struct Knows {
+    using Type = Feature;
+};
+
+template <>
+struct Knows<true> {
+    using Type = Features;
+};
+
 template <u32 TILE>
 __device__ __forceinline__ void multiply_all(const Args &args, const Pool &pool, Deal deal,
                                              u32 tiles_n) {
@@ -261,14 +256,12 @@ __device__ __forceinline__ void multiply_all(const Args &args, const Pool &pool,
     const u32 thread = threadIdx.x % TEAM;
     const u32 warp_tile = (S::SPLIT ? warp % 4 : warp) * 2;
     u32 *const flags = args.workspace;
-    const u32 part = S::SPLIT ? 0 : team;
+    const u32 part = team;
     auto slot = [&](u32 block) {
         u32 *words = args.workspace + Args::FLAGS + static_cast<size_t>(block) * S::SLOT_WORDS
             + part * (TEAM * N);
         return reinterpret_cast<int4 *>(words) + thread;
     };
-    int4 *const halves =
-        reinterpret_cast<int4 *>(pool.bytes + S::STAGES * S::STAGE) + thread;
 
     async::wait_for_producers();
     Ring<S::STAGES> ring;
@@ -284,9 +277,9 @@ __device__ __forceinline__ void multiply_all(const Args &args, const Pool &pool,
             }
         }
         const u32 first_row = segment.tile % tiles_n * N;
-        Feature mine;
-        const u32 row_tile = segment.tile / tiles_n * S::ROW_TILES + part * 8;
-        if (LOADS_EARLY && segment.end == deal.col_tiles && (!S::SPLIT || team == 0)) {
+        typename Knows<S::SPLIT>::Type mine;
+        const u32 row_tile = segment.tile / tiles_n * S::ROW_TILES + (S::SPLIT ? 0 : part * 8);
+        if (LOADS_EARLY && segment.end == deal.col_tiles) {
             mine.load(args, row_tile, first_row, N);
         }
         for (u32 unit = segment.begin; unit < segment.end; unit += S::DEPTH) {
@@ -316,29 +309,15 @@ __device__ __forceinline__ void multiply_all(const Args &args, const Pool &pool,
 #endif
 
         if constexpr (S::SPLIT) {
-            // The second team hands its sums to the first and goes on.
-            if (team == 1) {
-                // It has read what it was handed before.
-                if (!first) {
-                    async::meet(SUMS_READ, TEAMS * TEAM);
-                }
-                each_four<N>(acc, [&](u32 index, i32 *four) {
-                    halves[index * TEAM] = make_int4(four[0], four[1], four[2], four[3]);
-                });
-                async::meet(SUMS_READY, TEAMS * TEAM);
-                first = false;
-                continue;
+            if (!LOADS_EARLY && segment.end == deal.col_tiles) {
+                mine.load(args, row_tile, first_row, N);
             }
-            async::meet(SUMS_READY, TEAMS * TEAM);
-            each_four<N>(acc, [&](u32 index, i32 *four) {
-                add_four(four, halves[index * TEAM]);
-            });
-        }
-
+            end_shared<N>(args, pool, deal, segment, acc, mine, S::STAGES * S::STAGE, first_row,
+                          first);
+            first = false;
+            continue;
+        } else {
         if (segment.end < deal.col_tiles) {
-            if (S::SPLIT && deal.begin < deal.end) {
-                async::announce(SUMS_READ, TEAMS * TEAM);
-            }
             int4 *const ours = slot(blockIdx.x);
             each_four<N>(acc, [&](u32 index, i32 *four) {
                 __stcg(ours + index * TEAM, make_int4(four[0], four[1], four[2], four[3]));
@@ -373,8 +352,6 @@ __device__ __forceinline__ void multiply_all(const Args &args, const Pool &pool,
             mine.load(args, row_tile, first_row, N);
         }
         finish<N>(args, acc, mine, room, pool.infos + part * N, TEAM_MEETS + team, first_row);
-        if (S::SPLIT && deal.begin < deal.end) {
-            async::announce(SUMS_READ, TEAMS * TEAM);
         }
     }
 }

@@ -1,8 +1,9 @@
-// Ternary linears, 64 rows of the step at a time: linear.cuh.
+// Ternary linears, 64 rows of the step at a time: linear.cuh. A Hopper multiprocessor has room for
+// a block of `quantize` beside one of these, which is why it is launched with few registers.
 #include "linear.cuh"
 
 // Grid: any number of blocks up to the number of units; the result is the same.
-extern "C" __global__ void __launch_bounds__(LinearArgs::THREADS, 1)
+extern "C" __global__ void __launch_bounds__(HOPPER ? 512 : LinearArgs::THREADS, 1)
     linear_64(LinearArgs args) {
-    linear_tiles::run<64, 56, 224>(args);
+    linear_tiles::run<64, 56, 160>(args);
 }

@@ -19,7 +19,8 @@ static_assert(INFOS % 8 == 0, "pairs of words");
 // What small and large tiles have, from a multiple of 1024 on behind the head, which itself may
 // begin anywhere.
 __host__ __device__ constexpr u32 pool_of(u32 tile) {
-    const u32 hopper = tile <= Args::FEW ? Args::SHARED_FEW_SM_90 : Args::SHARED_SM_90;
+    const u32 hopper = tile <= Args::FEW ? Args::SHARED_FEW_SM_90
+        : tile <= Args::SOME ? Args::SHARED_SOME_SM_90 : Args::SHARED_SM_90;
     return ((HOPPER ? hopper : Args::SHARED_SM_80) - HEAD_BYTES - 1023) / 1024 * 1024;
 }
 static_assert(Args::THREADS == (TEAMS + 1) * TEAM, "two teams and the warpgroup that fetches");

@@ -49,10 +49,11 @@ pub const LINEAR_TILES: [(u32, &str); 5] =
 /// 48 KiB has to be asked for (`CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES`).
 #[must_use]
 pub const fn linear_shared_bytes(tile: u32, target: Target) -> u32 {
-    match (tile <= LinearArgs::FEW, target.exact) {
-        (true, true) => LinearArgs::SHARED_FEW_SM_90,
-        (false, true) => LinearArgs::SHARED_SM_90,
-        (_, false) => LinearArgs::SHARED_SM_80,
+    match (target.exact, tile) {
+        (true, ..=LinearArgs::FEW) => LinearArgs::SHARED_FEW_SM_90,
+        (true, ..=LinearArgs::SOME) => LinearArgs::SHARED_SOME_SM_90,
+        (true, _) => LinearArgs::SHARED_SM_90,
+        (false, _) => LinearArgs::SHARED_SM_80,
     }
 }
 
@@ -210,6 +211,17 @@ mod tests {
         ] {
             let got = shapes.map(|(tiles, cols)| LinearShape::new(tiles, cols, rows).tile(132));
             assert_eq!(got, tiles, "{rows} rows");
+        }
+    }
+
+    #[test]
+    fn a_block_of_some_rows_leaves_room_for_the_quantiser() {
+        // What `ptxas` says of `quantize`, and what a block costs besides.
+        let quantize = 37_440 + 1024;
+        for (tile, beside) in [(8, 2), (16, 2), (32, 1), (64, 1)] {
+            let linear = linear_shared_bytes(tile, Target::SM_90A) + 1024;
+            let all = if beside == 2 { 2 * linear } else { linear + quantize };
+            assert!(all <= 228 * 1024, "tile {tile}: {all}");
         }
     }
 

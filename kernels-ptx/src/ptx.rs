@@ -185,9 +185,9 @@ impl<'a> Ptx<'a> {
     /// Checks this PTX against the contract of the kernels it should hold.
     ///
     /// Each has its entry and there is no other; an entry takes the argument block, of the same
-    /// size and alignment, as its only parameter, and promises to run in blocks of the same number
-    /// of threads; nothing is left to link. What types and order the fields have is not in the PTX:
-    /// for that the fingerprint vouches, see the README.
+    /// size and alignment, as its only parameter, and promises to run in blocks of that number of
+    /// threads or more; nothing is left to link. What types and order the fields have is not in the
+    /// PTX: for that the fingerprint vouches, see the README.
     ///
     /// # Errors
     ///
@@ -209,7 +209,8 @@ impl<'a> Ptx<'a> {
                 return Err(Drift::Argument { entry: spec.entry, expected, got: argument });
             }
             let expected = [spec.threads, 1, 1];
-            if entry.threads != Some(expected) {
+            let room = |[x, y, z]: [u32; 3]| x >= spec.threads && [y, z] == [1, 1];
+            if !entry.threads.is_some_and(room) {
                 let got = entry.threads;
                 return Err(Drift::Threads { entry: spec.entry, expected, got });
             }

@@ -88,11 +88,14 @@ kernels! {
     /// position alone, so its bits do not depend on the rows beside it.
     ///
     /// The entry's name gives the numbers of the cache, the widest head and the thread blocks of a
-    /// cluster. `awaited` as in [`DecodeLinearArgs`].
+    /// cluster. `decode_attend_many` has no clusters, but the bits of the kernel that has those of
+    /// its name; it is for many rows, and `awaited` has to be 0. For the others that is as in
+    /// [`DecodeLinearArgs`].
     ///
     /// Grid, entry and shared memory: `launch::DecodeAttendShape`.
     fn decode_attend_f16_128_c4, decode_attend_f16_128_c8, decode_attend_f16_256_c8,
-        decode_attend_f32_256_c8[256](DecodeAttendArgs {
+        decode_attend_f32_256_c8, decode_attend_many_f16_128_c4,
+        decode_attend_many_f16_128_c8[256](DecodeAttendArgs {
         /// `(rows, query + 2 kv)`: queries, keys, values.
         qkv: DevicePtr<f32>,
         /// Keys of the layer, 16-byte aligned.

@@ -8,7 +8,7 @@ kernels! {
     /// Rows of reals, normalised or as they are, become rows of INT8 values with a unit.
     ///
     /// Reference: `Activations::prepare` of the host's CPU, to the bit. Grid: a block a row.
-    fn quantize[512](QuantizeArgs {
+    fn quantize[256](QuantizeArgs {
         /// `(rows, stride)`, of each row the first `cols`; 16-byte aligned.
         x: DevicePtr<f32>,
         /// `(cols)`: weight of the norm, 16-byte aligned; null: no norm.
@@ -113,10 +113,15 @@ kernels! {
         /// Largest tile of which two blocks fit a multiprocessor of capability 9.0 together, so
         /// that one fetches its codes while the one ahead of it ends.
         FEW = 16,
+        /// Largest tile of which a block shares a multiprocessor of capability 9.0 with one of
+        /// `quantize`, so that each begins while the one ahead of it ends.
+        SOME = 64,
         /// Dynamic shared memory for capability 8.0.
         SHARED_SM_80 = 101376,
         /// Dynamic shared memory for capability 9.0, of tiles up to `FEW`.
         SHARED_FEW_SM_90 = 115712,
+        /// Dynamic shared memory for capability 9.0, of tiles up to `SOME`.
+        SHARED_SOME_SM_90 = 184320,
         /// Dynamic shared memory for capability 9.0, of larger tiles.
         SHARED_SM_90 = 232448,
     }

@@ -134,9 +134,14 @@ impl DecodeAttendShape {
     const ENOUGH_BLOCKS: u32 = 66;
     /// Static shared memory of every entry at most.
     const STATIC_BYTES: u32 = 28 * 1024;
+    /// Thread blocks in clusters from which on a warp does better than a cluster: several times
+    /// what a large device has resident.
+    const MANY: u32 = 2560;
+    const WARPS: u32 = DecodeAttendArgs::THREADS / 32;
 
-    /// The launch for `rows` rows, or `None` where no entry serves the shape. The entry does not
-    /// depend on the rows, so neither do the bits of one.
+    /// The launch for `rows` rows, or `None` where no entry serves the shape. The bits of a row do
+    /// not depend on how many they are: entries for few rows and for many mix the same parts in
+    /// the same order.
     ///
     /// `halves`: the cache holds halves, not singles.
     #[must_use]
@@ -166,20 +171,46 @@ impl DecodeAttendShape {
             (true, _) => ("decode_attend_f16_256_c8", 8),
             (false, _) => ("decode_attend_f32_256_c8", 8),
         };
-        let warps = DecodeAttendArgs::THREADS / 32;
-        let shared_bytes = warps
-            * if halves {
-                // Sixteen positions of keys, 48 bytes an element, and of values, an odd number of
-                // 16 bytes a position.
-                head_dim * 48 + 16 * ((head_dim * 2).div_ceil(16) | 1) * 16
-            } else {
-                group.min(DecodeAttendArgs::HEADS_MAX) * head_dim * 4
-            };
-        (shared_bytes + Self::STATIC_BYTES <= device.shared_bytes).then_some(Self {
-            entry,
-            grid: Grid { x: cluster, y, z: rows },
-            shared_bytes,
-        })
+        let heads_of = group.min(DecodeAttendArgs::HEADS_MAX);
+        let many = match entry {
+            "decode_attend_f16_128_c4" => Some("decode_attend_many_f16_128_c4"),
+            "decode_attend_f16_128_c8" => Some("decode_attend_many_f16_128_c8"),
+            _ => None,
+        };
+        let shape = match many.filter(|_| (y * cluster).saturating_mul(rows) >= Self::MANY) {
+            Some(entry) => Self {
+                entry,
+                grid: Grid { x: y.div_ceil(Self::WARPS), y: rows, z: 1 },
+                shared_bytes: Self::many_bytes(head_dim, heads_of, cluster),
+            },
+            None => Self {
+                entry,
+                grid: Grid { x: cluster, y, z: rows },
+                shared_bytes: Self::WARPS
+                    * if halves { Self::slab_bytes(head_dim) } else { heads_of * head_dim * 4 },
+            },
+        };
+        (shape.shared_bytes + Self::STATIC_BYTES <= device.shared_bytes).then_some(shape)
+    }
+
+    /// Sixteen positions of keys, 32 bytes an element, and of values, an odd number of 16 bytes a
+    /// position.
+    const fn slab_bytes(head_dim: u32) -> u32 {
+        head_dim * 32 + 16 * ((head_dim * 2).div_ceil(16) | 1) * 16
+    }
+
+    /// Of a warp: a slab, queries in two halves, the new key and value, and the row as it comes or
+    /// what is parked of its units. In place of the last the block has, for a long row, its warps'
+    /// and ranks' sums.
+    const fn many_bytes(head_dim: u32, heads: u32, ranks: u32) -> u32 {
+        let queries = 2 * heads * ((head_dim.div_ceil(16) * 2) | 1) * 16;
+        let fresh = (head_dim * 4).next_multiple_of(16);
+        let row = (heads + 2) * head_dim * 4;
+        let parked = Self::WARPS * heads * (4 * 16 + 8);
+        let own = if row > parked { row } else { parked }.next_multiple_of(16) * Self::WARPS;
+        let sums = (Self::WARPS + ranks) * heads * head_dim * 4;
+        let rest = if own > sums { own } else { sums };
+        Self::WARPS * (Self::slab_bytes(head_dim) + queries + fresh) + rest
     }
 
     /// The kernel. Its thread blocks form clusters along x; the PTX says so, the launch need not.
@@ -271,16 +302,46 @@ mod tests {
         let grid = |x, y, z| Grid { x, y, z };
         assert_eq!(
             of(32, 32, 100, true, 1),
-            Some(("decode_attend_f16_128_c4", grid(4, 32, 1), 8 * (4800 + 16 * 208)))
+            Some(("decode_attend_f16_128_c4", grid(4, 32, 1), 8 * (3200 + 16 * 208)))
         );
         assert_eq!(
-            of(20, 5, 128, true, 128),
-            Some(("decode_attend_f16_128_c8", grid(8, 5, 128), 8 * (6144 + 16 * 272)))
+            of(20, 5, 128, true, 2),
+            Some(("decode_attend_f16_128_c8", grid(8, 5, 2), 8 * (4096 + 16 * 272)))
         );
         assert_eq!(of(64, 4, 128, true, 1).unwrap().1, grid(8, 8, 1), "two sets of heads");
         for head_dim in [64, 96, 100, 128, 256] {
             for halves in [true, false] {
                 assert!(of(32, 8, head_dim, halves, 1).is_some(), "{head_dim} {halves}");
+            }
+        }
+    }
+
+    /// Shared memory of the H200's multiprocessor, and what it keeps for itself of every block.
+    const MULTIPROCESSOR: u32 = 228 * 1024;
+    const RESERVED: u32 = 1024;
+
+    #[test]
+    fn phases_that_follow_each_other_fit_a_multiprocessor() {
+        use DecodeFinish::{Add, Gate, Store};
+        for (heads, kv_heads, head_dim, ffn) in [(32, 32, 100, 8640), (20, 5, 128, 6912)] {
+            let hidden = heads * head_dim;
+            let linear = |finish, features, cols| {
+                let shape = linear(finish, features, cols).unwrap();
+                shape.shared_bytes() + DecodeLinearShape::STATIC_BYTES + RESERVED
+            };
+            let attend = DecodeAttendShape::new(heads, kv_heads, head_dim, true, 1, H200).unwrap();
+            // Of an entry for heads of up to 128.
+            let attend = attend.shared_bytes() + 10 * 1024 + RESERVED;
+            let phases = [
+                linear(Store, hidden + 2 * kv_heads * head_dim, hidden),
+                attend,
+                linear(Add, hidden, hidden),
+                linear(Gate, ffn, hidden),
+                linear(Add, hidden, ffn),
+            ];
+            for at in 0..phases.len() {
+                let both = phases[at] + phases[(at + 1) % phases.len()];
+                assert!(both <= MULTIPROCESSOR, "phase {at} of {heads} heads: {both}");
             }
         }
     }
@@ -301,8 +362,21 @@ mod tests {
     }
 
     #[test]
-    fn the_entry_does_not_depend_on_the_rows() {
-        let entry = |rows| DecodeAttendShape::new(20, 5, 128, true, rows, H200).unwrap().entry();
-        assert!((1..200).all(|rows| entry(rows) == entry(1)));
+    fn many_rows_take_the_entry_of_the_same_bits() {
+        let of = |heads, kv_heads, head_dim, halves, rows| {
+            DecodeAttendShape::new(heads, kv_heads, head_dim, halves, rows, H200).unwrap()
+        };
+        let entry = |rows| of(20, 5, 128, true, rows).entry();
+        assert!((1..64).all(|rows| entry(rows) == "decode_attend_f16_128_c8"));
+        assert!((64..300).all(|rows| entry(rows) == "decode_attend_many_f16_128_c8"));
+        let many = of(32, 32, 100, true, 20);
+        assert_eq!(many.entry(), "decode_attend_many_f16_128_c4");
+        assert_eq!(many.grid(), Grid { x: 4, y: 20, z: 1 });
+        // Slab, queries, new key and value, row of a warp.
+        assert_eq!(many.shared_bytes(), 8 * (3200 + 16 * 208 + 2 * 15 * 16 + 400 + 1200));
+        for (head_dim, halves) in [(256, true), (128, false)] {
+            let entry = |rows| of(32, 32, head_dim, halves, rows).entry();
+            assert_eq!(entry(1), entry(128), "no other");
+        }
     }
 }

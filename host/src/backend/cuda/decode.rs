@@ -11,7 +11,7 @@ use tercet_kernels_ptx::launch::{DecodeAttendShape, DecodeFinish, DecodeLinearSh
 use super::driver::{Context, CudaError, Launch, Stream};
 use super::launches::{Call, Finish, NULL, Step, activation, count};
 use super::modules::{Loaded, Modules};
-use super::state::State;
+use super::state::{BUCKET_MAX, State};
 use super::weights::{CudaWeights, DeviceTernary};
 use crate::backend::KvType;
 use crate::config::{LinearKind, ModelConfig};
@@ -19,11 +19,13 @@ use crate::config::{LinearKind, ModelConfig};
 /// Every kernel of this kind.
 const LINEARS: [&str; 5] =
     ["decode_qkv_4", "decode_out_4", "decode_out_9", "decode_out_14", "decode_gate_up_4"];
-const ATTENDS: [&str; 4] = [
+const ATTENDS: [&str; 6] = [
     "decode_attend_f16_128_c4",
     "decode_attend_f16_128_c8",
     "decode_attend_f16_256_c8",
     "decode_attend_f32_256_c8",
+    "decode_attend_many_f16_128_c4",
+    "decode_attend_many_f16_128_c8",
 ];
 
 /// The kernels that are loaded.
@@ -49,7 +51,10 @@ pub(super) fn entries(context: &Context, config: &ModelConfig) -> BTreeSet<&'sta
         Some(DecodeLinearShape::new(finish, features, cols, device)?.entry())
     });
     let attends = [KvType::F16, KvType::F32].into_iter();
-    let attends = attends.filter_map(|kv| Some(attend_shape(config, kv, 1, device)?.entry()));
+    let rows = [1, count(BUCKET_MAX)];
+    let attends = attends.flat_map(|kv| rows.map(|rows| (kv, rows)));
+    let attends =
+        attends.filter_map(|(kv, rows)| Some(attend_shape(config, kv, rows, device)?.entry()));
     match config.linears {
         LinearKind::Ternary => linears.chain(attends).collect(),
         LinearKind::Float => attends.collect(),

@@ -44,7 +44,7 @@ pub const TRIALS: &[Trial] = trials! {
     "ternary, heads of 128 in groups, ReLU2, sub-norms" Bf16 Stored {
         "architectures": "[\"BitNetForCausalLM\"]", "hidden_act": "\"relu2\"",
         "hidden_size": "512", "intermediate_size": "1100", "vocab_size": "300",
-        "num_attention_heads": "8", "num_key_value_heads": "2", "head_dim": "128",
+        "num_attention_heads": "20", "num_key_value_heads": "5", "head_dim": "128",
         "tie_word_embeddings": "true"
     }
     "ternary, heads of 256 in a group, wide rows" Bf16 Stored {

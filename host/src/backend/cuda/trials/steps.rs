@@ -2,7 +2,7 @@
 
 use crate::backend::{KvType, Limits, Row, TokenId};
 
-/// Sequences of a trial.
+/// Sequences of a trial in lock step.
 pub(super) const SLOTS: usize = 17;
 
 /// Rows of the steps that prefill one sequence: from one row on past every size at which the
@@ -24,12 +24,12 @@ fn token(vocab: usize, slot: usize, position: usize) -> TokenId {
 struct Sequences {
     vocab: usize,
     /// Positions of each slot so far.
-    positions: [usize; SLOTS],
+    positions: [usize; BATCH],
 }
 
 impl Sequences {
     fn new(vocab: usize) -> Self {
-        Self { vocab, positions: [0; SLOTS] }
+        Self { vocab, positions: [0; BATCH] }
     }
 
     /// The next `rows` rows of `slot`; `asks` says which ask.
@@ -71,23 +71,29 @@ pub(super) fn lock_step(vocab: usize, wide: bool) -> Vec<Vec<Row>> {
     steps
 }
 
-/// Most sequences of a batch whose rows are also stepped alone.
-const BATCH: usize = 16;
+/// Most sequences of a batch whose rows are also stepped alone: enough for the kernels that are for
+/// many of them.
+const BATCH: usize = 64;
 
 /// Sizes of these batches: recordings are padded to powers of two.
-const BATCHES: [usize; 4] = [BATCH, 3, 5, 13];
+const BATCHES: [usize; 6] = [16, 3, BATCH, 5, BATCH - 7, 13];
+
+/// Rows of the prompt of `slot`: from one block of the cache to more than a warp takes.
+fn prompt(slot: usize) -> usize {
+    2 + 5 * (slot % 32)
+}
 
 /// A prompt for each sequence of a batch, of different lengths.
 pub(super) fn prompts(vocab: usize) -> Vec<Vec<Row>> {
     let mut to = Sequences::new(vocab);
-    (0..BATCH).map(|slot| to.next(slot, 2 + 5 * slot, all)).collect()
+    (0..BATCH).map(|slot| to.next(slot, prompt(slot), all)).collect()
 }
 
 /// Batches that go on behind the prompts.
 pub(super) fn batches(vocab: usize) -> Vec<Vec<Row>> {
     let mut to = Sequences::new(vocab);
     for slot in 0..BATCH {
-        to.next(slot, 2 + 5 * slot, all);
+        to.next(slot, prompt(slot), all);
     }
     let batch = |&size: &usize| (0..size).flat_map(|slot| to.next(slot, 1, all)).collect();
     BATCHES.iter().map(batch).collect()

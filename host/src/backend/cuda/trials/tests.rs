@@ -81,8 +81,11 @@ fn trials_lead_to_every_kernel() {
         for rows in PREFILLS.map(|rows| u32::try_from(rows).unwrap()) {
             linears(trial, rows, &mut reached);
         }
-        for kv in [KvType::F16, KvType::F32] {
-            attention(&config, kv, 1, &mut reached);
+        let batches = steps::batches(config.vocab).into_iter().map(|step| step.len());
+        for rows in batches.chain([1]).map(|rows| u32::try_from(rows).unwrap()) {
+            for kv in [KvType::F16, KvType::F32] {
+                attention(&config, kv, rows, &mut reached);
+            }
         }
     }
     let every: BTreeSet<_> = kernels().iter().map(|kernel| kernel.spec.entry).collect();
@@ -102,7 +105,7 @@ fn steps_go_on_where_sequences_ended() {
     let ways: Vec<_> = steps::prompts(300).into_iter().chain(steps::batches(300)).collect();
     for steps in [steps::lock_step(300, false), steps::lock_step(17, true), ways, whole, chunks] {
         let limits = steps::limits(&steps, KvType::F16);
-        let mut positions = [0; SLOTS];
+        let mut positions = vec![0; limits.slots];
         for row in steps.iter().flatten() {
             assert_eq!(row.position, positions[row.slot], "{row:?}");
             positions[row.slot] += 1;
