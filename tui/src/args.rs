@@ -77,7 +77,7 @@ pub enum Command {
 }
 
 /// A model.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct ModelArg {
     /// Folder with config.json and safetensors, or a .tercet file [default: the model built in]
     pub model: Option<PathBuf>,
@@ -161,7 +161,7 @@ pub enum Head {
 }
 
 /// How tokens are chosen; what is not given comes from the model.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Sampling")]
 pub struct SamplingArgs {
     /// Always the most likely token

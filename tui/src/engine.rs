@@ -76,7 +76,58 @@ pub enum Use {
 /// A session on whichever device was chosen.
 pub type AnySession<'w> = Session<AnyOps<'w>>;
 
-/// Chooses the device, uploads the model, makes a session and hands it to `work`.
+/// Hears what happens until there is a session.
+pub trait Watch {
+    /// A line about the program, without a line end.
+    fn note(&self, line: &str);
+
+    /// `done` of `total` bytes of the model are where they are needed; equal at the end.
+    fn loading(&self, done: u64, total: u64);
+}
+
+/// Notes and a bar on stderr, as headless commands give them.
+#[derive(Debug)]
+pub struct OnStderr {
+    quiet: bool,
+    progress: Progress,
+}
+
+impl OnStderr {
+    /// Nothing at all with `quiet`.
+    #[must_use]
+    pub fn new(quiet: bool) -> Self {
+        Self { quiet, progress: Progress::new("loading", quiet) }
+    }
+}
+
+impl Watch for OnStderr {
+    fn note(&self, line: &str) {
+        if !self.quiet {
+            note(format_args!("tercet: note: {}", OneLine(line)));
+        }
+    }
+
+    fn loading(&self, done: u64, total: u64) {
+        self.progress.show(done, total);
+        if done == total {
+            self.progress.done();
+        }
+    }
+}
+
+/// Where a session computes, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The device, and how it is used.
+    pub device: String,
+    /// Whether it is a GPU.
+    pub is_gpu: bool,
+    /// Why it is this one.
+    pub why: String,
+}
+
+/// Chooses the device, uploads the model, makes a session and hands it to `work`; notes and
+/// progress go to stderr.
 ///
 /// # Errors
 ///
@@ -88,45 +139,66 @@ pub fn with_session<R: Send>(
     purpose: Use,
     work: impl FnOnce(&mut AnySession<'_>) -> Result<R, Failure> + Send,
 ) -> Result<R, Failure> {
-    match device::choose(args)? {
+    let watch = OnStderr::new(args.quiet);
+    with_watched_session(package, args, (context, purpose), &watch, |session, _| work(session))
+}
+
+/// The same for those who watch; `work` is told where it computes.
+///
+/// # Errors
+///
+/// [`Failure`] of any stage, and of `work`.
+pub fn with_watched_session<R: Send>(
+    package: &Package,
+    args: &DeviceArgs,
+    (context, purpose): (usize, Use),
+    watch: &dyn Watch,
+    work: impl FnOnce(&mut AnySession<'_>, Place) -> Result<R, Failure> + Send,
+) -> Result<R, Failure> {
+    let choice = device::choose(args)?;
+    if let Some(note) = choice.note() {
+        watch.note(&note);
+    }
+    let why = choice.why.to_string();
+    match choice.device {
         Chosen::Cpu => {
             let backend = cpu(args)?;
+            let threads = backend.threads();
+            let s = if threads == 1 { "" } else { "s" };
+            let device = format!("CPU, {}, {threads} thread{s}", backend.simd());
+            let place = Place { device, is_gpu: false, why };
             let rows_max = prefill_rows(&backend);
-            on_device(
-                &backend,
-                package,
-                args,
-                limits(args, context, purpose, rows_max),
-                |session| {
-                    // On a thread of the pool, which other threads would first have to wake.
-                    backend.run(|| work(session))
-                },
-            )
+            let limits = limits(args, context, purpose, rows_max);
+            on_device(&backend, package, limits, watch, |session| {
+                // On a thread of the pool, which other threads would first have to wake.
+                backend.run(|| work(session, place))
+            })
         }
         Chosen::Cuda(device) => {
-            let backend = gpu(&device, package, args)?;
+            let backend = gpu(&device, package, args, watch)?;
+            let place = Place { device: device.name.clone(), is_gpu: true, why };
             let limits = limits(args, context, purpose, GPU_PREFILL_ROWS);
-            on_device(&backend, package, args, limits, work)
+            on_device(&backend, package, limits, watch, |session| work(session, place))
         }
     }
 }
 
 /// The GPU backend that the options ask for, with the kernels of the model's file if they may be
-/// used; says so in a line if they may not.
+/// used; tells `watch` if they may not.
 ///
 /// # Errors
 ///
 /// [`Failure`] when the device cannot be had.
-pub fn gpu(device: &Device, package: &Package, args: &DeviceArgs) -> Result<CudaBackend, Failure> {
+pub fn gpu(
+    device: &Device,
+    package: &Package,
+    args: &DeviceArgs,
+    watch: &dyn Watch,
+) -> Result<CudaBackend, Failure> {
     let kernels = KernelSet::of(&package.checkpoint, args.trust_kernels);
-    if let Some(refusal) = kernels.refusal()
-        && !args.quiet
-    {
-        note(format_args!(
-            "tercet: note: the model's own kernels are not used: {}; {}",
-            OneLine(&refusal.to_string()),
-            refusal.hint()
-        ));
+    if let Some(refusal) = kernels.refusal() {
+        let hint = refusal.hint();
+        watch.note(&format!("the model's own kernels are not used: {refusal}; {hint}"));
     }
     let backend = CudaBackend::new(device, kernels).map_err(DeviceError::from)?;
     Ok(backend.with_head(head_type(args.head)).with_deterministic(args.deterministic))
@@ -147,8 +219,8 @@ fn limits(args: &DeviceArgs, context: usize, purpose: Use, rows_max: usize) -> L
 fn on_device<B, R>(
     backend: &B,
     package: &Package,
-    args: &DeviceArgs,
     limits: Limits,
+    watch: &dyn Watch,
     work: impl FnOnce(&mut AnySession<'_>) -> Result<R, Failure>,
 ) -> Result<R, Failure>
 where
@@ -156,9 +228,7 @@ where
     for<'w> B::Ops<'w>: Send,
 {
     let model = package.bind()?;
-    let progress = Progress::new("loading", args.quiet);
-    let weights = backend.upload(&model, &mut |done, total| progress.show(done, total))?;
-    progress.done();
+    let weights = backend.upload(&model, &mut |done, total| watch.loading(done, total))?;
     let ops: AnyOps<'_> = Box::new(backend.ops(&weights, limits)?);
     work(&mut Session::new(ops, &package.config, limits))
 }
@@ -266,5 +336,12 @@ impl Progress {
     /// Removes the bar.
     pub fn done(&self) {
         self.0.finish_and_clear();
+    }
+}
+
+impl Drop for Progress {
+    /// Where work ended early.
+    fn drop(&mut self) {
+        self.done();
     }
 }

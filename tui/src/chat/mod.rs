@@ -1,7 +1,10 @@
 //! The chat: on a terminal a conversation, elsewhere one message and its answer.
 
+pub mod conversation;
 pub mod plain;
+pub mod screen;
 pub mod theme;
+pub mod worker;
 
 use std::io::{IsTerminal, stdin, stdout};
 
