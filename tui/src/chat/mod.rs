@@ -1,5 +1,7 @@
 //! The chat: on a terminal a conversation, elsewhere one message and its answer.
 
+pub mod command;
+pub mod editor;
 pub mod plain;
 pub mod theme;
 
