@@ -1,6 +1,8 @@
 //! The chat: on a terminal a conversation, elsewhere one message and its answer.
 
+pub mod command;
 pub mod conversation;
+pub mod editor;
 pub mod plain;
 pub mod screen;
 pub mod theme;
