@@ -10,7 +10,6 @@ mod plan;
 mod report;
 mod row;
 mod runs;
-mod stats;
 #[cfg(test)]
 mod tests;
 
@@ -30,7 +29,6 @@ pub use self::plan::{Test, tests};
 pub use self::report::Report;
 pub use self::row::{Context, Gpu, Row};
 pub use self::runs::{Repeat, measure};
-pub use self::stats::{Oddity, Percentiles, Summary, oddities, percentiles, summary};
 use crate::args::DeviceArgs;
 use crate::device::{self as choice, Chosen};
 use crate::engine::{self, OnStderr, Progress, Watch};

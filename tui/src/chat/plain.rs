@@ -117,12 +117,12 @@ impl Chat<'_> {
         };
         let sampling = &self.args.sampling;
         let cancel = &self.signals.cancel;
-        let finished = self.signals.during(|| {
+        let stats = self.signals.during(|| {
             generate(session, self.package, sampling, (&prompt, seed), cancel, &mut show)
         })?;
         say(format_args!(""))?;
         if !self.args.device.quiet {
-            say(format_args!("[{}]", summary(&finished)))?;
+            say(format_args!("[{}]", summary(&stats)))?;
         }
         Ok(answer)
     }
