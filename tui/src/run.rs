@@ -8,7 +8,7 @@ use tercet_host::package::Package;
 
 use crate::answer::{Piece, encode, generate, message, numbers, summary, tokenizer};
 use crate::args::{DeviceArgs, RunArgs, SamplingArgs};
-use crate::clean::CleanWriter;
+use crate::clean::{CleanWriter, Json};
 use crate::engine::{self, Use, with_session};
 use crate::failure::{Failure, note, say};
 use crate::signals::Signals;
@@ -74,13 +74,12 @@ pub fn answer(
     let context = engine::context(package, device.ctx)?;
     let mut text = String::new();
     let mut ids = Vec::new();
-    let mut last = '\n';
+    let mut clean = CleanWriter::new(stdout());
+    let to_terminal = stdout().is_terminal();
     let stats = with_session(package, device, context, Use::Answer, |session| {
-        let to_terminal = stdout().is_terminal();
         let mut show = |piece: Piece<'_>| {
             text.push_str(piece.text);
             ids.extend(piece.token);
-            last = piece.text.chars().last().unwrap_or(last);
             match (form, piece.token) {
                 (Form::Json, _) | (Form::Ids, None) => Ok(()),
                 (Form::Ids, Some(token)) => writeln!(stdout(), "{token}"),
@@ -88,7 +87,7 @@ pub fn answer(
                     let mut out = stdout();
                     out.write_all(piece.text.as_bytes()).and_then(|()| out.flush())
                 }
-                _ => CleanWriter::new(stdout()).write_text(piece.text),
+                _ => clean.write_text(piece.text),
             }
             .map_err(Failure::io)
         };
@@ -97,13 +96,16 @@ pub fn answer(
     match form {
         Form::Json => {
             let report = report(package, &stats, &text, &ids, seed);
-            say(format_args!("{report:#}"))?;
+            say(format_args!("{}", Json(&format!("{report:#}"))))?;
         }
-        Form::Text if last != '\n' => say(format_args!(""))?,
-        Form::Raw if stdout().is_terminal() && last != '\n' => {
-            say(format_args!(""))?;
+        Form::Ids => {}
+        Form::Raw if !to_terminal => {}
+        Form::Text | Form::Raw => {
+            clean.finish().map_err(Failure::io)?;
+            if !clean.is_at_line_start() {
+                say(format_args!(""))?;
+            }
         }
-        _ => {}
     }
     if stderr().is_terminal() && !device.quiet {
         note(format_args!("[{}, seed {seed}]", summary(&stats)));
