@@ -1,6 +1,9 @@
 //! The chat: on a terminal a conversation, elsewhere one message and its answer.
 
 pub mod plain;
+pub mod private;
+pub mod record;
+pub mod store;
 pub mod theme;
 
 use std::io::{IsTerminal, stdin, stdout};
