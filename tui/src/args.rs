@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::{Deserialize, Serialize};
 
 use crate::bench::{BenchArgs, preset_names, with_bench_as_command};
 
@@ -143,7 +144,8 @@ fn parse_device(text: &str) -> Result<Device, String> {
 }
 
 /// Number type of the cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kv {
     /// Single precision
     F32,
@@ -152,7 +154,8 @@ pub enum Kv {
 }
 
 /// How the head's weights are held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Head {
     /// As the checkpoint has them
     Stored,

@@ -315,6 +315,16 @@ impl Checkpoint {
         self.shards.iter().map(|shard| shard.bytes.len() as u64).sum()
     }
 
+    /// All bytes of every file of weights, in their order.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &[u8]> {
+        self.shards.iter().map(|shard| &*shard.bytes)
+    }
+
+    /// What stands before the data in every file of weights: the length field and the header.
+    pub(crate) fn headers(&self) -> impl Iterator<Item = &[u8]> {
+        self.shards.iter().map(|shard| &shard.bytes[..shard.data_start])
+    }
+
     /// All bytes of the first file, to compare.
     #[cfg(test)]
     pub(crate) fn first_file(&self) -> &[u8] {

@@ -4,7 +4,10 @@ pub mod command;
 pub mod conversation;
 pub mod editor;
 pub mod plain;
+pub mod private;
+pub mod record;
 pub mod screen;
+pub mod store;
 pub mod theme;
 pub mod worker;
 
