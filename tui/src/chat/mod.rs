@@ -7,7 +7,6 @@ pub mod plain;
 pub mod private;
 pub mod record;
 pub mod screen;
-pub mod store;
 pub mod theme;
 pub mod worker;
 

@@ -543,7 +543,9 @@ impl ReadError {
                 hint: "give a file that tercet saved; another session can be resumed by its name",
             },
             Self::Version(version) => Failure::Data {
-                what: format!("`{name}` has format version {version}, this program reads {VERSION}"),
+                what: format!(
+                    "`{name}` has format version {version}, this program reads {VERSION}"
+                ),
                 hint: "open it with the version of tercet that saved it",
             },
         }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
+use tercet_host::backend::TokenId;
 use tercet_host::event::Event;
 use tercet_host::forward::Cancel;
 use tercet_host::package::Package;
@@ -30,7 +31,7 @@ pub enum Ask {
 }
 
 /// A conversation that waits for its next answer.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Question {
     /// The conversation; the last message is the user's.
     pub messages: Vec<Message>,
@@ -56,8 +57,8 @@ pub enum News {
     Ready(Ready),
     /// The question became tokens; computing begins.
     Begun {
-        /// Tokens of the whole conversation.
-        prompt: usize,
+        /// Token ids of the whole conversation.
+        prompt: Vec<TokenId>,
         /// How the answer's tokens are chosen.
         sampling: Sampling,
     },
@@ -268,7 +269,7 @@ fn answer(
 ) -> Result<(), Failure> {
     let prompt = encode(package, &question.messages)?;
     let sampling = engine::sampling(package, &question.options);
-    let _ = news.tell(News::Begun { prompt: prompt.len(), sampling });
+    let _ = news.tell(News::Begun { prompt: prompt.clone(), sampling });
     let request = Request {
         prompt: &prompt,
         max_tokens: question.options.max_tokens.unwrap_or(usize::MAX),
