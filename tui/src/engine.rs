@@ -7,10 +7,12 @@ use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tercet_host::backend::cpu::{CpuBackend, Simd};
-use tercet_host::backend::cuda::CudaBackend;
+use tercet_host::backend::cuda::{CudaBackend, GpuMeter};
 use tercet_host::backend::cuda::driver::Device;
 use tercet_host::backend::cuda::kernels::KernelSet;
-use tercet_host::backend::{AnyOps, Backend, DeviceError, HeadType, KvType, Limits};
+use tercet_host::backend::{AnyOps, Backend, DeviceError, HeadType, KvType, Limits, OpsBytes};
+use tercet_host::measure::machine;
+use tercet_host::measure::memory::Held;
 use tercet_host::package::{Package, Source};
 use tercet_host::sampler::Sampling;
 use tercet_host::session::Session;
@@ -19,7 +21,8 @@ use tercet_host::text::Renderer;
 use crate::args::{DeviceArgs, Head, Kv, ModelArg, SamplingArgs};
 use crate::builtin;
 use crate::clean::OneLine;
-use crate::device::{self, Chosen};
+use crate::device::{self, Chosen, Why};
+use crate::chat::record::{DeviceId, DeviceKind};
 use crate::failure::{Failure, note};
 
 /// Longest context that is taken unasked: the cache of a model trained for 32,768 positions would
@@ -115,15 +118,17 @@ impl Watch for OnStderr {
     }
 }
 
-/// Where a session computes, for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Where a session computes, for people and their panel.
+#[derive(Debug, Clone)]
 pub struct Place {
-    /// The device, and how it is used.
-    pub device: String,
-    /// Whether it is a GPU.
-    pub is_gpu: bool,
+    /// The device as a session file names it.
+    pub device: DeviceId,
     /// Why it is this one.
-    pub why: String,
+    pub why: Why,
+    /// What the session holds there.
+    pub held: Held,
+    /// What looks at its memory; `None` for the CPU.
+    pub meter: Option<GpuMeter>,
 }
 
 /// Chooses the device, uploads the model, makes a session and hands it to `work`; notes and
@@ -159,28 +164,39 @@ pub fn with_watched_session<R: Send>(
     if let Some(note) = choice.note() {
         watch.note(&note);
     }
-    let why = choice.why.to_string();
+    let place = |device, held, meter| Place { device, why: choice.why, held, meter };
     match choice.device {
         Chosen::Cpu => {
             let backend = cpu(args)?;
-            let threads = backend.threads();
-            let s = if threads == 1 { "" } else { "s" };
-            let device = format!("CPU, {}, {threads} thread{s}", backend.simd());
-            let place = Place { device, is_gpu: false, why };
-            let rows_max = prefill_rows(&backend);
-            let limits = limits(args, context, purpose, rows_max);
-            on_device(&backend, package, limits, watch, |session| {
+            let limits = limits(args, context, purpose, prefill_rows(&backend));
+            on_device(&backend, package, limits, watch, |session, held| {
+                let place = place(cpu_id(&backend), held, None);
                 // On a thread of the pool, which other threads would first have to wake.
                 backend.run(|| work(session, place))
             })
         }
         Chosen::Cuda(device) => {
             let backend = gpu(&device, package, args, watch)?;
-            let place = Place { device: device.name.clone(), is_gpu: true, why };
             let limits = limits(args, context, purpose, GPU_PREFILL_ROWS);
-            on_device(&backend, package, limits, watch, |session| work(session, place))
+            on_device(&backend, package, limits, watch, |session, held| {
+                work(session, place(gpu_id(&device), held, backend.meter()))
+            })
         }
     }
+}
+
+fn cpu_id(backend: &CpuBackend) -> DeviceId {
+    DeviceId {
+        kind: DeviceKind::Cpu,
+        name: machine::cpu_name().unwrap_or_else(|| "CPU".into()),
+        simd: Some(backend.simd().to_string()),
+        threads: Some(backend.threads()),
+    }
+}
+
+fn gpu_id(device: &Device) -> DeviceId {
+    let name = device.name.clone();
+    DeviceId { kind: DeviceKind::Cuda, name, simd: None, threads: None }
 }
 
 /// The GPU backend that the options ask for, with the kernels of the model's file if they may be
@@ -221,7 +237,7 @@ fn on_device<B, R>(
     package: &Package,
     limits: Limits,
     watch: &dyn Watch,
-    work: impl FnOnce(&mut AnySession<'_>) -> Result<R, Failure>,
+    work: impl FnOnce(&mut AnySession<'_>, Held) -> Result<R, Failure>,
 ) -> Result<R, Failure>
 where
     B: Backend,
@@ -230,7 +246,10 @@ where
     let model = package.bind()?;
     let weights = backend.upload(&model, &mut |done, total| watch.loading(done, total))?;
     let ops: AnyOps<'_> = Box::new(backend.ops(&weights, limits)?);
-    work(&mut Session::new(ops, &package.config, limits))
+    let mut session = Session::new(ops, &package.config, limits);
+    let OpsBytes { cache, work: buffers } = session.bytes();
+    let held = Held { weights: backend.weights_bytes(&weights), cache, work: buffers };
+    work(&mut session, held)
 }
 
 /// Rows of a prefill step, unless the user says otherwise: every thread multiplies a whole tile.

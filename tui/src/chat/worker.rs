@@ -11,7 +11,7 @@ use std::thread;
 use tercet_host::backend::TokenId;
 use tercet_host::event::Event;
 use tercet_host::forward::Cancel;
-use tercet_host::package::Package;
+use tercet_host::package::{Package, Source};
 use tercet_host::sampler::Sampling;
 use tercet_host::session::{PromptError, Request};
 use tercet_host::text::Message;
@@ -73,6 +73,8 @@ pub enum News {
 pub struct Ready {
     /// The model.
     pub package: Arc<Package>,
+    /// Where it came from.
+    pub source: Source,
     /// Positions of its session.
     pub context: usize,
     /// Where it computes.
@@ -200,6 +202,20 @@ impl Watch for Teller {
     }
 }
 
+/// A model, and where it came from.
+struct Opened {
+    source: Source,
+    package: Arc<Package>,
+}
+
+impl Opened {
+    fn open(model: &ModelArg) -> Result<Self, Failure> {
+        let source = engine::source(model);
+        let package = Arc::new(Package::open(&source)?);
+        Ok(Self { source, package })
+    }
+}
+
 /// The thread.
 struct Work {
     device: DeviceArgs,
@@ -211,13 +227,13 @@ struct Work {
 impl Work {
     /// Serves one model after the other until nobody asks any more.
     fn run(mut self, model: &ModelArg) -> Result<(), Failure> {
-        let mut package = Arc::new(engine::open(model)?);
-        let mut before: Option<Arc<Package>> = None;
+        let mut opened = Opened::open(model)?;
+        let mut before = None;
         loop {
-            package = match self.with_model(&package) {
+            opened = match self.with_model(&opened) {
                 Ok(Some(next)) => {
-                    before = Some(package);
-                    Arc::new(next)
+                    before = Some(opened);
+                    next
                 }
                 Ok(None) => return Ok(()),
                 // The one before has worked, and the memory it needs is free again.
@@ -233,22 +249,24 @@ impl Work {
     }
 
     /// Serves one model. Returns the next one, or `None` at the end.
-    fn with_model(&mut self, package: &Arc<Package>) -> Result<Option<Package>, Failure> {
+    fn with_model(&mut self, opened: &Opened) -> Result<Option<Opened>, Failure> {
+        let Opened { source, package } = opened;
         let context = engine::context(package, self.device.ctx)?;
         let Self { device, asks, news, cancel } = self;
         let news = &*news;
         let how = (context, Use::Answer);
         with_watched_session(package, device, how, news, move |session, place| {
-            let ready = Ready { package: Arc::clone(package), context, place };
+            let (source, package) = (source.clone(), Arc::clone(package));
+            let ready = Ready { package: Arc::clone(&package), source, context, place };
             let _ = news.tell(News::Ready(ready));
             while let Ok(ask) = asks.recv() {
                 match ask {
-                    Ask::Model(model) => match engine::open(&model) {
+                    Ask::Model(model) => match Opened::open(&model) {
                         Ok(next) => return Ok(Some(next)),
                         Err(failure) => news.refuse(&failure),
                     },
                     Ask::Answer(question) => {
-                        if let Err(failure) = answer(session, package, &question, cancel, news) {
+                        if let Err(failure) = answer(session, &package, &question, cancel, news) {
                             news.refuse(&failure);
                         }
                     }
