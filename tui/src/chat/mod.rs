@@ -1,5 +1,6 @@
 //! The chat: on a terminal a conversation, elsewhere one message and its answer.
 
+pub mod panel;
 pub mod plain;
 pub mod theme;
 
