@@ -3,6 +3,7 @@
 pub mod command;
 pub mod conversation;
 pub mod editor;
+pub mod panel;
 pub mod plain;
 pub mod private;
 pub mod record;
