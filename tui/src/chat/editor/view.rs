@@ -23,7 +23,7 @@ pub(super) struct Row {
 }
 
 /// What is remembered between two drawings.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct View {
     /// Rows of the text, and the width for which they were made; `None` after a change.
     rows: Option<(u16, Vec<Row>)>,
@@ -33,6 +33,13 @@ pub(super) struct View {
     top: usize,
     /// Column to which Up and Down return.
     goal: Option<usize>,
+}
+
+impl Default for View {
+    fn default() -> Self {
+        // Until somebody draws, a line is a row.
+        Self { rows: None, width: u16::MAX, top: 0, goal: None }
+    }
 }
 
 impl View {
