@@ -1,14 +1,18 @@
 //! The chat: on a terminal a conversation, elsewhere one message and its answer.
 
+pub mod app;
 pub mod command;
 pub mod conversation;
 pub mod editor;
+pub mod markdown;
 pub mod panel;
 pub mod plain;
 pub mod private;
 pub mod record;
 pub mod screen;
+pub mod state;
 pub mod theme;
+pub mod transcript;
 pub mod worker;
 
 use std::io::{IsTerminal, stdin, stdout};

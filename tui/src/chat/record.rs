@@ -222,6 +222,18 @@ mod reason {
     }
 }
 
+impl DeviceId {
+    /// It, for people.
+    #[must_use]
+    pub fn line(&self) -> String {
+        match (&self.simd, self.threads) {
+            (Some(simd), Some(1)) => format!("CPU, {simd}, 1 thread"),
+            (Some(simd), Some(threads)) => format!("CPU, {simd}, {threads} threads"),
+            _ => self.name.clone(),
+        }
+    }
+}
+
 impl Form {
     /// The form in which `package` wants to be talked to.
     #[must_use]
