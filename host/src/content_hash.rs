@@ -140,8 +140,7 @@ mod tests {
         let hash = || model_hash(&Checkpoint::open(folder.path()).unwrap()).unwrap();
         // As `b3sum` and a text editor would make it.
         let digest = |bytes: &[u8]| blake3::hash(bytes).to_hex();
-        let list =
-            format!("{}  weights.0\n{}  config.json\n", digest(&weights), digest(b"{}"));
+        let list = format!("{}  weights.0\n{}  config.json\n", digest(&weights), digest(b"{}"));
         assert_eq!(hash(), format!("blake3:{}", digest(list.as_bytes())));
 
         let before = hash();

@@ -85,13 +85,8 @@ impl StopReason {
     /// The reason that has this [`name`](Self::name).
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        let all = [
-            Self::EndOfTurn,
-            Self::StopText,
-            Self::MaxTokens,
-            Self::ContextFull,
-            Self::Cancelled,
-        ];
+        let all =
+            [Self::EndOfTurn, Self::StopText, Self::MaxTokens, Self::ContextFull, Self::Cancelled];
         all.into_iter().find(|reason| reason.name() == name)
     }
 }

@@ -1,5 +1,7 @@
 //! The chat: on a terminal a conversation, elsewhere one message and its answer.
 
+pub mod export;
+pub mod history;
 pub mod plain;
 pub mod private;
 pub mod record;
