@@ -4,6 +4,8 @@ pub mod app;
 pub mod command;
 pub mod conversation;
 pub mod editor;
+pub mod export;
+pub mod history;
 pub mod markdown;
 pub mod panel;
 pub mod plain;

@@ -86,12 +86,16 @@ pub(super) fn write(path: &Path, bytes: &[u8], existing: Existing) -> io::Result
 pub(super) fn open_locked(path: &Path, options: &OpenOptions) -> io::Result<Option<File>> {
     for _ in 0..REPLACED_MAX {
         let file = options.open(path)?;
+        let own = file.metadata()?;
+        if !own.is_file() {
+            return Err(io::Error::other("it is not a regular file"));
+        }
         if !try_lock(&file)? {
             return Ok(None);
         }
         // While it was being locked, somebody may have put another in its place.
         match fs::metadata(path) {
-            Ok(now) if is_same(&now, &file.metadata()?) => return Ok(Some(file)),
+            Ok(now) if is_same(&now, &own) => return Ok(Some(file)),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),

@@ -136,12 +136,11 @@ pub enum DeviceKind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Turn {
-    /// Which of [`Record::setups`] answered.
+    /// Which of [`Record::setups`] answered; [`Record::push`] fills it in.
     pub setup: usize,
     /// What the user said.
     pub user: String,
     /// The prompt; [`Record::push`] fills it in.
-    #[serde(default)]
     pub prompt: Prompt,
     /// The answer, as the model wrote it, up to where it was stopped.
     pub answer: String,
@@ -231,6 +230,15 @@ impl DeviceId {
             (Some(simd), Some(threads)) => format!("CPU, {simd}, {threads} threads"),
             _ => self.name.clone(),
         }
+    }
+}
+
+impl Turn {
+    /// Brings `tokens` from prompt and answer of the turn before to those of this one.
+    fn follow(&self, tokens: &mut Vec<TokenId>) {
+        tokens.truncate(self.prompt.shared);
+        tokens.extend_from_slice(&self.prompt.rest);
+        tokens.extend_from_slice(&self.tokens);
     }
 }
 
@@ -336,31 +344,32 @@ impl Record {
         title
     }
 
-    /// The number of `setup` for turns to come; it becomes the last one.
-    pub fn set_up(&mut self, setup: Setup) -> usize {
+    /// What answers from now on.
+    pub fn set_up(&mut self, setup: Setup) {
         self.drop_unused();
         if self.setups.last() != Some(&setup) {
             self.setups.push(setup);
         }
-        self.setups.len() - 1
     }
 
-    /// Adds the content hash of the model of setup `number`, to all setups of the same model.
-    pub fn set_content_hash(&mut self, number: usize, hash: &str) {
-        let Some(model) = self.setups.get(number).map(|setup| setup.model.clone()) else { return };
+    /// Adds the content hash of the model that answers now, once it is known.
+    pub fn set_content_hash(&mut self, hash: &str) {
+        let Some(model) = self.setups.last().map(|setup| setup.model.clone()) else { return };
         for setup in self.setups.iter_mut().filter(|setup| setup.model == model) {
             setup.model.content_hash = Some(hash.to_owned());
         }
     }
 
-    /// Adds a turn whose prompt was `prompt`.
+    /// Adds a turn that the last setup answered to the token ids `prompt`.
     ///
     /// # Panics
     ///
-    /// When the turn's setup is none of [`Record::setups`].
+    /// Before [`Record::set_up`].
     pub fn push(&mut self, mut turn: Turn, prompt: &[TokenId]) {
-        assert!(turn.setup < self.setups.len(), "setup {} of {}", turn.setup, self.setups.len());
-        let before = self.after(self.turns.len());
+        assert!(!self.setups.is_empty(), "a turn of a record that was not set up");
+        turn.setup = self.setups.len() - 1;
+        let mut before = Vec::new();
+        self.turns.iter().for_each(|turn| turn.follow(&mut before));
         let shared = before.iter().zip(prompt).take_while(|(a, b)| a == b).count();
         turn.prompt = Prompt { tokens: prompt.len(), shared, rest: prompt[shared..].to_vec() };
         self.turns.push(turn);
@@ -371,26 +380,13 @@ impl Record {
         self.turns.truncate(turns);
     }
 
-    /// The prompt of turn `number`, as token ids.
-    #[must_use]
-    pub fn prompt(&self, number: usize) -> Vec<TokenId> {
-        let mut prompt = self.after(number);
-        if let Some(turn) = self.turns.get(number) {
-            prompt.truncate(turn.prompt.shared);
-            prompt.extend_from_slice(&turn.prompt.rest);
-        }
-        prompt
-    }
-
-    /// Prompt and answer of the turn before turn `number`.
-    fn after(&self, number: usize) -> Vec<TokenId> {
+    /// The prompts of all turns, as token ids.
+    pub fn prompts(&self) -> impl Iterator<Item = Vec<TokenId>> + '_ {
         let mut tokens = Vec::new();
-        for turn in &self.turns[..number] {
-            tokens.truncate(turn.prompt.shared);
-            tokens.extend_from_slice(&turn.prompt.rest);
-            tokens.extend_from_slice(&turn.tokens);
-        }
-        tokens
+        self.turns.iter().map(move |turn| {
+            turn.follow(&mut tokens);
+            tokens[..turn.prompt.tokens].to_vec()
+        })
     }
 
     /// The messages that led to the answer of turn `number`: instructions, the turns before, and
@@ -419,8 +415,11 @@ impl Record {
             if !used(number) {
                 continue;
             }
-            // The last one stays last, though it has been there before.
-            let known = kept.iter().position(|known| known == setup && number + 1 < count);
+            let mut known = kept.iter().position(|known| known == setup);
+            if number + 1 == count && known.is_some_and(|known| known + 1 < kept.len()) {
+                // The last one stays last, though it has been there before.
+                known = None;
+            }
             place[number] = known.unwrap_or(kept.len());
             if known.is_none() {
                 kept.push(setup.clone());
@@ -572,3 +571,6 @@ pub fn source_of(place: &Place) -> Source {
         Place::Path(path) => Source::Path(PathBuf::from(path)),
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests;
