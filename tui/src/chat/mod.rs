@@ -7,6 +7,7 @@ pub mod editor;
 pub mod export;
 pub mod history;
 pub mod markdown;
+pub mod outside;
 pub mod panel;
 pub mod plain;
 pub mod private;
