@@ -54,16 +54,17 @@ pub fn guarded(work: impl FnOnce(&Signals) -> Result<(), Failure>) -> ExitCode {
 
 /// Prints help, or what is wrong with the command line.
 fn explain(error: &clap::Error) -> ExitCode {
-    // The parser repeats what it does not know as it is, between colours of its own. A shell that
-    // fills in file names gives us more than people type.
-    let is_plain = |arg: OsString| {
-        let arg = arg.to_string_lossy();
-        OneLine(&arg).to_string() == *arg
-    };
-    if std::env::args_os().all(is_plain) || !error.use_stderr() {
+    let args = || std::env::args_os().map(|arg| arg.to_string_lossy().into_owned());
+    let harmless = || args().map(|arg| OneLine(&arg).to_string());
+    if !error.use_stderr() || args().eq(harmless()) {
         error.exit()
     }
-    note(format_args!("{}", clean(&error.to_string()).trim_end()));
+    // The parser repeats what it does not know as it is, among colours of its own; and a shell that
+    // fills in file names gives us more than people type.
+    match Cli::read(harmless().map(OsString::from)) {
+        Err(error) if error.use_stderr() => error.exit(),
+        _ => note(format_args!("{}", clean(&error.to_string()).trim_end())),
+    }
     ExitCode::from(tercet_host::error::ExitCode::Usage as u8)
 }
 
