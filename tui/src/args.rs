@@ -227,12 +227,47 @@ pub struct ChatArgs {
     /// Instructions that stand before the conversation
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
+    /// Go on with a saved session: by name, by file, or the one saved last
+    #[arg(long, value_name = "SESSION", num_args = 0..=1, require_equals = true,
+        default_missing_value = "", conflicts_with_all = ["system", "no_save"])]
+    pub resume: Option<String>,
+    /// Keep no session file of this chat
+    #[arg(long)]
+    pub no_save: bool,
+    /// Neither read nor keep what is typed
+    #[arg(long)]
+    pub no_history: bool,
+    /// Line by line: no screen, no boxes, nothing is drawn over
+    #[arg(long)]
+    pub plain: bool,
+    /// Answers stay in the terminal's scrollback; a few lines at the bottom are drawn over
+    #[arg(long, conflicts_with = "plain")]
+    pub inline: bool,
+    /// Colours
+    #[arg(long, value_enum, default_value_t = ThemeArg::Auto)]
+    pub theme: ThemeArg,
+    /// Bars and lines of ASCII letters
+    #[arg(long)]
+    pub ascii: bool,
     /// Sampling.
     #[command(flatten)]
     pub sampling: SamplingArgs,
     /// Device.
     #[command(flatten)]
     pub device: DeviceArgs,
+}
+
+/// Colours of the chat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ThemeArg {
+    /// What the terminal says about itself; none with NO_COLOR
+    Auto,
+    /// For light letters on a dark screen
+    Dark,
+    /// For dark letters on a light screen
+    Light,
+    /// None
+    None,
 }
 
 /// Options of `run`.

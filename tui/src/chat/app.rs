@@ -26,6 +26,19 @@ const WHEEL: isize = 3;
 /// Most candidates that are shown at a time.
 const CANDIDATES: u16 = 8;
 
+/// What keys do.
+const KEYS: &str = "\
+Keys:
+  Enter                      send; Alt-Enter, Ctrl-J or a \\ at the end: a new line
+  Esc                        stop the answer, and keep what is there of it
+  Ctrl-C                     stop the answer; when there is none, leave
+  Ctrl-D                     leave, when nothing is typed
+  Tab                        complete a command, a setting, a file or a session
+  Up, Down                   what was sent before
+  PageUp, PageDown           scroll
+  F2                         let the mouse scroll, or select as the terminal does
+  Ctrl-L                     draw the screen anew";
+
 /// How the screen looks.
 #[derive(Debug, Clone, Copy)]
 pub struct Look {
@@ -90,7 +103,8 @@ impl From<Effect> for Wish {
 impl App {
     /// The chat with an editor that knows what was sent before.
     #[must_use]
-    pub fn new(chat: Chat, history: Vec<String>, places: Places, look: Look) -> Self {
+    pub fn new(mut chat: Chat, history: Vec<String>, places: Places, look: Look) -> Self {
+        chat.keys = KEYS;
         let editor = Editor::new(history, "Type a message, /help for commands");
         Self {
             chat,

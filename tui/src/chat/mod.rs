@@ -14,6 +14,7 @@ pub mod private;
 pub mod record;
 pub mod screen;
 pub mod state;
+pub mod store;
 pub mod theme;
 pub mod transcript;
 pub mod worker;

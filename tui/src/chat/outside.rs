@@ -6,10 +6,11 @@ use std::sync::mpsc::Sender;
 use std::thread;
 
 use tercet_host::content_hash::model_hash;
+use tercet_host::forward::Cancel;
 
 use super::command::ExportKind;
 use super::conversation::Conversation;
-use super::export::{self, Kind, export};
+use super::export::{Kind, export};
 use super::history::History;
 use super::private::state_folder;
 use super::state::{Chat, Effect};
@@ -51,12 +52,16 @@ pub struct Begun<T> {
 
 impl<T: From<News> + Send + 'static> Outside<T> {
     /// Begins a chat as the options say: the engine starts, and an old session goes on if it is
-    /// asked for. What the engine tells goes to `news`.
+    /// asked for. What the engine tells goes to `news`; `cancel` stops its answers.
     ///
     /// # Errors
     ///
     /// [`Failure`] when the session that is asked for cannot be resumed.
-    pub fn begin(args: &ChatArgs, news: Sender<T>) -> Result<Begun<T>, Failure> {
+    pub fn begin(
+        args: &ChatArgs,
+        cancel: Cancel,
+        news: Sender<T>,
+    ) -> Result<Begun<T>, Failure> {
         let conversation = Conversation::new(args.system.clone(), args.sampling.clone());
         let mut chat = Chat::new(conversation, args.device.clone());
         let state = state_folder(|name| std::env::var_os(name));
@@ -71,7 +76,7 @@ impl<T: From<News> + Send + 'static> Outside<T> {
             }
         };
         let (store, open) = sessions(args, state.as_deref(), &mut chat)?;
-        let engine = Engine::start(args.model.clone(), args.device.clone(), news.clone())?;
+        let engine = Engine::start(args.model.clone(), args.device.clone(), cancel, news.clone())?;
         let hashed = None;
         let outside = Self { engine, store, open, history, news, hashed, warned: false };
         Ok(Begun { chat, outside, history: entries })

@@ -3,10 +3,12 @@
 
 use core::fmt::Write as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use tercet_host::event::{Event, StopReason};
 use tercet_host::measure::sampler::Snapshot;
+use tercet_host::package::Package;
 
 use super::command::{self, Command, Copied, ExportKind, Input};
 use super::conversation::{Conversation, Heard};
@@ -82,6 +84,8 @@ pub struct Chat {
     pub context_used: usize,
     /// When the last question was asked, or the last token came.
     pub since: Instant,
+    /// What keys do, for help.
+    pub keys: &'static str,
     /// Takes control sequences out of the answer that is being given.
     cleaner: Cleaner,
     device: DeviceArgs,
@@ -103,6 +107,7 @@ impl Chat {
             ready: None,
             context_used: 0,
             since: Instant::now(),
+            keys: "",
             cleaner: Cleaner::new(),
             device,
             device_line: String::new(),
@@ -199,7 +204,7 @@ impl Chat {
         let nothing = |what: &str| Err((what.to_owned(), "say something first"));
         let mut effects = Vec::new();
         match command {
-            Command::Help => self.notice(&help()),
+            Command::Help => self.notice(&help(self.keys)),
             Command::Clear => {
                 self.conversation.clear();
                 self.forget();
@@ -316,6 +321,7 @@ impl Chat {
             }
             News::Heard(event) => self.event(&event),
             News::Refused(refusal) => self.refused(&refusal),
+            News::Hashed { package, hash } => self.hashed(&package, &hash),
             News::Ended => vec![Effect::Quit],
         }
     }
@@ -395,6 +401,16 @@ impl Chat {
                 vec![Effect::GiveBack(message)]
             }
         }
+    }
+
+    /// Notes what the model's content is, unless another one answers by now.
+    fn hashed(&mut self, package: &Arc<Package>, hash: &str) -> Vec<Effect> {
+        let is_it = |ready: &Ready| Arc::ptr_eq(&ready.package, package);
+        if !self.ready.as_ref().is_some_and(is_it) {
+            return Vec::new();
+        }
+        self.conversation.set_content_hash(hash);
+        vec![Effect::Save]
     }
 
     /// What was asked for cannot be had.
@@ -518,7 +534,7 @@ impl Chat {
 }
 
 /// The commands and keys.
-fn help() -> String {
+fn help(keys: &str) -> String {
     let mut text = String::from("Commands:\n");
     for (usage, what) in command::help() {
         let _ = writeln!(text, "  {usage:<26} {what}"); // a string takes everything
@@ -527,19 +543,6 @@ fn help() -> String {
     for (usage, what) in command::help_of_settings() {
         let _ = writeln!(text, "  {usage:<26} {what}");
     }
-    text.push_str(KEYS);
+    text.push_str(keys);
     text
 }
-
-/// What keys do; the plain chat has the line editor of the terminal instead.
-const KEYS: &str = "\
-Keys:
-  Enter                      send; Alt-Enter, Ctrl-J or a \\ at the end: a new line
-  Esc                        stop the answer, and keep what is there of it
-  Ctrl-C                     stop the answer; when there is none, leave
-  Ctrl-D                     leave, when nothing is typed
-  Tab                        complete a command, a setting, a file or a session
-  Up, Down                   what was sent before
-  PageUp, PageDown           scroll
-  F2                         let the mouse scroll, or select as the terminal does
-  Ctrl-L                     draw the screen anew";

@@ -36,6 +36,8 @@ pub enum Entry {
 #[derive(Debug, Clone)]
 struct Shown {
     entry: Entry,
+    /// Entries before it, those that are gone included.
+    number: u64,
     /// Which turn it belongs to.
     turn: usize,
     /// What the lines were made for; `None` before the first time and after a change.
@@ -55,6 +57,8 @@ struct Shape {
 #[derive(Debug, Default, Clone)]
 pub struct Transcript {
     shown: Vec<Shown>,
+    /// Entries there ever were.
+    count: u64,
     /// Whether answers are shown as they were written, without Markdown.
     raw: bool,
     /// The line at the top of the screen; `None` follows the end.
@@ -66,7 +70,9 @@ pub struct Transcript {
 impl Transcript {
     /// Adds an entry to turn `turn`.
     pub fn push(&mut self, turn: usize, entry: Entry) {
-        self.shown.push(Shown { entry, turn, made_for: None, lines: Vec::new() });
+        let (number, made_for, lines) = (self.count, None, Vec::new());
+        self.shown.push(Shown { entry, number, turn, made_for, lines });
+        self.count += 1;
     }
 
     /// Adds text to the answer that is being given; begins one where there is none.
@@ -113,9 +119,11 @@ impl Transcript {
         self.raw
     }
 
-    /// Entries, oldest first.
-    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.shown.iter().map(|shown| &shown.entry)
+    /// Entries from number `first` on, with their numbers; entries are counted from 0, and those
+    /// that are gone keep theirs.
+    pub fn since(&self, first: u64) -> impl Iterator<Item = (u64, &Entry)> {
+        let late = self.shown.iter().filter(move |shown| shown.number >= first);
+        late.map(|shown| (shown.number, &shown.entry))
     }
 
     /// Goes up or, where negative, down by lines; at the end it follows again.

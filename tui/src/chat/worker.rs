@@ -66,6 +66,13 @@ pub enum News {
     Heard(Event),
     /// What was asked for cannot be had; everything is as it was before.
     Refused(Refusal),
+    /// What a model's content is; found out beside everything else.
+    Hashed {
+        /// The model.
+        package: Arc<Package>,
+        /// [`content_hash`](tercet_host::content_hash::content_hash) of it.
+        hash: String,
+    },
     /// The engine is gone; [`Engine::end`] knows why.
     Ended,
 }
@@ -113,7 +120,8 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts the thread, which opens `model` at once and sends its `news`.
+    /// Starts the thread, which opens `model` at once and sends its `news`. `cancel` stops its
+    /// answers.
     ///
     /// # Errors
     ///
@@ -121,10 +129,10 @@ impl Engine {
     pub fn start<T: From<News> + Send + 'static>(
         model: ModelArg,
         device: DeviceArgs,
+        cancel: Cancel,
         news: Sender<T>,
     ) -> Result<Self, Failure> {
         let (asks, heard) = channel();
-        let cancel = Cancel::default();
         let stop = cancel.clone();
         let run = move || {
             let news = Teller(&news);
@@ -151,12 +159,6 @@ impl Engine {
     /// Stops the answer that is being given. Heard before the next layer.
     pub fn stop(&self) {
         self.cancel.request();
-    }
-
-    /// What stops it, for another thread or a signal.
-    #[must_use]
-    pub fn cancel(&self) -> &Cancel {
-        &self.cancel
     }
 
     /// Stops it, waits for its end, and gives the reason if that was no good one.
