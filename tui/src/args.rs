@@ -215,6 +215,19 @@ pub(crate) fn parse_penalty(text: &str) -> Result<f32, String> {
     parse_number(text, |x| x.is_finite() && x > 0.0, "a number above 0")
 }
 
+/// How messages become a prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ChatForm {
+    /// The model's own; without one, the built-in form of a model that is recognised
+    Auto,
+    /// None: the message is continued as text
+    None,
+    /// Vicuna v1.1, v1.3 and v1.5
+    Vicuna,
+    /// BitNet b1.58 2B-4T
+    Bitnet,
+}
+
 /// Options of the chat.
 #[derive(Debug, Args)]
 pub struct ChatArgs {
@@ -224,6 +237,9 @@ pub struct ChatArgs {
     /// Instructions that stand before the conversation
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
+    /// How messages become a prompt
+    #[arg(long, value_enum, default_value_t = ChatForm::Auto)]
+    pub chat_form: ChatForm,
     /// Sampling.
     #[command(flatten)]
     pub sampling: SamplingArgs,
@@ -251,6 +267,9 @@ pub struct RunArgs {
     /// The prompt is token ids separated by white space, used as they are, and so is the answer
     #[arg(long, conflicts_with_all = ["raw", "system"])]
     pub ids: bool,
+    /// How messages become a prompt
+    #[arg(long, value_enum, default_value_t = ChatForm::Auto, conflicts_with_all = ["raw", "ids"])]
+    pub chat_form: ChatForm,
     /// The answer and its numbers as one JSON object
     #[arg(long)]
     pub json: bool,

@@ -33,7 +33,7 @@ pub fn chat(args: &ChatArgs, signals: &Signals) -> Result<(), Failure> {
             hint: "pipe a message in, or use `tercet run -p TEXT`",
         });
     }
-    let package = engine::open(&args.model)?;
+    let package = engine::open_to_chat(&args.model, args.chat_form)?;
     let system = args.system.iter().map(|text| message("system", text));
     let messages: Vec<_> = system.chain([message("user", text)]).collect();
     let tokens = encode(&package, &messages)?;

@@ -28,16 +28,14 @@ A message may span lines: end a line with \\ to go on.";
 /// [`Failure`] of the model, the device or the terminal; what goes wrong with one message is said,
 /// and the chat goes on.
 pub fn converse(args: &ChatArgs, signals: &Signals) -> Result<(), Failure> {
-    let package = engine::open(&args.model)?;
+    let package = engine::open_to_chat(&args.model, args.chat_form)?;
     let context = engine::context(&package, args.device.ctx)?;
     with_session(&package, &args.device, context, Use::Answer, |session| {
         if !args.device.quiet {
             say(format_args!("{}; context {context} tokens.", OneLine(package.checkpoint.name())))?;
             say(format_args!("Type a message, /help for commands."))?;
-            if package.chat.is_none() {
-                say(format_args!(
-                    "The model has no chat template: it continues each message as text."
-                ))?;
+            if let Some(notice) = engine::form_notice(&package, args.chat_form) {
+                say(format_args!("({notice})"))?;
             }
         }
         let mut chat = Chat { args, package: &package, signals, messages: Vec::new() };

@@ -107,7 +107,9 @@ fn settings(rest: &str, word: &str, cursor: usize) -> Vec<Candidate> {
         };
     }
     match wants {
-        Some(entry) => choices(cursor, word, entry.words.iter().map(|word| (*word, "", entry.help))),
+        Some(entry) => {
+            choices(cursor, word, entry.words.iter().map(|word| (*word, "", entry.help)))
+        }
         None => {
             let all = set::TABLE.iter();
             choices(cursor, word, all.map(|entry| (entry.name, " ", entry.help)))

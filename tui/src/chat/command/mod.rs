@@ -367,9 +367,9 @@ pub fn help() -> impl Iterator<Item = (String, &'static str)> {
 
 /// The names of `/set` and their values, and what they do.
 pub fn help_of_settings() -> impl Iterator<Item = (String, &'static str)> {
-    set::TABLE.iter().map(|entry| {
-        (format!("{} {}", entry.name, entry.usage).trim_end().to_owned(), entry.help)
-    })
+    set::TABLE
+        .iter()
+        .map(|entry| (format!("{} {}", entry.name, entry.usage).trim_end().to_owned(), entry.help))
 }
 
 /// The command called `word`, by name or alias.

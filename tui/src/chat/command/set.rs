@@ -151,9 +151,8 @@ pub(super) fn read(rest: &str) -> Result<Vec<Setting>, String> {
             Read::Value(read) => {
                 let value = words.next();
                 let value = value.ok_or_else(|| format!("`{name}` wants {}", entry.usage))?;
-                read(value).map_err(|wanted| {
-                    format!("`{name}` is `{}`, {wanted}", cut(&value.text))
-                })?
+                read(value)
+                    .map_err(|wanted| format!("`{name}` is `{}`, {wanted}", cut(&value.text)))?
             }
         };
         match (settings.iter_mut().find_map(stops), setting) {

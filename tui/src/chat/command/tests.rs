@@ -277,8 +277,7 @@ fn paths_are_listed_without_following_them_far() {
     fs::create_dir(at("album")).unwrap();
     fs::write(at("album/x"), "").unwrap();
     let sessions = ["monday".to_owned(), "album of songs".to_owned()];
-    let context =
-        Context { sessions: &sessions, folder: folder.path(), home: Some(folder.path()) };
+    let context = Context { sessions: &sessions, folder: folder.path(), home: Some(folder.path()) };
 
     assert_eq!(labels("/save a", &context), ["a b.md", "a.tercet", "album/"]);
     assert_eq!(labels("/save a b", &context), ["a b.md"], "spaces need no quotes");

@@ -128,7 +128,9 @@ impl Editor {
             KeyCode::Delete => self.delete_forward(),
             KeyCode::Char(letter) if control && !alt => self.control_key(letter),
             KeyCode::Char(letter) if alt && !control => self.alt_key(letter),
-            KeyCode::Char(letter) if !alt && !control => self.insert(letter.encode_utf8(&mut [0; 4])),
+            KeyCode::Char(letter) if !alt && !control => {
+                self.insert(letter.encode_utf8(&mut [0; 4]))
+            }
             _ => false,
         };
         if !moved {

@@ -148,7 +148,8 @@ fn lines_are_edited_as_in_a_shell() {
 
 #[test]
 fn motion_and_deletion_go_by_what_people_take_for_characters() {
-    for cluster in ["é", "e\u{301}", "👩‍👩‍👧‍👦", "🇩🇪", "👍🏽", "#️⃣", "日"] {
+    for cluster in ["é", "e\u{301}", "👩‍👩‍👧‍👦", "🇩🇪", "👍🏽", "#️⃣", "日"]
+    {
         let text = format!("a{cluster}b{cluster}");
         let mut editor = Editor::default();
         editor.insert_paste(&text);
@@ -333,7 +334,8 @@ fn text_wraps_at_words() {
 
 /// A wide character leaves a blank cell after it.
 fn spread(text: &str) -> String {
-    let row: String = text.chars().map(|c| if c > 'z' { format!("{c} ") } else { c.into() }).collect();
+    let row: String =
+        text.chars().map(|c| if c > 'z' { format!("{c} ") } else { c.into() }).collect();
     row.trim_end().to_owned()
 }
 
@@ -392,7 +394,8 @@ fn nothing_breaks_it() {
         KeyCode::BackTab,
         KeyCode::Esc,
     ];
-    let letters: Vec<char> = "abefhjkuwynp_7 /日👍\u{301}\u{200d}\t\\\u{1b}\u{fdd1}".chars().collect();
+    let letters: Vec<char> =
+        "abefhjkuwynp_7 /日👍\u{301}\u{200d}\t\\\u{1b}\u{fdd1}".chars().collect();
     let modifiers =
         [KeyModifiers::NONE, KeyModifiers::NONE, KeyModifiers::CONTROL, KeyModifiers::ALT];
     let mut editor = Editor::new(TEXTS.map(str::to_owned).to_vec(), "Ask");

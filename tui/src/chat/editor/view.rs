@@ -142,10 +142,7 @@ impl View {
         let x = cells(&lines[line][rows[row].bytes.start..at], folds, area.width);
         self.top = top;
         let within = |place: usize, size: u16| u16::try_from(place).unwrap_or(size).min(size - 1);
-        Position {
-            x: area.x + within(x, area.width),
-            y: area.y + within(row - top, area.height),
-        }
+        Position { x: area.x + within(x, area.width), y: area.y + within(row - top, area.height) }
     }
 }
 
