@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use serde::Deserialize;
+use serde_json::{Value, json};
 use tercet_host::config::ModelConfig;
+use tercet_host::package::{Package, Source};
 use tercet_host::text::{
     BuiltinForm, ChatFormat, Message, Renderer, TemplateContext, TemplateError, TokenId, Tokenizer,
 };
@@ -35,13 +37,16 @@ fn cases(form: BuiltinForm) -> Vec<Case> {
 
 /// The byte-level tokenizer of the goldens, its special tokens renamed to those of the form.
 fn tokenizer(form: BuiltinForm) -> Tokenizer {
+    Tokenizer::from_json(tokenizer_json(form).as_bytes()).unwrap()
+}
+
+fn tokenizer_json(form: BuiltinForm) -> String {
     let json = fs::read_to_string(golden().join("templates/tiny_byte_level.json")).unwrap();
     let (bos, end) = match form {
         BuiltinForm::Vicuna => ("\"<s>\"", "\"</s>\""),
         BuiltinForm::BitNet => ("\"<|begin_of_text|>\"", "\"<|eot_id|>\""),
     };
-    let json = json.replace("\"<s>\"", bos).replace("\"<|end|>\"", end);
-    Tokenizer::from_json(json.as_bytes()).unwrap()
+    json.replace("\"<s>\"", bos).replace("\"<|end|>\"", end)
 }
 
 /// A form that needs no other process.
@@ -164,4 +169,53 @@ fn models_are_recognised_by_what_their_kin_does_not_share() {
     }
     let other = preset.replace("BitNetForCausalLM", "BitnetForCausalLM");
     assert_eq!(of(&parse(&other), &foreign, "bitnet"), None, "1bitLLM's are no chat models");
+}
+
+/// A model without weights, as far as opening it goes.
+fn package(folder: &str, change: impl FnOnce(&mut Value), template: Option<&str>) -> Package {
+    let parent = tempfile::tempdir().unwrap();
+    let path = parent.path().join(folder);
+    fs::create_dir(&path).unwrap();
+    let mut config = json!({
+        "architectures": ["LlamaForCausalLM"], "hidden_size": 64, "intermediate_size": 64,
+        "num_attention_heads": 4, "num_hidden_layers": 1, "vocab_size": 32_000,
+    });
+    change(&mut config);
+    fs::write(path.join("config.json"), config.to_string()).unwrap();
+    fs::write(path.join("tokenizer.json"), tokenizer_json(BuiltinForm::Vicuna)).unwrap();
+    fs::write(path.join("model.safetensors"), b"\x02\0\0\0\0\0\0\0{}").unwrap();
+    if let Some(template) = template {
+        fs::write(path.join("chat_template.jinja"), template).unwrap();
+    }
+    Package::open(&Source::Path(path)).unwrap()
+}
+
+#[test]
+fn a_package_has_its_own_form_or_the_known_one_or_none() {
+    let form = |package: &Package| package.chat.as_ref().map(ChatFormat::form);
+    let nothing = |_: &mut Value| {};
+    let known = Some(Some(BuiltinForm::Vicuna));
+    let by_folder = package("vicuna-7b-v1.5", nothing, None);
+    assert_eq!(form(&by_folder), known);
+    let end = by_folder.tokenizer.as_ref().unwrap().token_id("</s>").unwrap();
+    assert_eq!(by_folder.stop_tokens, [end], "though config.json names no end");
+
+    let named = |config: &mut Value| config["_name_or_path"] = "lmsys/vicuna-7b-v1.5".into();
+    assert_eq!(form(&package("model", named, None)), known);
+    assert_eq!(form(&package("model", nothing, None)), None);
+    let own = package("vicuna-7b-v1.5", nothing, Some("{{ messages[0].content }}"));
+    assert_eq!(form(&own), Some(None), "the model's own comes first");
+}
+
+#[test]
+fn a_form_can_be_asked_for_and_declined() {
+    let mut package = package("model", |_| {}, Some("{{ messages[0].content }}"));
+    package.use_form(Some(BuiltinForm::Vicuna)).unwrap();
+    assert_eq!(package.chat.as_ref().unwrap().form(), Some(BuiltinForm::Vicuna));
+    let end = package.tokenizer.as_ref().unwrap().token_id("</s>").unwrap();
+    assert_eq!(package.stop_tokens, [end]);
+    let refused = package.use_form(Some(BuiltinForm::BitNet)).unwrap_err();
+    assert!(matches!(refused, TemplateError::Foreign { .. }), "{refused}");
+    package.use_form(None).unwrap();
+    assert!(package.chat.is_none());
 }

@@ -320,8 +320,8 @@ fn text_wraps_at_words() {
     assert_eq!(rows("abcdefgh ij", 4), ["abcd", "efgh", "ij"]);
     assert_eq!(rows("ab cdefgh", 4), ["ab", "cdef", "gh"]);
     assert_eq!(rows("abcd", 4), ["abcd", ""], "the cursor needs a place");
-    assert_eq!(rows("日本語", 4), ["日本", "語"].map(|row| spread(row)));
-    assert_eq!(rows("a日本 bc", 5), ["a日本", "bc"].map(|row| spread(row)));
+    assert_eq!(rows("日本語", 4), ["日本", "語"].map(spread));
+    assert_eq!(rows("a日本 bc", 5), ["a日本", "bc"].map(spread));
     assert_eq!(rows("\ta\tb", 8), ["    a   ", "b"].map(str::trim_end));
     assert_eq!(rows("a\n\nb", 8), ["a", "", "b"]);
     assert_eq!(rows("", 8), [""]);
