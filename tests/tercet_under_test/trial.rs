@@ -89,9 +89,9 @@ fn trial(signals: &Signals) -> Result<(), Failure> {
             Incoming::Resize => shown.resizes += 1,
             Incoming::Ending(ending) => return Err(Failure::Ended(ending)),
             Incoming::Paste(text) => {
-                let sum = text.bytes().fold(0_u32, |sum, byte| {
-                    sum.wrapping_mul(31).wrapping_add(byte.into())
-                });
+                let sum = text
+                    .bytes()
+                    .fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
                 shown.log.push(format!("paste of {} bytes, sum {sum:08x}", text.len()));
             }
             other => shown.log.push(format!("{other:?}")),
@@ -105,8 +105,7 @@ fn terminal(screen: &Screen, place: Place) -> Result<Terminal<Canvas>, Failure> 
         Place::Inline => Viewport::Inline(6),
     };
     let options = TerminalOptions { viewport };
-    let mut terminal =
-        Terminal::with_options(screen.canvas(), options).map_err(Failure::io)?;
+    let mut terminal = Terminal::with_options(screen.canvas(), options).map_err(Failure::io)?;
     terminal.clear().map_err(Failure::io)?;
     Ok(terminal)
 }
@@ -120,7 +119,8 @@ fn draw(terminal: &mut Terminal<Canvas>, shown: &mut Shown) -> Result<(), Failur
         std::process::id(),
         log[keep..].join("\n")
     );
-    terminal.draw(|frame| frame.render_widget(Paragraph::new(text), frame.area()))
+    terminal
+        .draw(|frame| frame.render_widget(Paragraph::new(text), frame.area()))
         .map_err(Failure::io)?;
     Ok(())
 }

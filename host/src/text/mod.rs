@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod chat;
+mod forms;
 mod jail;
 mod jinja;
 mod protect;
@@ -24,6 +25,7 @@ mod tokenizer;
 mod vetting;
 
 pub use chat::{ChatFormat, TextError};
+pub use forms::BuiltinForm;
 pub use jail::render_child_main;
 pub(crate) use jinja::utc_now;
 pub use stream::TextStream;

@@ -24,7 +24,7 @@ use std::io::{IsTerminal, stdin, stdout};
 use crate::answer::{encode, message};
 use crate::args::ChatArgs;
 use crate::engine;
-use crate::failure::Failure;
+use crate::failure::{Failure, note};
 use crate::run::{Form, answer, read_stdin};
 use crate::signals::Signals;
 
@@ -47,7 +47,12 @@ pub fn chat(args: &ChatArgs, signals: &Signals) -> Result<(), Failure> {
             hint: "pipe a message in, or use `tercet run -p TEXT`",
         });
     }
-    let package = engine::open(&args.model)?;
+    let package = engine::open_to_chat(&args.model, args.chat_form)?;
+    if let Some(notice) =
+        engine::form_notice(&package, args.chat_form).filter(|_| !args.device.quiet)
+    {
+        note(format_args!("tercet: {notice}"));
+    }
     let system = args.system.iter().map(|text| message("system", text));
     let messages: Vec<_> = system.chain([message("user", text)]).collect();
     let tokens = encode(&package, &messages)?;

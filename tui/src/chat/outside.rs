@@ -76,7 +76,8 @@ impl<T: From<News> + Send + 'static> Outside<T> {
             }
         };
         let (store, open) = sessions(args, state.as_deref(), &mut chat)?;
-        let engine = Engine::start(args.model.clone(), args.device.clone(), cancel, news.clone())?;
+        let model = (args.model.clone(), args.chat_form);
+        let engine = Engine::start(model, args.device.clone(), cancel, news.clone())?;
         let hashed = None;
         let outside = Self { engine, store, open, history, news, hashed, warned: false };
         Ok(Begun { chat, outside, history: entries })

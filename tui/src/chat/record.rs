@@ -247,7 +247,10 @@ impl Form {
     #[must_use]
     pub fn of(package: &Package) -> Self {
         match &package.chat {
-            Some(chat) => Self::Template(chat.template().hash_hex()),
+            Some(chat) => match chat.form() {
+                Some(form) => Self::BuiltIn(form.name().to_owned()),
+                None => Self::Template(chat.template().hash_hex()),
+            },
             None => Self::Completion,
         }
     }

@@ -17,7 +17,7 @@ use super::record::{Record, Setup};
 use super::transcript::{Entry, Transcript};
 use super::worker::{Ask, News, Question, Ready, Refusal};
 use crate::answer::summary;
-use crate::args::{DeviceArgs, ModelArg};
+use crate::args::{ChatForm, DeviceArgs, ModelArg};
 use crate::clean::{Cleaner, clean};
 use crate::device::Why;
 use crate::engine;
@@ -340,12 +340,12 @@ impl Chat {
         ));
         self.device_line = ready.place.device.line();
         self.why_line = ready.place.why.to_string();
-        let has_form = ready.package.chat.is_some();
+        let notice = engine::form_notice(&ready.package, ChatForm::Auto);
         self.ready = Some(ready);
         if !self.device.quiet {
             self.show_model();
-            if !has_form {
-                self.notice("the model has no chat template: it continues each message as text");
+            if let Some(notice) = notice {
+                self.notice(&notice);
             }
         }
     }

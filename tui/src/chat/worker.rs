@@ -17,7 +17,7 @@ use tercet_host::session::{PromptError, Request};
 use tercet_host::text::Message;
 
 use crate::answer::encode;
-use crate::args::{DeviceArgs, ModelArg, SamplingArgs};
+use crate::args::{ChatForm, DeviceArgs, ModelArg, SamplingArgs};
 use crate::engine::{self, AnySession, Place, Use, Watch, with_watched_session};
 use crate::failure::Failure;
 
@@ -120,14 +120,14 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts the thread, which opens `model` at once and sends its `news`. `cancel` stops its
-    /// answers.
+    /// Starts the thread, which opens `model`, with the chat form that is asked for, at once and
+    /// sends its `news`. `cancel` stops its answers.
     ///
     /// # Errors
     ///
     /// [`Failure::Io`] when the system has no thread to give.
     pub fn start<T: From<News> + Send + 'static>(
-        model: ModelArg,
+        (model, form): (ModelArg, ChatForm),
         device: DeviceArgs,
         cancel: Cancel,
         news: Sender<T>,
@@ -138,7 +138,7 @@ impl Engine {
             let news = Teller(&news);
             let work = Work { device, asks: heard, news: &news, cancel: stop };
             // The panic's message is out already; what remains is the exit code.
-            let done = catch_unwind(AssertUnwindSafe(|| work.run(&model)));
+            let done = catch_unwind(AssertUnwindSafe(|| work.run(&model, form)));
             let _ = news.tell(News::Ended);
             done.unwrap_or(Err(Failure::Internal))
         };
@@ -223,9 +223,9 @@ struct Opened {
 }
 
 impl Opened {
-    fn open(model: &ModelArg) -> Result<Self, Failure> {
+    fn open(model: &ModelArg, form: ChatForm) -> Result<Self, Failure> {
         let source = engine::source(model);
-        let package = Arc::new(Package::open(&source)?);
+        let package = Arc::new(engine::open_to_chat(model, form)?);
         Ok(Self { source, package })
     }
 }
@@ -240,8 +240,8 @@ struct Work<'a> {
 
 impl Work<'_> {
     /// Serves one model after the other until nobody asks any more.
-    fn run(mut self, model: &ModelArg) -> Result<(), Failure> {
-        let mut opened = Opened::open(model)?;
+    fn run(mut self, model: &ModelArg, form: ChatForm) -> Result<(), Failure> {
+        let mut opened = Opened::open(model, form)?;
         let mut before = None;
         loop {
             opened = match self.with_model(&opened) {
@@ -275,7 +275,7 @@ impl Work<'_> {
             let _ = news.tell(News::Ready(ready));
             while let Ok(ask) = asks.recv() {
                 match ask {
-                    Ask::Model(model) => match Opened::open(&model) {
+                    Ask::Model(model) => match Opened::open(&model, ChatForm::Auto) {
                         Ok(next) => return Ok(Some(next)),
                         Err(failure) => news.refuse(&failure),
                     },

@@ -148,7 +148,8 @@ fn lines_are_edited_as_in_a_shell() {
 
 #[test]
 fn motion_and_deletion_go_by_what_people_take_for_characters() {
-    for cluster in ["é", "e\u{301}", "👩‍👩‍👧‍👦", "🇩🇪", "👍🏽", "#️⃣", "日"] {
+    for cluster in ["é", "e\u{301}", "👩‍👩‍👧‍👦", "🇩🇪", "👍🏽", "#️⃣", "日"]
+    {
         let text = format!("a{cluster}b{cluster}");
         let mut editor = Editor::default();
         editor.insert_paste(&text);
@@ -319,8 +320,8 @@ fn text_wraps_at_words() {
     assert_eq!(rows("abcdefgh ij", 4), ["abcd", "efgh", "ij"]);
     assert_eq!(rows("ab cdefgh", 4), ["ab", "cdef", "gh"]);
     assert_eq!(rows("abcd", 4), ["abcd", ""], "the cursor needs a place");
-    assert_eq!(rows("日本語", 4), ["日本", "語"].map(|row| spread(row)));
-    assert_eq!(rows("a日本 bc", 5), ["a日本", "bc"].map(|row| spread(row)));
+    assert_eq!(rows("日本語", 4), ["日本", "語"].map(spread));
+    assert_eq!(rows("a日本 bc", 5), ["a日本", "bc"].map(spread));
     assert_eq!(rows("\ta\tb", 8), ["    a   ", "b"].map(str::trim_end));
     assert_eq!(rows("a\n\nb", 8), ["a", "", "b"]);
     assert_eq!(rows("", 8), [""]);
@@ -333,7 +334,8 @@ fn text_wraps_at_words() {
 
 /// A wide character leaves a blank cell after it.
 fn spread(text: &str) -> String {
-    let row: String = text.chars().map(|c| if c > 'z' { format!("{c} ") } else { c.into() }).collect();
+    let row: String =
+        text.chars().map(|c| if c > 'z' { format!("{c} ") } else { c.into() }).collect();
     row.trim_end().to_owned()
 }
 
@@ -392,7 +394,8 @@ fn nothing_breaks_it() {
         KeyCode::BackTab,
         KeyCode::Esc,
     ];
-    let letters: Vec<char> = "abefhjkuwynp_7 /日👍\u{301}\u{200d}\t\\\u{1b}\u{fdd1}".chars().collect();
+    let letters: Vec<char> =
+        "abefhjkuwynp_7 /日👍\u{301}\u{200d}\t\\\u{1b}\u{fdd1}".chars().collect();
     let modifiers =
         [KeyModifiers::NONE, KeyModifiers::NONE, KeyModifiers::CONTROL, KeyModifiers::ALT];
     let mut editor = Editor::new(TEXTS.map(str::to_owned).to_vec(), "Ask");
