@@ -2,7 +2,7 @@
 //! done outside comes out as [`Effect`]s. No terminal, so that tests draw what recorded events lead
 //! to.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
@@ -10,6 +10,7 @@ use crossterm::event::{MouseEvent, MouseEventKind};
 use ratatui::Frame;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
+use ratatui::text::Line;
 use ratatui::widgets::{Clear, Widget};
 use tercet_host::measure::sampler::Snapshot;
 
@@ -248,6 +249,18 @@ impl App {
         is_new
     }
 
+    /// Takes other colours.
+    pub fn set_theme(&mut self, theme: Theme) {
+        self.look.theme = theme;
+    }
+
+    /// Lines of the conversation that are complete: to be put where they stay, `width` columns
+    /// wide. They are not drawn any more.
+    pub fn settle(&mut self, width: u16) -> Vec<Line<'static>> {
+        let open = self.chat.conversation.is_open();
+        self.chat.transcript.settle(width, open, &self.look.theme)
+    }
+
     /// Takes new names of sessions.
     pub fn know_sessions(&mut self, sessions: Vec<String>) {
         self.places.sessions = sessions;
@@ -340,11 +353,4 @@ impl App {
     fn view(&self, now: Instant) -> PanelView<'_> {
         self.chat.view(self.seen, self.look.ascii, now)
     }
-}
-
-/// The folder for relative paths and the one for `~`.
-#[must_use]
-pub fn places(sessions: Vec<String>, home: Option<&Path>) -> Places {
-    let folder = std::env::current_dir().unwrap_or_default();
-    Places { sessions, folder, home: home.map(Path::to_owned) }
 }

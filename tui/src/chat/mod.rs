@@ -5,6 +5,7 @@ pub mod command;
 pub mod conversation;
 pub mod editor;
 pub mod export;
+pub mod full;
 pub mod history;
 pub mod markdown;
 pub mod outside;
@@ -27,6 +28,7 @@ use crate::engine;
 use crate::failure::{Failure, note};
 use crate::run::{Form, answer, read_stdin};
 use crate::signals::Signals;
+use crate::terminal::Kind;
 
 /// Longest message read from stdin, in bytes.
 const MESSAGE_BYTES_MAX: u64 = 16 << 20;
@@ -38,7 +40,11 @@ const MESSAGE_BYTES_MAX: u64 = 16 << 20;
 /// [`Failure`] of any stage.
 pub fn chat(args: &ChatArgs, signals: &Signals) -> Result<(), Failure> {
     if stdin().is_terminal() && stdout().is_terminal() {
-        return plain::converse(args, signals);
+        let kind = Kind::detect();
+        return match args.plain || kind.dumb {
+            true => plain::converse(args, signals),
+            false => full::converse(args, kind, signals),
+        };
     }
     let text = read_stdin(MESSAGE_BYTES_MAX)?;
     if text.trim().is_empty() {

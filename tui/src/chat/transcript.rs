@@ -1,5 +1,7 @@
 //! What was said, as lines on a screen: wrapped once for each width, drawn from any place.
 
+use std::borrow::Cow;
+
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
@@ -65,6 +67,8 @@ pub struct Transcript {
     top: Option<usize>,
     /// Height and number of lines when last drawn, for scrolling.
     seen: (usize, usize),
+    /// What has been settled: entries before this number, and so many bytes of that one.
+    settled: (u64, usize),
 }
 
 impl Transcript {
@@ -158,18 +162,53 @@ impl Transcript {
         self.top.map_or(0, |top| lines.saturating_sub(top + height))
     }
 
+    /// Takes the lines that are complete, `width` columns wide; they are not drawn any more. While
+    /// the last answer is `open`, its paragraphs are complete when the next one has begun.
+    pub fn settle(&mut self, width: u16, open: bool, theme: &Theme) -> Vec<Line<'static>> {
+        let shape = Shape { width, raw: self.raw, theme: *theme };
+        let (first, bytes) = self.settled;
+        let mut settled = Vec::new();
+        let mut entries = self.shown.iter().filter(|shown| shown.number >= first).peekable();
+        while let Some(shown) = entries.next() {
+            let hidden = if shown.number == first { bytes } else { 0 };
+            let number = shown.number;
+            match &shown.entry {
+                Entry::Answer(text) if open && entries.peek().is_none() => {
+                    let end = hidden + markdown::complete(&text[hidden..]);
+                    if end > hidden {
+                        let part = Entry::Answer(text[hidden..end].to_owned());
+                        settled.extend(spaced(&part, number, hidden, shape));
+                        self.settled = (number, end);
+                    }
+                    break;
+                }
+                entry => {
+                    settled.extend(spaced(&entry.after(hidden), number, hidden, shape));
+                    self.settled = (number + 1, 0);
+                }
+            }
+        }
+        for shown in &mut self.shown {
+            shown.made_for = None;
+        }
+        settled
+    }
+
     /// Draws the part that the screen shows.
     pub fn draw(&mut self, area: Rect, buf: &mut Buffer, theme: &Theme) {
         let shape = Shape { width: area.width, raw: self.raw, theme: *theme };
-        for (index, shown) in self.shown.iter_mut().enumerate() {
-            shown.make(shape, index == 0);
+        let (first, bytes) = self.settled;
+        for shown in &mut self.shown {
+            let hidden = if shown.number == first { bytes } else { 0 };
+            shown.make(shape, hidden);
         }
-        let lines = self.shown.iter().map(|shown| shown.lines.len()).sum();
+        let drawn = || self.shown.iter().filter(|shown| shown.number >= first);
+        let lines = drawn().map(|shown| shown.lines.len()).sum();
         let height = usize::from(area.height);
         self.seen = (height, lines);
         let last = lines.saturating_sub(height);
         let top = self.top.unwrap_or(last).min(last);
-        let visible = self.shown.iter().flat_map(|shown| &shown.lines).skip(top);
+        let visible = drawn().flat_map(|shown| &shown.lines).skip(top);
         for (line, row) in visible.zip(area.rows()) {
             line.render(row, buf);
         }
@@ -177,21 +216,37 @@ impl Transcript {
 }
 
 impl Shown {
-    /// Makes the lines, unless they are there. Only the first entry follows nothing, and entries
-    /// before others stay where they are.
-    fn make(&mut self, shape: Shape, first: bool) {
+    /// Makes the lines, without the first `hidden` bytes of the text, unless they are there.
+    fn make(&mut self, shape: Shape, hidden: usize) {
         if self.made_for == Some(shape) {
             return;
         }
         self.made_for = Some(shape);
-        self.lines = lines(&self.entry, shape.width, shape.raw, &shape.theme);
-        if !first && self.entry.stands_apart() {
-            self.lines.insert(0, Line::default());
-        }
+        self.lines = spaced(&self.entry.after(hidden), self.number, hidden, shape);
     }
 }
 
+/// The lines of entry `number`, after an empty one where it stands apart from the one before or
+/// from its own `hidden` beginning.
+fn spaced(entry: &Entry, number: u64, hidden: usize, shape: Shape) -> Vec<Line<'static>> {
+    let mut lines = lines(entry, shape.width, shape.raw, &shape.theme);
+    if number > 0 && (entry.stands_apart() || hidden > 0) {
+        lines.insert(0, Line::default());
+    }
+    lines
+}
+
 impl Entry {
+    /// The entry without the first `bytes` of its text, which only answers can lack.
+    fn after(&self, bytes: usize) -> Cow<'_, Self> {
+        match self {
+            Self::Answer(text) if bytes > 0 => {
+                Cow::Owned(Self::Answer(text.get(bytes..).unwrap_or_default().to_owned()))
+            }
+            other => Cow::Borrowed(other),
+        }
+    }
+
     /// Whether an empty line belongs before it.
     #[must_use]
     pub fn stands_apart(&self) -> bool {
