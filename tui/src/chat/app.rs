@@ -354,3 +354,6 @@ impl App {
         self.chat.view(self.seen, self.look.ascii, now)
     }
 }
+
+#[cfg(test)]
+mod tests;
