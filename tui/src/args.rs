@@ -78,7 +78,7 @@ pub enum Command {
 }
 
 /// A model.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct ModelArg {
     /// Folder with config.json and safetensors, or a .tercet file [default: the model built in]
     pub model: Option<PathBuf>,
@@ -164,7 +164,7 @@ pub enum Head {
 }
 
 /// How tokens are chosen; what is not given comes from the model.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Default, PartialEq, Args)]
 #[command(next_help_heading = "Sampling")]
 pub struct SamplingArgs {
     /// Always the most likely token
@@ -203,15 +203,18 @@ fn parse_number(text: &str, fits: impl Fn(f32) -> bool, wanted: &str) -> Result<
     }
 }
 
-fn parse_at_least_zero(text: &str) -> Result<f32, String> {
+/// Range of `--temp`.
+pub(crate) fn parse_at_least_zero(text: &str) -> Result<f32, String> {
     parse_number(text, |x| x.is_finite() && x >= 0.0, "a number from 0")
 }
 
-fn parse_probability(text: &str) -> Result<f32, String> {
+/// Range of `--top-p` and `--min-p`.
+pub(crate) fn parse_probability(text: &str) -> Result<f32, String> {
     parse_number(text, |x| (0.0..=1.0).contains(&x), "a number from 0 to 1")
 }
 
-fn parse_penalty(text: &str) -> Result<f32, String> {
+/// Range of `--repetition-penalty`.
+pub(crate) fn parse_penalty(text: &str) -> Result<f32, String> {
     parse_number(text, |x| x.is_finite() && x > 0.0, "a number above 0")
 }
 

@@ -20,6 +20,7 @@ pub mod evaluate;
 pub mod inspect;
 pub mod manual;
 pub mod run;
+pub mod stats;
 pub mod synth;
 
 pub mod clean;

@@ -1,12 +1,13 @@
 //! From the command line to an exit code.
 
 use core::panic::AssertUnwindSafe;
+use std::ffi::OsString;
 use std::io::{stdin, stdout};
 use std::panic::catch_unwind;
 use std::process::ExitCode;
 
 use crate::args::{Cli, Command};
-use crate::clean::OneLine;
+use crate::clean::{OneLine, clean};
 use crate::failure::{Failure, note};
 use crate::signals::Signals;
 use crate::{bench, chat, convert, doctor, evaluate, inspect, manual, run, synth};
@@ -14,7 +15,10 @@ use crate::{bench, chat, convert, doctor, evaluate, inspect, manual, run, synth}
 /// The whole program. In the library, so that tests run what users run.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    let cli = match Cli::read(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) => return explain(&error),
+    };
     // Before any thread or file of ours exists: the child that renders templates limits itself.
     if let Some(Command::Render) = cli.command {
         return tercet_host::text::render_child_main(stdin(), stdout());
@@ -32,6 +36,21 @@ pub fn main() -> ExitCode {
             ExitCode::from(failure.exit_code() as u8)
         }
     }
+}
+
+/// Prints help, or what is wrong with the command line.
+fn explain(error: &clap::Error) -> ExitCode {
+    // The parser repeats what it does not know as it is, between colours of its own. A shell that
+    // fills in file names gives us more than people type.
+    let is_plain = |arg: OsString| {
+        let arg = arg.to_string_lossy();
+        OneLine(&arg).to_string() == *arg
+    };
+    if std::env::args_os().all(is_plain) || !error.use_stderr() {
+        error.exit()
+    }
+    note(format_args!("{}", clean(&error.to_string()).trim_end()));
+    ExitCode::from(tercet_host::error::ExitCode::Usage as u8)
 }
 
 fn obey(cli: &Cli, signals: &Signals) -> Result<(), Failure> {

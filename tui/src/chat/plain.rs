@@ -111,18 +111,20 @@ impl Chat<'_> {
         let prompt = encode(self.package, &self.messages)?;
         let seed = engine::seed(&self.args.sampling);
         let mut answer = String::new();
+        let mut clean = CleanWriter::new(stdout());
         let mut show = |piece: Piece<'_>| {
             answer.push_str(piece.text);
-            CleanWriter::new(stdout()).write_text(piece.text).map_err(Failure::io)
+            clean.write_text(piece.text).map_err(Failure::io)
         };
         let sampling = &self.args.sampling;
         let cancel = &self.signals.cancel;
-        let finished = self.signals.during(|| {
+        let stats = self.signals.during(|| {
             generate(session, self.package, sampling, (&prompt, seed), cancel, &mut show)
         })?;
+        clean.finish().map_err(Failure::io)?;
         say(format_args!(""))?;
         if !self.args.device.quiet {
-            say(format_args!("[{}]", summary(&finished)))?;
+            say(format_args!("[{}]", summary(&stats)))?;
         }
         Ok(answer)
     }

@@ -70,7 +70,7 @@ pub struct Setup {
     pub kv: Kv,
     /// How the head's weights were held.
     pub head: Head,
-    /// Whether `--deterministic` was given.
+    /// Whether a GPU was to give the same bits whatever is reused; a CPU always does.
     pub deterministic: bool,
 }
 
@@ -160,6 +160,22 @@ pub struct Turn {
     pub stop_reason: StopReason,
     /// How long it took.
     pub numbers: Numbers,
+}
+
+/// A turn that was taken out of its record, to be put back if no other takes its place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Popped {
+    turn: Turn,
+    prompt: Vec<TokenId>,
+    setup: Setup,
+}
+
+impl Popped {
+    /// The turn.
+    #[must_use]
+    pub fn turn(&self) -> &Turn {
+        &self.turn
+    }
 }
 
 /// Token ids of a prompt, less what stood before.
@@ -340,10 +356,9 @@ impl Record {
         }
     }
 
-    /// Adds the content hash of the model that answers now, once it is known.
-    pub fn set_content_hash(&mut self, hash: &str) {
-        let Some(model) = self.setups.last().map(|setup| setup.model.clone()) else { return };
-        for setup in self.setups.iter_mut().filter(|setup| setup.model == model) {
+    /// Adds the content hash of `model`, once it is known, wherever it answered.
+    pub fn set_content_hash(&mut self, model: &ModelId, hash: &str) {
+        for setup in self.setups.iter_mut().filter(|setup| setup.model == *model) {
             setup.model.content_hash = Some(hash.to_owned());
         }
     }
@@ -363,9 +378,18 @@ impl Record {
         self.turns.push(turn);
     }
 
-    /// Keeps the first `turns` turns.
-    pub fn truncate(&mut self, turns: usize) {
-        self.turns.truncate(turns);
+    /// Takes the last turn out.
+    pub fn pop(&mut self) -> Option<Popped> {
+        let prompt = self.prompts().last()?;
+        let turn = self.turns.pop()?;
+        let setup = self.setups[turn.setup].clone();
+        Some(Popped { turn, prompt, setup })
+    }
+
+    /// Puts a turn back that was taken out, with what answered it.
+    pub fn put_back(&mut self, Popped { turn, prompt, setup }: Popped) {
+        self.set_up(setup);
+        self.push(turn, &prompt);
     }
 
     /// The prompts of all turns, as token ids.
