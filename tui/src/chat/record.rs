@@ -6,7 +6,7 @@
 //! not repeat what stood before; so [`replay`](crate::replay) needs neither today's template nor
 //! today's date.
 
-use core::fmt::Write as _;
+use core::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -257,6 +257,17 @@ impl Form {
     }
 }
 
+/// For a sentence.
+impl fmt::Display for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Template(hash) => write!(f, "the template with SHA-256 {hash}"),
+            Self::BuiltIn(name) => write!(f, "the built-in form {name}"),
+            Self::Completion => write!(f, "none"),
+        }
+    }
+}
+
 impl Place {
     /// Where `source` is.
     #[must_use]
@@ -340,7 +351,7 @@ impl Record {
     #[must_use]
     pub fn title(&self) -> String {
         let text = self.turns.first().map_or("", |turn| turn.user.trim());
-        let line = OneLine(text.lines().next().unwrap_or("")).to_string();
+        let line = OneLine(text.lines().next().unwrap_or("").trim_end()).to_string();
         let mut title: String = line.chars().take(TITLE_CHARS).collect();
         if title.len() < line.len() {
             title.push('…');

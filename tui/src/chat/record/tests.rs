@@ -274,11 +274,11 @@ fn messages_lead_to_a_turn() {
 
 #[test]
 fn the_title_is_the_first_line_made_harmless() {
-    assert_eq!(record().title(), "Hello[31m,");
+    assert_eq!(record().title(), "Hello,");
     assert_eq!(Record::new().title(), "");
     let mut record = Record::new();
     record.set_up(setup());
-    record.push(turn(&"\nlong ".repeat(1), ""), &[1]);
+    record.push(turn("\n long \nlonger", ""), &[1]);
     assert_eq!(record.title(), "long");
     record.pop();
     record.push(turn(&"ü".repeat(61), ""), &[1]);
