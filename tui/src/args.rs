@@ -56,6 +56,8 @@ pub enum Command {
     /// Measure what a model says
     #[command(subcommand)]
     Eval(EvalCommand),
+    /// Answer a saved session once more, and compare
+    Replay(ReplayArgs),
     /// Measure speed; `tercet --bench` is the same
     Bench(BenchArgs),
     /// Try every device and every kernel, and say what would fail and why
@@ -321,6 +323,40 @@ pub struct RunArgs {
     #[command(flatten)]
     pub device: DeviceArgs,
 }
+
+/// Options of `replay`.
+#[derive(Debug, Args)]
+#[command(after_help = REPLAY_EXIT_CODES)]
+pub struct ReplayArgs {
+    /// Name of a saved session, or the beginning of one, or a session file
+    pub session: PathBuf,
+    /// The model [default: where the session says that it was]
+    pub model: Option<PathBuf>,
+    /// auto, cpu, cuda or cuda:N [default: the kind that answered then]
+    #[arg(long, value_parser = parse_device)]
+    pub device: Option<Device>,
+    /// CPU threads [default: all the process may use]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// CPU instructions: portable, avx2, avx512vnni or amxint8 [default: the best there are]
+    #[arg(long)]
+    pub simd: Option<String>,
+    /// Run GPU kernels of the model's file that are not on the list of released ones
+    #[arg(long)]
+    pub trust_kernels: bool,
+    /// Replay although the model or its template is another: its answers to the same messages
+    #[arg(long)]
+    pub force: bool,
+    /// What came of every turn as one JSON object, instead of the answers
+    #[arg(long)]
+    pub json: bool,
+    /// No progress and no notes on stderr
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+const REPLAY_EXIT_CODES: &str = "\
+Exit codes: 0 every byte is the same; 65 something differs, or model or template is another";
 
 /// Options of `inspect`.
 #[derive(Debug, Args)]

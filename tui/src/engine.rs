@@ -7,9 +7,9 @@ use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tercet_host::backend::cpu::{CpuBackend, Simd};
-use tercet_host::backend::cuda::{CudaBackend, GpuMeter};
 use tercet_host::backend::cuda::driver::Device;
 use tercet_host::backend::cuda::kernels::KernelSet;
+use tercet_host::backend::cuda::{CudaBackend, GpuMeter};
 use tercet_host::backend::{AnyOps, Backend, DeviceError, HeadType, KvType, Limits, OpsBytes};
 use tercet_host::error::Error;
 use tercet_host::measure::machine;
@@ -21,9 +21,9 @@ use tercet_host::text::{BuiltinForm, Renderer};
 
 use crate::args::{ChatForm, DeviceArgs, Head, Kv, ModelArg, SamplingArgs};
 use crate::builtin;
+use crate::chat::record::{DeviceId, DeviceKind};
 use crate::clean::OneLine;
 use crate::device::{self, Chosen, Why};
-use crate::chat::record::{DeviceId, DeviceKind};
 use crate::failure::{Failure, note};
 
 /// Longest context that is taken unasked: the cache of a model trained for 32,768 positions would

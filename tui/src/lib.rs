@@ -20,6 +20,7 @@ pub mod doctor;
 pub mod evaluate;
 pub mod inspect;
 pub mod manual;
+pub mod replay;
 pub mod run;
 pub mod stats;
 pub mod synth;

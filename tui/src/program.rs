@@ -11,7 +11,7 @@ use crate::clean::{OneLine, clean};
 use crate::failure::{Failure, note};
 use crate::signals::Signals;
 use crate::terminal::{Ending, watcher};
-use crate::{bench, chat, convert, doctor, evaluate, inspect, manual, run, synth};
+use crate::{bench, chat, convert, doctor, evaluate, inspect, manual, replay, run, synth};
 
 /// The whole program. In the library, so that tests run what users run.
 #[must_use]
@@ -75,6 +75,7 @@ fn obey(cli: &Cli, signals: &Signals) -> Result<(), Failure> {
         Some(Command::Inspect(args)) => inspect::inspect(args),
         Some(Command::Convert(args)) => convert::convert(args),
         Some(Command::Eval(command)) => evaluate::evaluate(command),
+        Some(Command::Replay(args)) => replay::replay(args, signals),
         Some(Command::Bench(args)) => bench::bench(args, signals, &mut stdout()),
         Some(Command::Doctor(args)) => doctor::doctor(args),
         Some(Command::Synth(args)) => synth::synth(args),

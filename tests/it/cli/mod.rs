@@ -12,6 +12,7 @@ mod truncation;
 mod convert;
 mod evaluate;
 mod inspect;
+mod replay;
 
 mod chat;
 mod hostile;

@@ -6,7 +6,7 @@ use tercet_host::event::{Event, Finished, StopReason};
 use tercet_host::sampler::Sampling;
 use tercet_host::text::Message;
 
-use super::record::{Numbers, Prompt, Record, Setup, Turn};
+use super::record::{Numbers, Popped, Prompt, Record, Setup, Turn};
 use super::worker::Question;
 use crate::answer::message;
 use crate::args::SamplingArgs;
@@ -22,8 +22,8 @@ struct Open {
     answer: String,
     tokens: Vec<TokenId>,
     sampling: Option<Sampling>,
-    /// What there was before, where the last turn shall be replaced.
-    before: Option<Record>,
+    /// The turn that this one shall replace.
+    instead: Option<Popped>,
 }
 
 /// What an event meant for the conversation.
@@ -114,11 +114,8 @@ impl Conversation {
     /// Notes the hash of the model's content, for the turns that the model has answered and will.
     pub fn set_content_hash(&mut self, hash: &str) {
         if let Some(setup) = &mut self.setup {
+            self.record.set_content_hash(&setup.model, hash);
             setup.model.content_hash = Some(hash.to_owned());
-        }
-        let before = self.open.as_mut().and_then(|open| open.before.as_mut());
-        for record in before.into_iter().chain([&mut self.record]) {
-            record.set_content_hash(hash);
         }
     }
 
@@ -143,36 +140,34 @@ impl Conversation {
 
     /// Asks the last message again, for another answer. `None` when there is none.
     pub fn regenerate(&mut self) -> Option<Question> {
-        let before = self.record.clone();
-        let last = self.take_last()?;
+        let last = self.record.pop()?;
         // The same seed would give the same answer.
         let seed = match self.options.seed {
-            Some(_) => last.seed.wrapping_add(1),
+            Some(_) => last.turn().seed.wrapping_add(1),
             None => engine::seed(&self.options),
         };
-        Some(self.begin(last.user, seed, Some(before)))
+        Some(self.begin(last.turn().user.clone(), seed, Some(last)))
     }
 
     /// Asks `user` in place of the last message. `None` when there is none.
     pub fn edit(&mut self, user: String) -> Option<Question> {
-        let before = self.record.clone();
-        self.take_last()?;
+        let last = self.record.pop()?;
         let seed = engine::seed(&self.options);
-        Some(self.begin(user, seed, Some(before)))
+        Some(self.begin(user, seed, Some(last)))
     }
 
     /// Takes the last turn back. Returns its message.
     pub fn undo(&mut self) -> Option<String> {
-        Some(self.take_last()?.user)
+        Some(self.record.pop()?.turn().user.clone())
     }
 
-    fn take_last(&mut self) -> Option<Turn> {
-        let last = self.turns().last()?.clone();
-        self.record.truncate(self.next_turn() - 1);
-        Some(last)
+    fn put_back(&mut self, instead: Option<Popped>) {
+        if let Some(turn) = instead {
+            self.record.put_back(turn);
+        }
     }
 
-    fn begin(&mut self, user: String, seed: u64, before: Option<Record>) -> Question {
+    fn begin(&mut self, user: String, seed: u64, instead: Option<Popped>) -> Question {
         let answered = self.turns().iter().flat_map(|turn| {
             [message("user", turn.user.as_str()), message("assistant", turn.answer.as_str())]
         });
@@ -187,7 +182,7 @@ impl Conversation {
             answer: String::new(),
             tokens: Vec::new(),
             sampling: None,
-            before,
+            instead,
         });
         question
     }
@@ -223,15 +218,14 @@ impl Conversation {
         let (Some(sampling), Some(setup), false) = (open.sampling, &self.setup, nothing_said)
         else {
             // As if it had not been asked.
-            self.put_back(open.before);
+            self.put_back(open.instead);
             return Heard::Unanswered(open.user);
         };
         self.record.set_up(setup.clone());
         let turn = Turn {
-            // These two are the record's to fill in.
             setup: 0,
-            prompt: Prompt::default(),
             user: open.user,
+            prompt: Prompt::default(),
             answer: open.answer,
             tokens: open.tokens,
             seed: open.question.seed,
@@ -251,13 +245,7 @@ impl Conversation {
     /// The answer cannot be had: what was before is there again. Returns the message.
     pub fn refused(&mut self) -> Option<String> {
         let open = self.open.take()?;
-        self.put_back(open.before);
+        self.put_back(open.instead);
         Some(open.user)
-    }
-
-    fn put_back(&mut self, before: Option<Record>) {
-        if let Some(before) = before {
-            self.record = before;
-        }
     }
 }

@@ -8,7 +8,7 @@ use tercet_host::error::Error;
 
 use super::private::{self, Existing};
 use super::record::{Form, Place, Record, Setup, Turn};
-use crate::clean::{CleanWriter, OneLine};
+use crate::clean::{Cleaner, OneLine};
 use crate::failure::Failure;
 
 /// What a session becomes.
@@ -146,10 +146,10 @@ fn numbers(turn: &Turn) -> String {
 
 /// `text` without control sequences.
 fn clean(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    // Writing to memory does not fail, and what is written is text.
-    let _ = CleanWriter::new(&mut bytes).write_text(text);
-    String::from_utf8(bytes).unwrap_or_default()
+    let (mut cleaner, mut out) = (Cleaner::new(), String::with_capacity(text.len()));
+    cleaner.push(text, &mut out);
+    cleaner.finish(&mut out);
+    out
 }
 
 /// `text` on one line, with what Markdown would read as its own made plain.
@@ -241,7 +241,7 @@ mod tests {
         assert!(text.contains("fn f() {\n```\n\n*3 tokens, 12.3 tokens/s"), "{text}");
         assert!(text.contains("seed 7, temperature 0.7, top-k 0, top-p 0.95, min-p 0"), "{text}");
         assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
-        assert!(text.contains("You are    welcome."), "{text}");
+        assert!(text.contains("## 2. Answer\n\nYou are welcome.\n\n*3 tokens"), "{text}");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! Lines are appended in one write under a lock: of two programs that write, none loses anything.
 
 use core::time::Duration;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -190,6 +190,7 @@ fn keep_last(entries: &mut Vec<String>) {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::process::Command;
 
     use super::*;

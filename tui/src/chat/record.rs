@@ -6,7 +6,7 @@
 //! not repeat what stood before; so [`replay`](crate::replay) needs neither today's template nor
 //! today's date.
 
-use core::fmt::Write as _;
+use core::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -70,7 +70,7 @@ pub struct Setup {
     pub kv: Kv,
     /// How the head's weights were held.
     pub head: Head,
-    /// Whether `--deterministic` was given.
+    /// Whether a GPU was to give the same bits whatever is reused; a CPU always does.
     pub deterministic: bool,
 }
 
@@ -160,6 +160,22 @@ pub struct Turn {
     pub stop_reason: StopReason,
     /// How long it took.
     pub numbers: Numbers,
+}
+
+/// A turn that was taken out of its record, to be put back if no other takes its place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Popped {
+    turn: Turn,
+    prompt: Vec<TokenId>,
+    setup: Setup,
+}
+
+impl Popped {
+    /// The turn.
+    #[must_use]
+    pub fn turn(&self) -> &Turn {
+        &self.turn
+    }
 }
 
 /// Token ids of a prompt, less what stood before.
@@ -256,6 +272,17 @@ impl Form {
     }
 }
 
+/// For a sentence.
+impl fmt::Display for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Template(hash) => write!(f, "the template with SHA-256 {hash}"),
+            Self::BuiltIn(name) => write!(f, "the built-in form {name}"),
+            Self::Completion => write!(f, "none"),
+        }
+    }
+}
+
 impl Place {
     /// Where `source` is.
     #[must_use]
@@ -339,7 +366,7 @@ impl Record {
     #[must_use]
     pub fn title(&self) -> String {
         let text = self.turns.first().map_or("", |turn| turn.user.trim());
-        let line = OneLine(text.lines().next().unwrap_or("")).to_string();
+        let line = OneLine(text.lines().next().unwrap_or("").trim_end()).to_string();
         let mut title: String = line.chars().take(TITLE_CHARS).collect();
         if title.len() < line.len() {
             title.push('…');
@@ -355,10 +382,9 @@ impl Record {
         }
     }
 
-    /// Adds the content hash of the model that answers now, once it is known.
-    pub fn set_content_hash(&mut self, hash: &str) {
-        let Some(model) = self.setups.last().map(|setup| setup.model.clone()) else { return };
-        for setup in self.setups.iter_mut().filter(|setup| setup.model == model) {
+    /// Adds the content hash of `model`, once it is known, wherever it answered.
+    pub fn set_content_hash(&mut self, model: &ModelId, hash: &str) {
+        for setup in self.setups.iter_mut().filter(|setup| setup.model == *model) {
             setup.model.content_hash = Some(hash.to_owned());
         }
     }
@@ -378,9 +404,18 @@ impl Record {
         self.turns.push(turn);
     }
 
-    /// Keeps the first `turns` turns.
-    pub fn truncate(&mut self, turns: usize) {
-        self.turns.truncate(turns);
+    /// Takes the last turn out.
+    pub fn pop(&mut self) -> Option<Popped> {
+        let prompt = self.prompts().last()?;
+        let turn = self.turns.pop()?;
+        let setup = self.setups[turn.setup].clone();
+        Some(Popped { turn, prompt, setup })
+    }
+
+    /// Puts a turn back that was taken out, with what answered it.
+    pub fn put_back(&mut self, Popped { turn, prompt, setup }: Popped) {
+        self.set_up(setup);
+        self.push(turn, &prompt);
     }
 
     /// The prompts of all turns, as token ids.

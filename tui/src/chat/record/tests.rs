@@ -238,8 +238,14 @@ fn prompts_come_back_whole() {
     record.push(turn("a", "x"), &first);
     record.push(turn("b", "y"), &longer);
     // Asked again: the turn is replaced.
-    record.truncate(1);
+    assert_eq!(record.pop().unwrap().turn().user, "b");
     record.push(turn("c", "z"), &[1, 2, 3, 7, 5]);
+    // Taken out and put back: nothing has changed.
+    let before = record.clone();
+    let popped = record.pop().unwrap();
+    assert_eq!((popped.turn(), record.turns().len()), (&before.turns()[1], 1));
+    record.put_back(popped);
+    assert_eq!(record, before);
     // Another conversation altogether.
     record.push(turn("d", "w"), &[6]);
     record.push(turn("e", "v"), &[6, 7, 8, 9]);
@@ -268,13 +274,13 @@ fn messages_lead_to_a_turn() {
 
 #[test]
 fn the_title_is_the_first_line_made_harmless() {
-    assert_eq!(record().title(), "Hello[31m,");
+    assert_eq!(record().title(), "Hello,");
     assert_eq!(Record::new().title(), "");
     let mut record = Record::new();
     record.set_up(setup());
-    record.push(turn(&"\nlong ".repeat(1), ""), &[1]);
+    record.push(turn("\n long \nlonger", ""), &[1]);
     assert_eq!(record.title(), "long");
-    record.truncate(0);
+    record.pop();
     record.push(turn(&"ü".repeat(61), ""), &[1]);
     assert_eq!(record.title(), format!("{}…", "ü".repeat(60)));
 }
@@ -287,12 +293,12 @@ fn setups_are_kept_once() {
     let mut record = Record::new();
     record.set_up(bare.clone());
     record.push(turn("a", ""), &[1]);
-    record.set_content_hash("blake3:00");
+    record.set_content_hash(&bare.model, "blake3:00");
     // Resumed: the model is the same, which is known later.
-    record.set_up(bare);
+    record.set_up(bare.clone());
     record.push(turn("b", ""), &[2]);
     assert_eq!(record.setups().len(), 2);
-    record.set_content_hash("blake3:00");
+    record.set_content_hash(&bare.model, "blake3:00");
     record.to_file();
     assert_eq!(record.setups(), [setup()]);
 
@@ -307,6 +313,13 @@ fn setups_are_kept_once() {
     record.set_up(other.clone());
     record.to_file();
     assert_eq!(record.setups(), [setup(), other]);
-    let used: Vec<_> = record.turns().iter().map(|turn| turn.setup).collect();
-    assert_eq!(used, [0, 0, 1, 0]);
+    let used = |record: &Record| record.turns().iter().map(|turn| turn.setup).collect::<Vec<_>>();
+    assert_eq!(used(&record), [0, 0, 1, 0]);
+
+    // A turn that is put back is still answered by what answered it.
+    let popped = record.pop().unwrap();
+    record.set_up(Setup { context: 99, ..setup() });
+    record.to_file();
+    record.put_back(popped);
+    assert_eq!(record.setups()[record.turns()[3].setup], setup());
 }

@@ -54,7 +54,7 @@ fn a_session_is_saved_as_it_goes_and_resumed() {
     drop(open);
     let Resumed { record: back, mut open, set_aside } = store.resume(None).unwrap();
     assert_eq!((&back, set_aside.len()), (&record, 0));
-    record.truncate(0);
+    while record.pop().is_some() {}
     open.save(&mut record).unwrap();
     assert!(Record::read(open.path().unwrap()).unwrap().turns().is_empty(), "all was undone");
 }
