@@ -77,6 +77,7 @@ pub mod sampler;
 pub mod session;
 mod stop;
 
+pub mod content_hash;
 pub mod convert;
 pub mod doctor;
 pub mod evaluate;

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::{Deserialize, Serialize};
 
 use crate::bench::{BenchArgs, preset_names, with_bench_as_command};
 
@@ -77,7 +78,7 @@ pub enum Command {
 }
 
 /// A model.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct ModelArg {
     /// Folder with config.json and safetensors, or a .tercet file [default: the model built in]
     pub model: Option<PathBuf>,
@@ -143,7 +144,8 @@ fn parse_device(text: &str) -> Result<Device, String> {
 }
 
 /// Number type of the cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kv {
     /// Single precision
     F32,
@@ -152,7 +154,8 @@ pub enum Kv {
 }
 
 /// How the head's weights are held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Head {
     /// As the checkpoint has them
     Stored,
@@ -240,12 +243,47 @@ pub struct ChatArgs {
     /// How messages become a prompt
     #[arg(long, value_enum, default_value_t = ChatForm::Auto)]
     pub chat_form: ChatForm,
+    /// Go on with a saved session: by name, by file, or the one saved last
+    #[arg(long, value_name = "SESSION", num_args = 0..=1, require_equals = true,
+        default_missing_value = "", conflicts_with_all = ["system", "no_save"])]
+    pub resume: Option<String>,
+    /// Keep no session file of this chat
+    #[arg(long)]
+    pub no_save: bool,
+    /// Neither read nor keep what is typed
+    #[arg(long)]
+    pub no_history: bool,
+    /// Line by line: no screen, no boxes, nothing is drawn over
+    #[arg(long)]
+    pub plain: bool,
+    /// Answers stay in the terminal's scrollback; a few lines at the bottom are drawn over
+    #[arg(long, conflicts_with = "plain")]
+    pub inline: bool,
+    /// Colours
+    #[arg(long, value_enum, default_value_t = ThemeArg::Auto)]
+    pub theme: ThemeArg,
+    /// Bars and lines of ASCII letters
+    #[arg(long)]
+    pub ascii: bool,
     /// Sampling.
     #[command(flatten)]
     pub sampling: SamplingArgs,
     /// Device.
     #[command(flatten)]
     pub device: DeviceArgs,
+}
+
+/// Colours of the chat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ThemeArg {
+    /// What the terminal says about itself; none with NO_COLOR
+    Auto,
+    /// For light letters on a dark screen
+    Dark,
+    /// For dark letters on a light screen
+    Light,
+    /// None
+    None,
 }
 
 /// Options of `run`.

@@ -30,7 +30,7 @@ pub use jail::render_child_main;
 pub(crate) use jinja::utc_now;
 pub use stream::TextStream;
 pub use template::{ChatTemplate, Message, Rendered, Renderer, TemplateContext, TemplateError};
-pub use tokenizer::{Tokenizer, TokenizerError};
+pub use tokenizer::{Tokenizer, TokenizerError, expects_panic};
 
 /// The number of an entry in a tokenizer's vocabulary; below 2^24 for every [`Tokenizer`].
 pub type TokenId = u32;

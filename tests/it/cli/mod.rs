@@ -14,6 +14,7 @@ mod evaluate;
 mod inspect;
 
 mod chat;
+mod hostile;
 mod manual;
 mod readme;
 

@@ -1,9 +1,23 @@
 //! The chat: on a terminal a conversation, elsewhere one message and its answer.
 
+pub mod app;
 pub mod command;
+pub mod conversation;
 pub mod editor;
+pub mod export;
+pub mod history;
+pub mod markdown;
+pub mod outside;
+pub mod panel;
 pub mod plain;
+pub mod private;
+pub mod record;
+pub mod screen;
+pub mod state;
+pub mod store;
 pub mod theme;
+pub mod transcript;
+pub mod worker;
 
 use std::io::{IsTerminal, stdin, stdout};
 

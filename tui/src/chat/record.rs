@@ -1,0 +1,579 @@
+//! [`Record`]: a conversation as it is written to disk, with all that it takes to have it again.
+//!
+//! A session file is one JSON object. What answered (model, form, device, numbers) stands in a list
+//! of *setups*, and every turn names its own: a conversation may change its model or its
+//! instructions, or be resumed elsewhere. A turn's prompt is kept as token ids, as far as they do
+//! not repeat what stood before; so [`replay`](crate::replay) needs neither today's template nor
+//! today's date.
+
+use core::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use tercet_host::backend::TokenId;
+use tercet_host::error::Error;
+use tercet_host::event::StopReason;
+use tercet_host::measure::machine::utc_now;
+use tercet_host::package::{Package, Source};
+use tercet_host::sampler::Sampling;
+use tercet_host::text::Message;
+
+use crate::answer::message;
+use crate::args::{DeviceArgs, Head, Kv};
+use crate::clean::OneLine;
+use crate::failure::Failure;
+
+/// What a session file says it is.
+const FORMAT: &str = "tercet session";
+/// Version of the format that this program reads and writes.
+const VERSION: u32 = 1;
+/// Longest session file read or written, in bytes.
+pub const RECORD_BYTES_MAX: u64 = 64 << 20;
+/// Largest context that a session may have had, in positions; that of `--ctx`.
+const CONTEXT_MAX: usize = 1 << 24;
+/// Longest title, in characters.
+const TITLE_CHARS: usize = 60;
+
+/// A conversation, and what it takes to have it again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    format: String,
+    version: u32,
+    /// When it began, in UTC, as ISO 8601 writes it.
+    pub created: String,
+    /// When it was last saved.
+    pub updated: String,
+    setups: Vec<Setup>,
+    turns: Vec<Turn>,
+}
+
+/// What answered: everything that an answer depends on, but for its turn.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Setup {
+    /// Version of the program.
+    pub program: String,
+    /// The model.
+    pub model: ModelId,
+    /// How messages become a prompt.
+    pub form: Form,
+    /// Instructions that stand before the conversation.
+    pub system: Option<String>,
+    /// Where it was computed.
+    pub device: DeviceId,
+    /// Positions of the context.
+    pub context: usize,
+    /// Number type of the key/value cache.
+    pub kv: Kv,
+    /// How the head's weights were held.
+    pub head: Head,
+    /// Whether `--deterministic` was given.
+    pub deterministic: bool,
+}
+
+/// Which model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelId {
+    /// As the user named it.
+    pub name: String,
+    /// Where it is.
+    pub place: Place,
+    /// [`content_hash`](tercet_host::content_hash::content_hash), once it is known.
+    pub content_hash: Option<String>,
+}
+
+/// Where a model is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// Inside the program.
+    BuiltIn,
+    /// On disk: an absolute path.
+    Path(String),
+}
+
+/// How messages become a prompt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Form {
+    /// By the model's chat template, which has this SHA-256.
+    Template(String),
+    /// By a form of the program's that has this name.
+    BuiltIn(String),
+    /// As text that the model continues.
+    Completion,
+}
+
+/// Where answers were computed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceId {
+    /// What it is.
+    pub kind: DeviceKind,
+    /// What its maker calls it.
+    pub name: String,
+    /// Instructions of the CPU that were used; answers do not depend on them.
+    pub simd: Option<String>,
+    /// Threads of the CPU that were used; answers do not depend on them.
+    pub threads: Option<usize>,
+}
+
+/// Kinds of devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceKind {
+    /// A CPU.
+    Cpu,
+    /// An NVIDIA GPU.
+    Cuda,
+}
+
+/// One message and its answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Turn {
+    /// Which of [`Record::setups`] answered; [`Record::push`] fills it in.
+    pub setup: usize,
+    /// What the user said.
+    pub user: String,
+    /// The prompt; [`Record::push`] fills it in.
+    pub prompt: Prompt,
+    /// The answer, as the model wrote it, up to where it was stopped.
+    pub answer: String,
+    /// Token ids of the answer, without the one that ended it.
+    pub tokens: Vec<TokenId>,
+    /// Seed of the choices.
+    pub seed: u64,
+    /// How tokens were chosen.
+    #[serde(with = "SamplingFields")]
+    pub sampling: Sampling,
+    /// Most tokens that the answer could have had; `None` where nothing but the context bounded it.
+    pub max_tokens: Option<usize>,
+    /// Texts that would have ended the answer.
+    pub stop_texts: Vec<String>,
+    /// Why the answer ended.
+    #[serde(with = "reason")]
+    pub stop_reason: StopReason,
+    /// How long it took.
+    pub numbers: Numbers,
+}
+
+/// Token ids of a prompt, less what stood before.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Prompt {
+    /// Its length, in tokens.
+    tokens: usize,
+    /// Tokens at its beginning that are those of the turn before: of that turn's prompt, then of
+    /// its answer.
+    shared: usize,
+    /// The other tokens.
+    rest: Vec<TokenId>,
+}
+
+impl Prompt {
+    /// Its length, in tokens.
+    #[must_use]
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+}
+
+/// How long an answer took.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Numbers {
+    /// From the request to the first token, in milliseconds; `None` where there was none.
+    pub ttft_ms: Option<f64>,
+    /// Tokens a second after the first; `None` for fewer than two tokens.
+    pub tokens_per_second: Option<f64>,
+}
+
+/// The fields of [`Sampling`] as they are written.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Sampling", deny_unknown_fields)]
+struct SamplingFields {
+    repetition_penalty: f32,
+    temperature: f32,
+    top_k: usize,
+    top_p: f32,
+    min_p: f32,
+}
+
+/// [`StopReason`] by its name.
+mod reason {
+    use serde::de::{Deserialize, Deserializer, Error};
+    use serde::ser::Serializer;
+    use tercet_host::event::StopReason;
+
+    pub(super) fn serialize<S: Serializer>(reason: &StopReason, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(reason.name())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<StopReason, D::Error> {
+        let name = String::deserialize(from)?;
+        StopReason::named(&name)
+            .ok_or_else(|| D::Error::custom(format_args!("`{name}` is no reason to stop")))
+    }
+}
+
+impl DeviceId {
+    /// It, for people.
+    #[must_use]
+    pub fn line(&self) -> String {
+        match (&self.simd, self.threads) {
+            (Some(simd), Some(1)) => format!("CPU, {simd}, 1 thread"),
+            (Some(simd), Some(threads)) => format!("CPU, {simd}, {threads} threads"),
+            _ => self.name.clone(),
+        }
+    }
+}
+
+impl Turn {
+    /// Brings `tokens` from prompt and answer of the turn before to those of this one.
+    fn follow(&self, tokens: &mut Vec<TokenId>) {
+        tokens.truncate(self.prompt.shared);
+        tokens.extend_from_slice(&self.prompt.rest);
+        tokens.extend_from_slice(&self.tokens);
+    }
+}
+
+impl Form {
+    /// The form in which `package` wants to be talked to.
+    #[must_use]
+    pub fn of(package: &Package) -> Self {
+        match &package.chat {
+            Some(chat) => match chat.form() {
+                Some(form) => Self::BuiltIn(form.name().to_owned()),
+                None => Self::Template(chat.template().hash_hex()),
+            },
+            None => Self::Completion,
+        }
+    }
+}
+
+impl Place {
+    /// Where `source` is.
+    #[must_use]
+    pub fn of(source: &Source) -> Self {
+        match source {
+            Source::Builtin { .. } => Self::BuiltIn,
+            Source::Path(path) => {
+                let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+                Self::Path(path.to_string_lossy().into_owned())
+            }
+        }
+    }
+}
+
+impl Setup {
+    /// The setup of a session with `package` from `source`: `context` positions on `device`, and
+    /// what `args` say. Its content hash is not known yet.
+    #[must_use]
+    pub fn new(
+        (package, source): (&Package, &Source),
+        device: DeviceId,
+        context: usize,
+        args: &DeviceArgs,
+        system: Option<&str>,
+    ) -> Self {
+        let name = package.checkpoint.name().to_owned();
+        Self {
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+            model: ModelId { name, place: Place::of(source), content_hash: None },
+            form: Form::of(package),
+            system: system.map(str::to_owned),
+            device,
+            context,
+            kv: args.kv,
+            head: args.head,
+            deterministic: args.deterministic,
+        }
+    }
+}
+
+impl Default for Record {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Record {
+    /// A conversation that begins now.
+    #[must_use]
+    pub fn new() -> Self {
+        let now = utc_now();
+        Self {
+            format: FORMAT.into(),
+            version: VERSION,
+            created: now.clone(),
+            updated: now,
+            setups: Vec::new(),
+            turns: Vec::new(),
+        }
+    }
+
+    /// The turns, oldest first.
+    #[must_use]
+    pub fn turns(&self) -> &[Turn] {
+        &self.turns
+    }
+
+    /// What answered.
+    #[must_use]
+    pub fn setups(&self) -> &[Setup] {
+        &self.setups
+    }
+
+    /// The instructions of the last setup: those of a conversation that goes on.
+    #[must_use]
+    pub fn system(&self) -> Option<&str> {
+        self.setups.last()?.system.as_deref()
+    }
+
+    /// The first line of the first message, cut at 60 characters, without control characters.
+    #[must_use]
+    pub fn title(&self) -> String {
+        let text = self.turns.first().map_or("", |turn| turn.user.trim());
+        let line = OneLine(text.lines().next().unwrap_or("")).to_string();
+        let mut title: String = line.chars().take(TITLE_CHARS).collect();
+        if title.len() < line.len() {
+            title.push('…');
+        }
+        title
+    }
+
+    /// What answers from now on.
+    pub fn set_up(&mut self, setup: Setup) {
+        self.drop_unused();
+        if self.setups.last() != Some(&setup) {
+            self.setups.push(setup);
+        }
+    }
+
+    /// Adds the content hash of the model that answers now, once it is known.
+    pub fn set_content_hash(&mut self, hash: &str) {
+        let Some(model) = self.setups.last().map(|setup| setup.model.clone()) else { return };
+        for setup in self.setups.iter_mut().filter(|setup| setup.model == model) {
+            setup.model.content_hash = Some(hash.to_owned());
+        }
+    }
+
+    /// Adds a turn that the last setup answered to the token ids `prompt`.
+    ///
+    /// # Panics
+    ///
+    /// Before [`Record::set_up`].
+    pub fn push(&mut self, mut turn: Turn, prompt: &[TokenId]) {
+        assert!(!self.setups.is_empty(), "a turn of a record that was not set up");
+        turn.setup = self.setups.len() - 1;
+        let mut before = Vec::new();
+        self.turns.iter().for_each(|turn| turn.follow(&mut before));
+        let shared = before.iter().zip(prompt).take_while(|(a, b)| a == b).count();
+        turn.prompt = Prompt { tokens: prompt.len(), shared, rest: prompt[shared..].to_vec() };
+        self.turns.push(turn);
+    }
+
+    /// Keeps the first `turns` turns.
+    pub fn truncate(&mut self, turns: usize) {
+        self.turns.truncate(turns);
+    }
+
+    /// The prompts of all turns, as token ids.
+    pub fn prompts(&self) -> impl Iterator<Item = Vec<TokenId>> + '_ {
+        let mut tokens = Vec::new();
+        self.turns.iter().map(move |turn| {
+            turn.follow(&mut tokens);
+            tokens[..turn.prompt.tokens].to_vec()
+        })
+    }
+
+    /// The messages that led to the answer of turn `number`: instructions, the turns before, and
+    /// what the user said.
+    #[must_use]
+    pub fn messages(&self, number: usize) -> Vec<Message> {
+        let Some(last) = self.turns.get(number) else { return Vec::new() };
+        let system = self.setups.get(last.setup).and_then(|setup| setup.system.as_deref());
+        let mut messages: Vec<_> = system.into_iter().map(|text| message("system", text)).collect();
+        for turn in &self.turns[..number] {
+            messages.push(message("user", &turn.user));
+            messages.push(message("assistant", &turn.answer));
+        }
+        messages.push(message("user", &last.user));
+        messages
+    }
+
+    /// Forgets setups that no turn names, but for the last one, which is that of turns to come; and
+    /// joins those that have become equal.
+    fn drop_unused(&mut self) {
+        let count = self.setups.len();
+        let used = |number| number + 1 == count || self.turns.iter().any(|t| t.setup == number);
+        let mut kept: Vec<Setup> = Vec::new();
+        let mut place = vec![0; count];
+        for (number, setup) in self.setups.iter().enumerate() {
+            if !used(number) {
+                continue;
+            }
+            let mut known = kept.iter().position(|known| known == setup);
+            if number + 1 == count && known.is_some_and(|known| known + 1 < kept.len()) {
+                // The last one stays last, though it has been there before.
+                known = None;
+            }
+            place[number] = known.unwrap_or(kept.len());
+            if known.is_none() {
+                kept.push(setup.clone());
+            }
+        }
+        for turn in &mut self.turns {
+            turn.setup = place[turn.setup];
+        }
+        self.setups = kept;
+    }
+
+    /// The file's text; notes the time.
+    pub(super) fn to_file(&mut self) -> String {
+        self.drop_unused();
+        self.updated = utc_now();
+        self.to_json()
+    }
+
+    /// The record as a session file has it.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        // Nothing in it can fail to be JSON: its keys are names, and its numbers are finite.
+        let mut json = serde_json::to_string(self).unwrap_or_default();
+        json.push('\n');
+        json
+    }
+
+    /// Reads the session file at `path`.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] when it is not there, cannot be read, is longer than 64 MiB, is no session file,
+    /// one of another version, or contradicts itself.
+    pub fn read(path: &Path) -> Result<Self, Failure> {
+        let open = || {
+            // Asked before opening: opening a pipe would wait for a writer.
+            if !std::fs::metadata(path)?.is_file() {
+                return Err(io::Error::other("it is not a regular file"));
+            }
+            File::open(path)
+        };
+        let read = open().map_err(ReadError::Io).and_then(|file| Self::read_from(&file));
+        read.map_err(|error| error.about(path))
+    }
+
+    /// Reads an open session file.
+    pub(super) fn read_from(file: &File) -> Result<Self, ReadError> {
+        let mut bytes = Vec::new();
+        file.take(RECORD_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(ReadError::Io)?;
+        Self::parse(&bytes)
+    }
+
+    /// Reads the bytes of a session file.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, ReadError> {
+        /// What every version has.
+        #[derive(Deserialize)]
+        struct Mark {
+            format: String,
+            version: u32,
+        }
+        let damaged = |error: serde_json::Error| ReadError::Damaged(error.to_string());
+        if bytes.len() as u64 > RECORD_BYTES_MAX {
+            return Err(ReadError::TooLong);
+        }
+        let mark: Mark = serde_json::from_slice(bytes).map_err(damaged)?;
+        if mark.format != FORMAT {
+            return Err(ReadError::Damaged(format!("its format is `{}`", mark.format)));
+        }
+        if mark.version != VERSION {
+            return Err(ReadError::Version(mark.version));
+        }
+        let record: Self = serde_json::from_slice(bytes).map_err(damaged)?;
+        match record.contradiction() {
+            Some(what) => Err(ReadError::Damaged(what)),
+            None => Ok(record),
+        }
+    }
+
+    /// What in it cannot be, if something.
+    fn contradiction(&self) -> Option<String> {
+        for (number, setup) in self.setups.iter().enumerate() {
+            if !(1..=CONTEXT_MAX).contains(&setup.context) {
+                return Some(format!("setup {number} has a context of {}", setup.context));
+            }
+        }
+        let mut before = 0;
+        for (turn, number) in self.turns.iter().zip(1..) {
+            let Prompt { tokens, shared, rest } = &turn.prompt;
+            let mut what = String::new();
+            let _ = if turn.setup >= self.setups.len() {
+                write!(what, "names setup {} of {}", turn.setup, self.setups.len())
+            } else if !turn.sampling.is_valid() {
+                write!(what, "has a sampling number out of its range")
+            } else if *shared > before || *tokens != shared + rest.len() {
+                write!(what, "has a prompt of {tokens} tokens, {shared} shared of {before}")
+            } else if *tokens + turn.tokens.len() > CONTEXT_MAX {
+                write!(what, "has {} tokens", tokens + turn.tokens.len())
+            } else {
+                Ok(())
+            };
+            if !what.is_empty() {
+                return Some(format!("turn {number} {what}"));
+            }
+            before = tokens + turn.tokens.len();
+        }
+        None
+    }
+}
+
+/// Why a session file cannot be used.
+#[derive(Debug)]
+pub(super) enum ReadError {
+    Io(io::Error),
+    TooLong,
+    Damaged(String),
+    /// Of another version, which is this.
+    Version(u32),
+}
+
+impl ReadError {
+    /// For the user.
+    pub(super) fn about(self, path: &Path) -> Failure {
+        let name = path.display();
+        match self {
+            Self::Io(source) => Error::Read { path: path.to_owned(), source }.into(),
+            Self::TooLong => Failure::Data {
+                what: format!("`{name}` is longer than {RECORD_BYTES_MAX} bytes"),
+                hint: "no session is that long: check the path",
+            },
+            Self::Damaged(what) => Failure::Data {
+                what: format!("`{name}` is no whole session file: {what}"),
+                hint: "give a file that tercet saved; another session can be resumed by its name",
+            },
+            Self::Version(version) => Failure::Data {
+                what: format!(
+                    "`{name}` has format version {version}, this program reads {VERSION}"
+                ),
+                hint: "open it with the version of tercet that saved it",
+            },
+        }
+    }
+}
+
+/// The source of the model of a place.
+#[must_use]
+pub fn source_of(place: &Place) -> Source {
+    match place {
+        Place::BuiltIn => crate::builtin::source(),
+        Place::Path(path) => Source::Path(PathBuf::from(path)),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;
