@@ -6,7 +6,7 @@
 //! | time to first token | from the start of the prefill to the first token, its choice included |
 //! | inter-token latency (ITL), gap | from one token to the next; the first token has none |
 //! | tokens/s, mean | gaps divided by their sum: the first token does not count |
-//! | tokens/s, now | the same of the last gaps: as many as make up a second, at least 4, at most 256 |
+//! | tokens/s, now | the same of the last gaps: those of a second, at least 4, at most 256 |
 //! | percentiles | of all gaps, linear between neighbours (numpy's default) |
 //! | stall | a gap of more than 3 times the median, and of 10 ms more than it; needs 8 gaps |
 //! | prefill tokens/s | tokens of the prompt that were not reused, by the time to their logits |

@@ -132,11 +132,7 @@ pub fn draw(area: Rect, buf: &mut Buffer, view: &PanelView<'_>, theme: &Theme) {
             .map(|(text, style)| Line::styled(glyphs.fit(&text, usize::from(area.width)), style));
         return put(area, buf, words);
     }
-    let columns = match area.width {
-        ..TWO => 1,
-        ..THREE => 2,
-        _ => 3,
-    };
+    let columns = 1 + u16::from(area.width >= TWO) + u16::from(area.width >= THREE);
     let width = (area.width - (columns - 1) * GAP) / columns;
     let height = usize::from(area.height);
     let blocks = |spark_rows| {
