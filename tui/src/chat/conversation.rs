@@ -132,6 +132,13 @@ impl Conversation {
         self.set_up_system();
     }
 
+    /// Forgets the oldest turns, at most `count`. Returns how many.
+    pub fn drop_oldest(&mut self, count: usize) -> usize {
+        let count = count.min(self.next_turn());
+        self.record.drop_oldest(count);
+        count
+    }
+
     /// Asks something new.
     pub fn ask(&mut self, user: String) -> Question {
         let seed = engine::seed(&self.options);

@@ -418,6 +418,20 @@ impl Record {
         self.push(turn, &prompt);
     }
 
+    /// Takes the oldest `count` turns out. The prompts of the others stay what they were.
+    ///
+    /// # Panics
+    ///
+    /// When there are fewer.
+    pub fn drop_oldest(&mut self, count: usize) {
+        let next = self.prompts().nth(count);
+        if let Some(prompt) = next {
+            // Nothing stands before it now.
+            self.turns[count].prompt = Prompt { tokens: prompt.len(), shared: 0, rest: prompt };
+        }
+        self.turns.drain(..count);
+    }
+
     /// The prompts of all turns, as token ids.
     pub fn prompts(&self) -> impl Iterator<Item = Vec<TokenId>> + '_ {
         let mut tokens = Vec::new();

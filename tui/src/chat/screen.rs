@@ -56,7 +56,7 @@ pub fn areas(area: Rect, numbers: bool, mut editor_rows: impl FnMut(u16) -> u16)
     let rows = editor_rows(left.width).clamp(1, EDITOR.min(area.height / 3));
     let strip = if !numbers || area.width >= WIDE {
         0
-    } else if area.width >= MIDDLE && area.height >= LOW + STRIP {
+    } else if area.width >= MIDDLE && area.height >= LOW + STRIP + 3 {
         STRIP
     } else {
         1

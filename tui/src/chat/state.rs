@@ -254,6 +254,17 @@ impl Chat {
                     effects.push(Effect::Save);
                 }
             },
+            Command::Drop(count) => match self.conversation.drop_oldest(count) {
+                0 => return nothing("there is nothing to forget"),
+                dropped => {
+                    self.transcript.drop_before(dropped);
+                    self.notice(&match dropped {
+                        1 => "the oldest message and its answer are forgotten".to_owned(),
+                        more => format!("the {more} oldest messages and their answers are forgotten"),
+                    });
+                    effects.push(Effect::Save);
+                }
+            },
             Command::Save(path) => effects.push(Effect::SaveAs(path)),
             Command::Load(name) => effects.push(Effect::Load(name)),
             Command::Export { path, kind } => effects.push(Effect::Export(path, kind)),
@@ -391,7 +402,7 @@ impl Chat {
                     && finished.reason == StopReason::ContextFull
                 {
                     let what = format!("the context of {} tokens is full", self.context_used);
-                    self.error(&what, "/clear starts anew, /undo takes turns back; --ctx N is more");
+                    self.error(&what, "/drop forgets the oldest turn, /clear all of them; --ctx N is a larger context");
                 }
                 vec![Effect::Save]
             }
@@ -424,7 +435,7 @@ impl Chat {
         }
         self.error(&refusal.what, refusal.hint);
         if refusal.is_too_long {
-            self.notice("/clear starts a new conversation, /undo takes the last turn back");
+            self.notice("/drop forgets the oldest turn, /clear starts a new conversation");
         }
         message.into_iter().map(Effect::GiveBack).collect()
     }

@@ -98,6 +98,13 @@ impl Transcript {
         self.top = None;
     }
 
+    /// Removes the turns before `turn`, which gets number 0.
+    pub fn drop_before(&mut self, turn: usize) {
+        self.shown.retain(|shown| shown.turn >= turn);
+        self.shown.iter_mut().for_each(|shown| shown.turn -= turn);
+        self.top = None;
+    }
+
     /// Removes what is there of the answer of turn `turn`, and what was said after it.
     pub fn cut_answer(&mut self, turn: usize) {
         let user = |shown: &Shown| matches!(shown.entry, Entry::User(_));

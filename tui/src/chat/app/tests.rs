@@ -6,7 +6,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::{env, fs};
 
-use clap::Parser;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -162,7 +161,7 @@ fn snapshot(name: &str, got: &str) {
 
 /// Sizes of every tier: beside, strip, line, and hardly any room.
 const SIZES: [(u16, u16); 8] =
-    [(140, 45), (100, 30), (99, 24), (80, 24), (60, 16), (59, 20), (36, 12), (80, 8)];
+    [(140, 45), (100, 30), (99, 24), (80, 24), (60, 18), (59, 20), (36, 12), (80, 8)];
 
 #[test]
 fn frames_of_a_chat_at_eight_sizes() {
@@ -326,6 +325,17 @@ fn regen_edit_and_undo_change_the_last_turn() {
     assert!(effects(&undo).contains("Save"), "{undo:?}");
     assert_eq!(answers(&app), ["first: one"]);
     assert!(!screen(&mut app, 140, 45).contains("second thought"));
+
+    send(&mut app, "third");
+    answer(&mut app, &["tre"]);
+    let dropped = send(&mut app, "/drop");
+    assert!(effects(&dropped).contains("Save"), "{dropped:?}");
+    assert_eq!(answers(&app), ["third: tre"]);
+    let shown = screen(&mut app, 140, 45);
+    assert!(shown.contains("third") && !shown.contains("first"), "{shown}");
+    send(&mut app, "/undo");
+    send(&mut app, "first");
+    answer(&mut app, &["one"]);
 
     // What was to be replaced is there again when its replacement cannot be had.
     send(&mut app, "/regen");

@@ -36,6 +36,8 @@ pub enum Command {
     Edit(Option<String>),
     /// Take back the last message and its answer.
     Undo,
+    /// Forget this many of the oldest messages and their answers.
+    Drop(usize),
     /// Save the session: to this file, or under its own name.
     Save(Option<PathBuf>),
     /// Load a session, by name or path; list them where there is none.
@@ -167,7 +169,7 @@ struct Entry {
 }
 
 /// The table. Order is that of help.
-const TABLE: [Entry; 15] = [
+const TABLE: [Entry; 16] = [
     Entry {
         name: "/help",
         aliases: &["/?"],
@@ -228,6 +230,17 @@ const TABLE: [Entry; 15] = [
         help: "take back your last message and its answer",
         argument: Argument::Nothing,
         read: |rest| alone(rest, Command::Undo),
+    },
+    Entry {
+        name: "/drop",
+        aliases: &[],
+        usage: "[N]",
+        help: "forget the oldest message and its answer, or N of them: makes room",
+        argument: Argument::Nothing,
+        read: |rest| match given(rest).map_or(Ok(1), str::parse) {
+            Ok(count) if count > 0 => Ok(Command::Drop(count)),
+            _ => Err(format!("`{}` is no number of messages", cut(rest))),
+        },
     },
     Entry {
         name: "/save",
@@ -345,6 +358,7 @@ impl Command {
             Self::Regen => "/regen",
             Self::Edit(_) => "/edit",
             Self::Undo => "/undo",
+            Self::Drop(_) => "/drop",
             Self::Save(_) => "/save",
             Self::Load(_) => "/load",
             Self::Export { .. } => "/export",

@@ -323,3 +323,17 @@ fn setups_are_kept_once() {
     record.put_back(popped);
     assert_eq!(record.setups()[record.turns()[3].setup], setup());
 }
+
+#[test]
+fn prompts_stay_when_the_oldest_turn_goes() {
+    let mut record = record();
+    record.push(turn("Once more", "x"), &[4, 5, 7, 8, 9, 6]);
+    let prompts: Vec<_> = record.prompts().collect();
+    record.drop_oldest(1);
+    assert_eq!(record.prompts().collect::<Vec<_>>(), prompts[1..]);
+    assert_eq!(record.turns()[0].user, "More");
+    let bytes = record.to_json();
+    assert_eq!(Record::parse(bytes.as_bytes()).unwrap(), record);
+    record.drop_oldest(2);
+    assert_eq!((record.turns().len(), record.prompts().count()), (0, 0));
+}
