@@ -1,6 +1,7 @@
 //! Integration tests.
 
 mod checkpoint;
+mod clean;
 #[cfg(target_os = "linux")]
 mod cli;
 #[cfg(target_os = "linux")]

@@ -220,6 +220,19 @@ pub(crate) fn parse_penalty(text: &str) -> Result<f32, String> {
     parse_number(text, |x| x.is_finite() && x > 0.0, "a number above 0")
 }
 
+/// How messages become a prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ChatForm {
+    /// The model's own; without one, the built-in form of a model that is recognised
+    Auto,
+    /// None: the message is continued as text
+    None,
+    /// Vicuna v1.1, v1.3 and v1.5
+    Vicuna,
+    /// BitNet b1.58 2B-4T
+    Bitnet,
+}
+
 /// Options of the chat.
 #[derive(Debug, Args)]
 pub struct ChatArgs {
@@ -229,12 +242,50 @@ pub struct ChatArgs {
     /// Instructions that stand before the conversation
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
+    /// How messages become a prompt
+    #[arg(long, value_enum, default_value_t = ChatForm::Auto)]
+    pub chat_form: ChatForm,
+    /// Go on with a saved session: by name, by file, or the one saved last
+    #[arg(long, value_name = "SESSION", num_args = 0..=1, require_equals = true,
+        default_missing_value = "", conflicts_with_all = ["system", "no_save"])]
+    pub resume: Option<String>,
+    /// Keep no session file of this chat
+    #[arg(long)]
+    pub no_save: bool,
+    /// Neither read nor keep what is typed
+    #[arg(long)]
+    pub no_history: bool,
+    /// Line by line: no screen, no boxes, nothing is drawn over
+    #[arg(long)]
+    pub plain: bool,
+    /// Answers stay in the terminal's scrollback; a few lines at the bottom are drawn over
+    #[arg(long, conflicts_with = "plain")]
+    pub inline: bool,
+    /// Colours
+    #[arg(long, value_enum, default_value_t = ThemeArg::Auto)]
+    pub theme: ThemeArg,
+    /// Bars and lines of ASCII letters
+    #[arg(long)]
+    pub ascii: bool,
     /// Sampling.
     #[command(flatten)]
     pub sampling: SamplingArgs,
     /// Device.
     #[command(flatten)]
     pub device: DeviceArgs,
+}
+
+/// Colours of the chat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ThemeArg {
+    /// What the terminal says about itself; none with NO_COLOR
+    Auto,
+    /// For light letters on a dark screen
+    Dark,
+    /// For dark letters on a light screen
+    Light,
+    /// None
+    None,
 }
 
 /// Options of `run`.
@@ -256,6 +307,9 @@ pub struct RunArgs {
     /// The prompt is token ids separated by white space, used as they are, and so is the answer
     #[arg(long, conflicts_with_all = ["raw", "system"])]
     pub ids: bool,
+    /// How messages become a prompt
+    #[arg(long, value_enum, default_value_t = ChatForm::Auto, conflicts_with_all = ["raw", "ids"])]
+    pub chat_form: ChatForm,
     /// The answer and its numbers as one JSON object
     #[arg(long)]
     pub json: bool,

@@ -11,14 +11,15 @@ use tercet_host::backend::cuda::driver::Device;
 use tercet_host::backend::cuda::kernels::KernelSet;
 use tercet_host::backend::cuda::{CudaBackend, GpuMeter};
 use tercet_host::backend::{AnyOps, Backend, DeviceError, HeadType, KvType, Limits, OpsBytes};
+use tercet_host::error::Error;
 use tercet_host::measure::machine;
 use tercet_host::measure::memory::Held;
 use tercet_host::package::{Package, Source};
 use tercet_host::sampler::Sampling;
 use tercet_host::session::Session;
-use tercet_host::text::Renderer;
+use tercet_host::text::{BuiltinForm, Renderer};
 
-use crate::args::{DeviceArgs, Head, Kv, ModelArg, SamplingArgs};
+use crate::args::{ChatForm, DeviceArgs, Head, Kv, ModelArg, SamplingArgs};
 use crate::builtin;
 use crate::chat::record::{DeviceId, DeviceKind};
 use crate::clean::OneLine;
@@ -48,6 +49,37 @@ pub fn source(model: &ModelArg) -> Source {
 /// As [`Package::open`].
 pub fn open(model: &ModelArg) -> Result<Package, Failure> {
     Ok(Package::open(&source(model))?)
+}
+
+/// Opens a model to talk to, with the chat form that was asked for.
+///
+/// # Errors
+///
+/// As [`Package::open`]; [`Failure`] for a form whose tokens the model does not have.
+pub fn open_to_chat(model: &ModelArg, form: ChatForm) -> Result<Package, Failure> {
+    let mut package = open(model)?;
+    let form = match form {
+        ChatForm::Auto => return Ok(package),
+        ChatForm::None => None,
+        ChatForm::Vicuna => Some(BuiltinForm::Vicuna),
+        ChatForm::Bitnet => Some(BuiltinForm::BitNet),
+    };
+    package.use_form(form).map_err(Error::from)?;
+    Ok(package)
+}
+
+/// What to say about the chat form, in a sentence without a full stop, where it is neither the
+/// model's own nor what was asked for.
+#[must_use]
+pub fn form_notice(package: &Package, asked: ChatForm) -> Option<String> {
+    match &package.chat {
+        _ if asked != ChatForm::Auto => None,
+        None => Some("no chat template: messages are continued as text".into()),
+        Some(chat) => {
+            let name = chat.form()?.name();
+            Some(format!("no chat template: using the built-in form for {name}"))
+        }
+    }
 }
 
 /// The context of a session: what was asked for, held against what the model can do.

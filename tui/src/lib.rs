@@ -10,6 +10,7 @@ pub mod builtin;
 pub mod device;
 pub mod engine;
 pub mod signals;
+pub mod terminal;
 
 pub mod answer;
 pub mod bench;

@@ -34,16 +34,16 @@ pub enum Form {
 /// [`Failure`] of any stage.
 pub fn run(args: &RunArgs, signals: &Signals) -> Result<(), Failure> {
     let prompt = prompt(args.prompt.as_deref(), args.max_prompt_bytes)?;
-    let package = engine::open(&args.model)?;
+    let package = engine::open_to_chat(&args.model, args.chat_form)?;
     let tokens = if args.ids {
         ids(&prompt)?
     } else if args.raw {
         tokenizer(&package)?.encode_text(&prompt)?
     } else {
-        if package.chat.is_none() && !args.device.quiet {
-            note(format_args!(
-                "tercet: the model has no chat template: the prompt is continued as text"
-            ));
+        if let Some(notice) =
+            engine::form_notice(&package, args.chat_form).filter(|_| !args.device.quiet)
+        {
+            note(format_args!("tercet: {notice}"));
         }
         let system = args.system.iter().map(|text| message("system", text));
         encode(&package, &system.chain([message("user", prompt)]).collect::<Vec<_>>())?

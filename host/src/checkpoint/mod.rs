@@ -21,7 +21,7 @@ use memmap2::Mmap;
 pub use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use tercet_core::{Layout, Rows128};
-pub use truncation::install_truncation_guard;
+pub use truncation::{LAST_WORD, before_exit, install_truncation_guard};
 
 /// Metadata key that makes a safetensors file a `.tercet` file; its value is the format's version.
 pub const TERCET_FORMAT_KEY: &str = "tercet.format";

@@ -15,6 +15,7 @@ mod inspect;
 mod replay;
 
 mod chat;
+mod hostile;
 mod manual;
 mod readme;
 

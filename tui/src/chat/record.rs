@@ -237,6 +237,18 @@ mod reason {
     }
 }
 
+impl DeviceId {
+    /// It, for people.
+    #[must_use]
+    pub fn line(&self) -> String {
+        match (&self.simd, self.threads) {
+            (Some(simd), Some(1)) => format!("CPU, {simd}, 1 thread"),
+            (Some(simd), Some(threads)) => format!("CPU, {simd}, {threads} threads"),
+            _ => self.name.clone(),
+        }
+    }
+}
+
 impl Turn {
     /// Brings `tokens` from prompt and answer of the turn before to those of this one.
     fn follow(&self, tokens: &mut Vec<TokenId>) {
@@ -251,7 +263,10 @@ impl Form {
     #[must_use]
     pub fn of(package: &Package) -> Self {
         match &package.chat {
-            Some(chat) => Self::Template(chat.template().hash_hex()),
+            Some(chat) => match chat.form() {
+                Some(form) => Self::BuiltIn(form.name().to_owned()),
+                None => Self::Template(chat.template().hash_hex()),
+            },
             None => Self::Completion,
         }
     }

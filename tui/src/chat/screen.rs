@@ -30,13 +30,14 @@ pub struct Areas {
     pub editor: Rect,
 }
 
-/// Cuts `area`. `editor_rows` is what the text that is being typed would take in a given width.
+/// Cuts `area`, with the `numbers` or without. `editor_rows` is what the text that is being typed
+/// would take in a given width.
 #[must_use]
-pub fn areas(area: Rect, editor_rows: impl Fn(u16) -> u16) -> Areas {
+pub fn areas(area: Rect, numbers: bool, mut editor_rows: impl FnMut(u16) -> u16) -> Areas {
     let empty = Rect::new(area.x, area.y, 0, 0);
     if area.height < LOW {
         let rows = editor_rows(area.width).clamp(1, (area.height / 3).max(1));
-        let status = u16::from(area.height >= 3);
+        let status = u16::from(numbers && area.height >= 3);
         let [transcript, status, editor] = Layout::vertical([
             Constraint::Min(0),
             Constraint::Length(status),
@@ -45,7 +46,7 @@ pub fn areas(area: Rect, editor_rows: impl Fn(u16) -> u16) -> Areas {
         .areas(area);
         return Areas { transcript, panel: empty, status, rule: empty, editor };
     }
-    let (left, side) = if area.width >= WIDE {
+    let (left, side) = if numbers && area.width >= WIDE {
         let [left, side] =
             Layout::horizontal([Constraint::Min(0), Constraint::Length(SIDE)]).areas(area);
         (left, side)
@@ -53,7 +54,7 @@ pub fn areas(area: Rect, editor_rows: impl Fn(u16) -> u16) -> Areas {
         (area, empty)
     };
     let rows = editor_rows(left.width).clamp(1, EDITOR.min(area.height / 3));
-    let strip = if area.width >= WIDE {
+    let strip = if !numbers || area.width >= WIDE {
         0
     } else if area.width >= MIDDLE && area.height >= LOW + STRIP {
         STRIP
@@ -79,7 +80,7 @@ mod tests {
     use super::*;
 
     fn at(width: u16, height: u16) -> Areas {
-        areas(Rect::new(0, 0, width, height), |_| 2)
+        areas(Rect::new(0, 0, width, height), true, |_| 2)
     }
 
     #[test]
@@ -101,7 +102,10 @@ mod tests {
             for height in 0..=50 {
                 let area = Rect::new(0, 0, width, height);
                 for rows in [0, 1, 5, 200] {
-                    let Areas { transcript, panel, status, rule, editor } = areas(area, |_| rows);
+                    let numbers = rows != 5;
+                    let Areas { transcript, panel, status, rule, editor } =
+                        areas(area, numbers, |_| rows);
+                    assert!(numbers || panel.area() + status.area() == 0);
                     let parts = [transcript, panel, status, rule, editor];
                     let parts: Vec<_> = parts.into_iter().filter(|part| part.area() > 0).collect();
                     for (index, part) in parts.iter().enumerate() {

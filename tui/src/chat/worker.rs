@@ -6,7 +6,7 @@ use core::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use tercet_host::backend::TokenId;
 use tercet_host::event::Event;
@@ -17,7 +17,7 @@ use tercet_host::session::{PromptError, Request};
 use tercet_host::text::Message;
 
 use crate::answer::encode;
-use crate::args::{DeviceArgs, ModelArg, SamplingArgs};
+use crate::args::{ChatForm, DeviceArgs, ModelArg, SamplingArgs};
 use crate::engine::{self, AnySession, Place, Use, Watch, with_watched_session};
 use crate::failure::Failure;
 
@@ -66,6 +66,15 @@ pub enum News {
     Heard(Event),
     /// What was asked for cannot be had; everything is as it was before.
     Refused(Refusal),
+    /// What a model's content is; found out beside everything else.
+    Hashed {
+        /// The model.
+        package: Arc<Package>,
+        /// [`content_hash`](tercet_host::content_hash::content_hash) of it.
+        hash: String,
+    },
+    /// The engine is gone; [`Engine::end`] knows why.
+    Ended,
 }
 
 /// A model that can be asked.
@@ -106,29 +115,36 @@ impl From<&Failure> for Refusal {
 #[derive(Debug)]
 pub struct Engine {
     asks: Option<Sender<Ask>>,
-    news: Receiver<News>,
     cancel: Cancel,
-    thread: Option<thread::JoinHandle<Result<(), Failure>>>,
+    thread: Option<JoinHandle<Result<(), Failure>>>,
 }
 
 impl Engine {
-    /// Starts the thread, which opens `model` at once.
+    /// Starts the thread, which opens `model`, with the chat form that is asked for, at once and
+    /// sends its `news`. `cancel` stops its answers.
     ///
     /// # Errors
     ///
     /// [`Failure::Io`] when the system has no thread to give.
-    pub fn start(model: ModelArg, device: DeviceArgs) -> Result<Self, Failure> {
+    pub fn start<T: From<News> + Send + 'static>(
+        (model, form): (ModelArg, ChatForm),
+        device: DeviceArgs,
+        cancel: Cancel,
+        news: Sender<T>,
+    ) -> Result<Self, Failure> {
         let (asks, heard) = channel();
-        let (news, told) = channel();
-        let cancel = Cancel::default();
-        let work = Work { device, asks: heard, news: Teller(news), cancel: cancel.clone() };
+        let stop = cancel.clone();
         let run = move || {
+            let news = Teller(&news);
+            let work = Work { device, asks: heard, news: &news, cancel: stop };
             // The panic's message is out already; what remains is the exit code.
-            catch_unwind(AssertUnwindSafe(|| work.run(&model))).unwrap_or(Err(Failure::Internal))
+            let done = catch_unwind(AssertUnwindSafe(|| work.run(&model, form)));
+            let _ = news.tell(News::Ended);
+            done.unwrap_or(Err(Failure::Internal))
         };
         let thread = thread::Builder::new().name("tercet-engine".into()).spawn(run);
         let thread = Some(thread.map_err(Failure::io)?);
-        Ok(Self { asks: Some(asks), news: told, cancel, thread })
+        Ok(Self { asks: Some(asks), cancel, thread })
     }
 
     /// Asks. While the engine is busy the ask waits; a stop that was asked for before is forgotten.
@@ -143,12 +159,6 @@ impl Engine {
     /// Stops the answer that is being given. Heard before the next layer.
     pub fn stop(&self) {
         self.cancel.request();
-    }
-
-    /// What it tells. The channel closes when it has ended; [`Engine::end`] knows why.
-    #[must_use]
-    pub fn news(&self) -> &Receiver<News> {
-        &self.news
     }
 
     /// Stops it, waits for its end, and gives the reason if that was no good one.
@@ -175,24 +185,28 @@ impl Drop for Engine {
     }
 }
 
-/// The thread's side of the channels.
-struct Teller(Sender<News>);
-
-impl Teller {
+/// Who is told: a channel of whatever the other side listens to.
+trait Tell: Sync {
     /// Tells; `Break` when nobody listens any more.
-    fn tell(&self, news: News) -> ControlFlow<()> {
-        match self.0.send(news) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(_) => ControlFlow::Break(()),
-        }
-    }
+    fn tell(&self, news: News) -> ControlFlow<()>;
 
     fn refuse(&self, failure: &Failure) {
         let _ = self.tell(News::Refused(failure.into()));
     }
 }
 
-impl Watch for Teller {
+struct Teller<'a, T>(&'a Sender<T>);
+
+impl<T: From<News> + Send> Tell for Teller<'_, T> {
+    fn tell(&self, news: News) -> ControlFlow<()> {
+        match self.0.send(news.into()) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    }
+}
+
+impl Watch for &dyn Tell {
     fn note(&self, line: &str) {
         let _ = self.tell(News::Note(line.to_owned()));
     }
@@ -209,25 +223,25 @@ struct Opened {
 }
 
 impl Opened {
-    fn open(model: &ModelArg) -> Result<Self, Failure> {
+    fn open(model: &ModelArg, form: ChatForm) -> Result<Self, Failure> {
         let source = engine::source(model);
-        let package = Arc::new(Package::open(&source)?);
+        let package = Arc::new(engine::open_to_chat(model, form)?);
         Ok(Self { source, package })
     }
 }
 
 /// The thread.
-struct Work {
+struct Work<'a> {
     device: DeviceArgs,
     asks: Receiver<Ask>,
-    news: Teller,
+    news: &'a dyn Tell,
     cancel: Cancel,
 }
 
-impl Work {
+impl Work<'_> {
     /// Serves one model after the other until nobody asks any more.
-    fn run(mut self, model: &ModelArg) -> Result<(), Failure> {
-        let mut opened = Opened::open(model)?;
+    fn run(mut self, model: &ModelArg, form: ChatForm) -> Result<(), Failure> {
+        let mut opened = Opened::open(model, form)?;
         let mut before = None;
         loop {
             opened = match self.with_model(&opened) {
@@ -253,15 +267,15 @@ impl Work {
         let Opened { source, package } = opened;
         let context = engine::context(package, self.device.ctx)?;
         let Self { device, asks, news, cancel } = self;
-        let news = &*news;
+        let news = *news;
         let how = (context, Use::Answer);
-        with_watched_session(package, device, how, news, move |session, place| {
+        with_watched_session(package, device, how, &news, move |session, place| {
             let (source, package) = (source.clone(), Arc::clone(package));
             let ready = Ready { package: Arc::clone(&package), source, context, place };
             let _ = news.tell(News::Ready(ready));
             while let Ok(ask) = asks.recv() {
                 match ask {
-                    Ask::Model(model) => match Opened::open(&model) {
+                    Ask::Model(model) => match Opened::open(&model, ChatForm::Auto) {
                         Ok(next) => return Ok(Some(next)),
                         Err(failure) => news.refuse(&failure),
                     },
@@ -283,7 +297,7 @@ fn answer(
     package: &Package,
     question: &Question,
     cancel: &Cancel,
-    news: &Teller,
+    news: &dyn Tell,
 ) -> Result<(), Failure> {
     let prompt = encode(package, &question.messages)?;
     let sampling = engine::sampling(package, &question.options);

@@ -6,7 +6,7 @@
 //! | time to first token | from the start of the prefill to the first token, its choice included |
 //! | inter-token latency (ITL), gap | from one token to the next; the first token has none |
 //! | tokens/s, mean | gaps divided by their sum: the first token does not count |
-//! | tokens/s, now | the same of the last gaps: as many as make up a second, at least 4, at most 256 |
+//! | tokens/s, now | the same of the last gaps: those of a second, at least 4, at most 256 |
 //! | percentiles | of all gaps, linear between neighbours (numpy's default) |
 //! | stall | a gap of more than 3 times the median, and of 10 ms more than it; needs 8 gaps |
 //! | prefill tokens/s | tokens of the prompt that were not reused, by the time to their logits |
@@ -139,7 +139,7 @@ impl Stats {
             Event::Token { position, elapsed, .. } => {
                 self.begin();
                 self.token(*elapsed);
-                self.context = position + 1;
+                self.context = position.saturating_add(1);
             }
             Event::Finished(finished) => self.finished(finished),
             _ => {}
@@ -187,7 +187,7 @@ impl Stats {
     /// One more token of the answer, `elapsed` after the one before it or after the start.
     fn token(&mut self, elapsed: Duration) {
         self.tokens += 1;
-        self.elapsed += elapsed;
+        self.elapsed = self.elapsed.saturating_add(elapsed);
         if self.tokens == 1 {
             self.first.push(elapsed);
             self.ttft = Some(elapsed);
@@ -213,7 +213,7 @@ impl Stats {
         self.prompt = Prompt { total, reused, ..self.prompt };
         if tokens == self.tokens + 1 {
             // The token that ended the answer was not told of: the time that is left is its own.
-            self.token((prefill + decode).saturating_sub(self.elapsed));
+            self.token(prefill.saturating_add(decode).saturating_sub(self.elapsed));
         }
         self.end = Some(End { reason, tokens, prefill, decode });
     }
@@ -275,14 +275,14 @@ impl Stats {
             if time >= NOW && gaps as usize >= NOW_GAPS {
                 break;
             }
-            time += *gap;
+            time = time.saturating_add(*gap);
             gaps += 1;
         }
         if gaps == 0 || time.is_zero() {
             return None;
         }
         if waiting > time / gaps {
-            (time, gaps) = (time + waiting, gaps + 1);
+            (time, gaps) = (time.saturating_add(waiting), gaps + 1);
         }
         Some(f64::from(gaps) / time.as_secs_f64())
     }

@@ -3,6 +3,7 @@
 use core::time::Duration;
 use std::time::Instant;
 
+use super::super::command::{Context, complete};
 use super::*;
 
 const TEXTS: [&str; 8] = [
@@ -30,11 +31,11 @@ fn alt(letter: char) -> KeyEvent {
 
 fn typed(text: &str) -> Editor {
     let mut editor = Editor::default();
-    kind_of_typing(&mut editor, text);
+    type_in(&mut editor, text);
     editor
 }
 
-fn kind_of_typing(editor: &mut Editor, text: &str) {
+fn type_in(editor: &mut Editor, text: &str) {
     for c in text.chars() {
         let event = match c {
             '\n' => control('j'),
@@ -84,9 +85,9 @@ fn enter_sends_and_other_enters_make_lines() {
         let event = KeyEvent::new(KeyCode::Enter, modifiers);
         assert_eq!(editor.handle(event), Outcome::Changed, "{modifiers:?}");
     }
-    kind_of_typing(&mut editor, "two\\");
+    type_in(&mut editor, "two\\");
     assert_eq!(editor.handle(key(KeyCode::Enter)), Outcome::Changed);
-    kind_of_typing(&mut editor, "a\\b");
+    type_in(&mut editor, "a\\b");
     assert_eq!(submitted(&mut editor), "one\n\n\ntwo\na\\b");
     // Nothing is lost until it is accepted.
     assert_eq!(editor.text(), "one\n\n\ntwo\na\\b");
@@ -119,7 +120,7 @@ fn lines_are_edited_as_in_a_shell() {
     let case = |text: &str, keys: &[KeyEvent], wanted: &str| {
         let mut editor = typed(text);
         press(&mut editor, keys);
-        kind_of_typing(&mut editor, "|");
+        type_in(&mut editor, "|");
         assert_eq!(editor.text(), wanted, "{text:?} {keys:?}");
     };
     let code = |code| key(code);
@@ -160,7 +161,7 @@ fn motion_and_deletion_go_by_what_people_take_for_characters() {
         editor.set_text(&text);
         press(&mut editor, &[key(KeyCode::Left); 4]);
         press(&mut editor, &[key(KeyCode::Right); 2]);
-        kind_of_typing(&mut editor, "|");
+        type_in(&mut editor, "|");
         assert_eq!(editor.text(), format!("a{cluster}|b{cluster}"));
     }
 }
@@ -195,9 +196,9 @@ fn a_megabyte_is_pasted_at_once_and_sent_whole() {
         press(&mut editor, &[alt('b'), key(KeyCode::Left)]);
         let start = Instant::now();
         assert_eq!(editor.insert_paste(&paste), Outcome::Changed);
-        kind_of_typing(&mut editor, "!");
+        type_in(&mut editor, "!");
         let (rows, _) = drawn(&mut editor, 60, 5);
-        // Thousands of times what is needed would still be too slow to pass.
+        // It takes hundredths of a second; a loop over the text for every key would take minutes.
         assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
         assert_eq!(rows[0], "before [pasted 1,048,576 characters]! after");
         assert_eq!(submitted(&mut editor), format!("before {paste}! after"));
@@ -257,10 +258,10 @@ fn history_is_walked_and_nothing_typed_is_lost() {
         editor.handle(key(code));
         assert_eq!(editor.text(), wanted);
     };
-    kind_of_typing(&mut editor, "draft");
+    type_in(&mut editor, "draft");
     step(&mut editor, KeyCode::Up, "third");
     step(&mut editor, KeyCode::Up, "second\nof two lines");
-    kind_of_typing(&mut editor, "!");
+    type_in(&mut editor, "!");
     // Up goes to the first row first.
     step(&mut editor, KeyCode::Up, "second\nof two lines!");
     step(&mut editor, KeyCode::Up, "first");
@@ -281,9 +282,9 @@ fn history_is_walked_and_nothing_typed_is_lost() {
     assert_eq!(editor.text(), "second\nof two lines", "what was sent is as it was sent");
     press(&mut editor, &[control('n'), control('n'), control('n')]);
     assert_eq!(editor.text(), "", "the draft became the message");
-    kind_of_typing(&mut editor, "again");
+    type_in(&mut editor, "again");
     editor.accept();
-    kind_of_typing(&mut editor, "again");
+    type_in(&mut editor, "again");
     editor.accept();
     press(&mut editor, &[control('p'), control('p')]);
     assert_eq!(editor.text(), "second\nof two lines!", "the same twice is one entry");
@@ -303,7 +304,7 @@ fn up_and_down_keep_their_column() {
     editor.set_text("one two three");
     assert_eq!(drawn(&mut editor, 6, 3).0, ["one", "two", "three"]);
     press(&mut editor, &[key(KeyCode::Left), key(KeyCode::Left), key(KeyCode::Up)]);
-    kind_of_typing(&mut editor, "|");
+    type_in(&mut editor, "|");
     assert_eq!(editor.text(), "one two| three");
 }
 
@@ -320,8 +321,8 @@ fn text_wraps_at_words() {
     assert_eq!(rows("abcdefgh ij", 4), ["abcd", "efgh", "ij"]);
     assert_eq!(rows("ab cdefgh", 4), ["ab", "cdef", "gh"]);
     assert_eq!(rows("abcd", 4), ["abcd", ""], "the cursor needs a place");
-    assert_eq!(rows("日本語", 4), ["日本", "語"].map(|row| spread(row)));
-    assert_eq!(rows("a日本 bc", 5), ["a日本", "bc"].map(|row| spread(row)));
+    assert_eq!(rows("日本語", 4), ["日本", "語"].map(spread));
+    assert_eq!(rows("a日本 bc", 5), ["a日本", "bc"].map(spread));
     assert_eq!(rows("\ta\tb", 8), ["    a   ", "b"].map(str::trim_end));
     assert_eq!(rows("a\n\nb", 8), ["a", "", "b"]);
     assert_eq!(rows("", 8), [""]);
@@ -431,8 +432,6 @@ fn nothing_breaks_it() {
     }
 }
 
-use super::super::command::{Context, complete};
-
 fn offered(line: &str) -> Editor {
     let mut editor = typed(line);
     assert_eq!(editor.handle(key(KeyCode::Tab)), Outcome::Complete);
@@ -473,7 +472,7 @@ fn tab_goes_round_the_candidates() {
     assert_eq!(editor.handle(key(KeyCode::Esc)), Outcome::Ignored, "the next one is not ours");
     let mut editor = offered("/c");
     press(&mut editor, &[key(KeyCode::Tab)]);
-    kind_of_typing(&mut editor, "all");
+    type_in(&mut editor, "all");
     assert_eq!((editor.text().as_str(), editor.candidates().len()), ("/copy all", 0));
     assert_eq!(submitted(&mut editor), "/copy all");
     press(&mut editor, &[control('_'); 20]);
@@ -506,6 +505,6 @@ fn the_placeholder_shows_while_there_is_no_text() {
     let (rows, cursor) = drawn(&mut editor, 12, 2);
     assert_eq!((rows[0].as_str(), cursor), ("Ask anything", Position { x: 0, y: 0 }));
     assert_eq!(editor.height(12, 5), 1);
-    kind_of_typing(&mut editor, "x");
+    type_in(&mut editor, "x");
     assert_eq!(drawn(&mut editor, 12, 1).0, ["x"]);
 }

@@ -45,14 +45,14 @@ pub(super) enum Group {
     Memory,
 }
 
-/// The blocks of `columns` (1..=3) columns of `width` cells.
+/// The blocks of `columns` (1..=3) columns of `width` cells, with a sparkline of `spark_rows`.
 pub(super) fn columns(
     view: &PanelView<'_>,
     theme: &Theme,
-    width: usize,
+    (width, spark_rows): (usize, usize),
     columns: usize,
 ) -> Vec<Vec<Block>> {
-    let draw = Draw { view, theme, width, glyphs: Glyphs::new(view.ascii) };
+    let draw = Draw { view, theme, width, spark_rows, glyphs: Glyphs::new(view.ascii) };
     let place = |group| match (columns, group) {
         (1, _) | (_, Group::Engine | Group::Speed) => 0,
         (2, Group::Context) => 0,
@@ -74,7 +74,9 @@ pub(super) fn fragments(view: &PanelView<'_>, theme: &Theme) -> Vec<(String, Sty
         words.push((format!("{} tokens/s", rate(now)), theme.accent));
     }
     if view.device.is_fallback {
-        words.push((marked(&clean(view.device.name, ascii)), theme.warning));
+        let device = clean(view.device.name, ascii);
+        let kind = device.split(',').next().unwrap_or_default();
+        words.push((marked(kind), theme.warning));
     }
     if let Some((full, is_near)) = fullness(view) {
         let style = if is_near { theme.warning } else { theme.text };
@@ -164,6 +166,11 @@ pub(super) fn report(view: &PanelView<'_>) -> Vec<String> {
             say("", format!("{name:<8} {:>9}  {}", bytes(part.bytes), part.origin.name()));
         }
     }
+    if let (Some(MemoryKind::Device), Some(resident)) =
+        (view.seen.memory.map(|memory| memory.kind), view.seen.resident)
+    {
+        say("main memory", bytes(resident));
+    }
     if let Some(words) = gpu(view) {
         say("GPU", words);
     }
@@ -184,6 +191,7 @@ struct Draw<'a> {
     view: &'a PanelView<'a>,
     theme: &'a Theme,
     width: usize,
+    spark_rows: usize,
     glyphs: &'static Glyphs,
 }
 
@@ -220,37 +228,38 @@ impl Draw<'_> {
     }
 
     fn engine(&self, blocks: &mut Vec<Block>) {
-        let Self { view, theme, .. } = self;
-        let mut put = |rank, line| {
-            blocks.push(Block { rank, group: Group::Engine, lines: vec![line] });
-        };
+        let Self { view, theme, width, glyphs, .. } = *self;
+        let mut put = |rank, lines| blocks.push(Block { rank, group: Group::Engine, lines });
         let (words, style) = state(view, theme);
-        put(0, self.line(&words, style));
+        put(0, vec![self.line(&words, style)]);
+        if let Some(done) = progress(view) {
+            put(1, vec![Line::styled(glyphs.gauge(done, width), theme.plot)]);
+        }
         let device = clean(view.device.name, view.ascii);
         let why = clean(view.device.why, view.ascii);
-        if view.device.is_fallback {
-            put(2, self.line(&marked(&device), theme.warning));
-            if !why.is_empty() {
-                put(3, self.line(&format!("  {why}"), theme.warning));
-            }
+        if view.device.is_fallback && why.is_empty() {
+            put(2, vec![self.line(&marked(&device), theme.warning)]);
+        } else if view.device.is_fallback {
+            let lines = [device, marked(&why)].map(|words| self.line(&words, theme.warning));
+            put(2, lines.into());
         } else {
-            put(3, self.line(&device, theme.text));
+            put(3, vec![self.line(&device, theme.text)]);
             if !why.is_empty() {
-                put(8, self.line(&format!("  {why}"), theme.dim));
+                put(8, vec![self.line(&why, theme.dim)]);
             }
         }
         let model = clean(view.model, view.ascii);
         if !model.is_empty() {
-            put(6, self.line(&model, theme.dim));
+            put(6, vec![self.line(&model, theme.dim)]);
         }
         if let Some(words) = gpu(view) {
-            put(7, self.line(&words, theme.dim));
+            put(7, vec![self.line(&words, theme.dim)]);
         }
         if let Some(words) = slowed(view) {
-            put(3, self.line(&marked(&words), theme.warning));
+            put(3, vec![self.line(&marked(&words), theme.warning)]);
         }
         if let Some(words) = neighbours(view) {
-            put(4, self.line(&marked(&words), theme.warning));
+            put(4, vec![self.line(&marked(&words), theme.warning)]);
         }
     }
 
@@ -272,12 +281,12 @@ impl Draw<'_> {
             put(6, &[("prompt", read.to_string()), ("at", format!("{}/s", rate(speed)))]);
         }
         if let Some(roofline) = view.roofline {
-            put(7, &[("of memory bandwidth", percent(roofline))]);
+            put(7, &[("memory bandwidth", percent(roofline))]);
         }
     }
 
     fn gaps(&self, blocks: &mut Vec<Block>) {
-        let Self { view, theme, width, glyphs } = *self;
+        let Self { view, theme, width, glyphs, .. } = *self;
         let (stats, ascii) = (view.stats, view.ascii);
         let Some(itl) = stats.gaps().percentiles() else { return };
         let mut put = |rank, lines| blocks.push(Block { rank, group: Group::Gaps, lines });
@@ -285,16 +294,19 @@ impl Draw<'_> {
         put(2, vec![self.pairs(&[("ITL p50", p50), ("p99", p99)])]);
         let stall = stats.stall_limit();
         let styles = [theme.plot, theme.warning];
-        put(4, glyphs.sparkline(stats.recent(), stall, (width, 1), styles));
+        put(4, glyphs.sparkline(stats.recent(), stall, (width, self.spark_rows), styles));
         if let Some(worst) = stats.stalls().next() {
-            let many = count(stats.stall_count(), "stall");
-            let words = format!("{many}: {}", stall_words(&worst, ascii));
+            let (many, longest) = (stats.stall_count(), time(worst.time, ascii));
+            let which = if many == 1 { " of" } else { ", longest" };
+            let words = format!("{}{which} {longest}", count(many, "stall"));
             put(3, vec![self.line(&marked(&words), theme.warning)]);
+            let words = format!("  token {}{}", worst.token, cause_words(worst.cause));
+            put(6, vec![self.line(&words, theme.warning)]);
         }
     }
 
     fn histogram(&self, blocks: &mut Vec<Block>) {
-        let Self { view, theme, width, glyphs } = *self;
+        let Self { view, theme, width, glyphs, .. } = *self;
         let Some(histogram) = view.stats.histogram(width.min(BUCKETS_MAX)) else { return };
         let stall = view.stats.stall_limit();
         let styles = [theme.plot, theme.warning];
@@ -309,7 +321,7 @@ impl Draw<'_> {
     }
 
     fn context(&self, blocks: &mut Vec<Block>) {
-        let Self { view, theme, width, glyphs } = *self;
+        let Self { view, theme, width, glyphs, .. } = *self;
         let mut put =
             |rank, line| blocks.push(Block { rank, group: Group::Context, lines: vec![line] });
         let Some((full, is_near)) = fullness(view) else { return };
@@ -326,7 +338,7 @@ impl Draw<'_> {
     }
 
     fn memory(&self, blocks: &mut Vec<Block>) {
-        let Self { view, theme, width, glyphs } = *self;
+        let Self { view, theme, width, glyphs, .. } = *self;
         let Some(memory) = &view.seen.memory else { return };
         let mut put = |rank, lines| blocks.push(Block { rank, group: Group::Memory, lines });
         let name = memory_name(memory);
@@ -344,6 +356,9 @@ impl Draw<'_> {
         let beside = ((width + 2) / (LEGEND + 2)).clamp(1, entries.len());
         let legend = entries.chunks(beside).map(|row| self.line(&row.join("  "), theme.dim));
         put(6, legend.collect());
+        if let (MemoryKind::Device, Some(resident)) = (memory.kind, view.seen.resident) {
+            put(7, vec![self.line(&format!("main memory {}", bytes(resident)), theme.dim)]);
+        }
     }
 }
 
@@ -355,16 +370,15 @@ fn state(view: &PanelView<'_>, theme: &Theme) -> (String, Style) {
         }
         State::Reading { elapsed } => {
             let prompt = view.stats.prompt();
-            let mut words = format!("reading prompt {}/{}", prompt.done, prompt.total);
+            let read = format!("reading {}/{}", prompt.done, prompt.total);
             let done = prompt.done.saturating_sub(prompt.reused);
             let rest = prompt.total.saturating_sub(prompt.done);
-            if done > 0 && rest > 0 {
-                let left = elapsed.mul_f64(share(rest as u64, done as u64).min(1e6));
-                if left >= Duration::from_secs(1) {
-                    words.push_str(&format!(", {} left", time(left, view.ascii)));
-                }
+            let left = elapsed.as_secs_f64() * 1e3 * share(rest as u64, done as u64);
+            if done > 0 && left >= 1e3 {
+                (format!("{read}, {} left", millis(left, view.ascii)), theme.accent)
+            } else {
+                (read, theme.accent)
             }
-            (words, theme.accent)
         }
         State::Answering { waiting } => {
             let is_late = view.stats.stall_limit().is_some_and(|limit| waiting > limit);
@@ -381,6 +395,18 @@ fn state(view: &PanelView<'_>, theme: &Theme) -> (String, Style) {
                 (format!("{}, {reason}", count(end.tokens, "token")), theme.text)
             }
         },
+    }
+}
+
+/// How far what has an end is, as a share of 1.
+fn progress(view: &PanelView<'_>) -> Option<f64> {
+    match view.state {
+        State::Loading { done, total } => Some(share(done, total)),
+        State::Reading { .. } => {
+            let prompt = view.stats.prompt();
+            Some(share(prompt.done as u64, prompt.total as u64))
+        }
+        State::Answering { .. } | State::Idle => None,
     }
 }
 
@@ -451,14 +477,19 @@ fn neighbours(view: &PanelView<'_>) -> Option<String> {
     Some(format!("others use {cores:.1} cores"))
 }
 
-/// `312 ms at token 17 (first step)`.
+/// `312 ms at token 17, first step`.
 fn stall_words(stall: &Stall, ascii: bool) -> String {
-    let cause = match stall.cause {
-        Cause::FirstStep => " (first step)".into(),
-        Cause::Neighbours(cores) => format!(" (others used {cores:.1} cores)"),
-        Cause::Unknown => String::new(),
-    };
+    let cause = cause_words(stall.cause);
     format!("{} at token {}{cause}", time(stall.time, ascii), stall.token)
+}
+
+/// `, first step`; nothing where nothing is known.
+fn cause_words(cause: Cause) -> String {
+    match cause {
+        Cause::FirstStep => ", first step".into(),
+        Cause::Neighbours(cores) => format!(", others {cores:.1} cores"),
+        Cause::Unknown => String::new(),
+    }
 }
 
 /// `1 token`, `2 tokens`.

@@ -38,6 +38,10 @@ const TWO: u16 = 60;
 const THREE: u16 = 96;
 /// Least height of either.
 const ROWS: u16 = 3;
+/// Most rows of a sparkline.
+const SPARK_ROWS_MAX: usize = 4;
+/// Groups of blocks, between which there are empty lines.
+const GROUPS: usize = 6;
 /// Columns between columns.
 const GAP: u16 = 2;
 
@@ -128,17 +132,23 @@ pub fn draw(area: Rect, buf: &mut Buffer, view: &PanelView<'_>, theme: &Theme) {
             .map(|(text, style)| Line::styled(glyphs.fit(&text, usize::from(area.width)), style));
         return put(area, buf, words);
     }
-    let columns = match area.width {
-        ..TWO => 1,
-        ..THREE => 2,
-        _ => 3,
-    };
+    let columns = 1 + u16::from(area.width >= TWO) + u16::from(area.width >= THREE);
     let width = (area.width - (columns - 1) * GAP) / columns;
-    let blocks = blocks::columns(view, theme, usize::from(width), usize::from(columns));
-    for (column, blocks) in (0..columns).zip(blocks) {
+    let height = usize::from(area.height);
+    let blocks = |spark_rows| {
+        blocks::columns(view, theme, (usize::from(width), spark_rows), usize::from(columns))
+    };
+    // A higher sparkline where there is room for everything.
+    let has_room = |blocks: &Vec<Vec<Block>>| {
+        let lines =
+            |column: &[Block]| -> usize { column.iter().map(|block| block.lines.len()).sum() };
+        blocks.iter().all(|column| height > lines(column) + GROUPS)
+    };
+    let high = (2..=SPARK_ROWS_MAX).rev().map(blocks).find(has_room);
+    for (column, blocks) in (0..columns).zip(high.unwrap_or_else(|| blocks(1))) {
         let x = area.x + column * (width + GAP);
         let column = Rect { x, width, ..area };
-        put(column, buf, arrange(blocks, usize::from(area.height)));
+        put(column, buf, arrange(blocks, height));
     }
 }
 

@@ -247,13 +247,12 @@ fn every_area_is_drawn_and_nothing_outside_of_it() {
     let empty = Stats::default();
     let theme = Theme::light();
     let mark = Cell::new("X");
-    let room = Rect::new(0, 0, 124, 44);
-    let clean = Buffer::filled(room, mark.clone());
     for view in views(&empty, &full) {
         for height in 0..=40 {
             for width in 0..=120 {
                 let area = Rect::new(2, 2, width, height);
-                let mut buf = clean.clone();
+                let room = Rect::new(0, 0, width + 4, height + 4);
+                let mut buf = Buffer::filled(room, mark.clone());
                 draw(area, &mut buf, &view, &theme);
                 let changed = room.positions().filter(|at| buf[*at] != mark);
                 let outside: Vec<_> = changed.filter(|at| !area.contains(*at)).collect();
@@ -266,7 +265,7 @@ fn every_area_is_drawn_and_nothing_outside_of_it() {
     }
     // Areas that are not in the buffer, as while a window shrinks.
     for area in [Rect::new(100, 40, 90, 90), Rect::new(500, 500, 9, 9), Rect::new(0, 0, 200, 100)] {
-        let mut buf = clean.clone();
+        let mut buf = Buffer::filled(Rect::new(0, 0, 120, 44), mark.clone());
         draw(area, &mut buf, &view(&full), &theme);
     }
 }

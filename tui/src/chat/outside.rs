@@ -1,0 +1,291 @@
+//! [`Outside`]: what the chat does to the world: the engine, the session's file, the history.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::thread;
+
+use tercet_host::content_hash::model_hash;
+use tercet_host::forward::Cancel;
+
+use super::command::ExportKind;
+use super::conversation::Conversation;
+use super::export::{Kind, export};
+use super::history::History;
+use super::private::state_folder;
+use super::state::{Chat, Effect};
+use super::store::{OpenRecord, Resumed, Store};
+use super::worker::{Engine, News, Ready};
+use crate::args::ChatArgs;
+use crate::failure::Failure;
+
+/// Most sessions that are listed.
+const LISTED: usize = 20;
+/// Most sessions whose names are completed.
+const NAMES: usize = 200;
+
+/// What a chat is connected to.
+#[derive(Debug)]
+pub struct Outside<T> {
+    /// What answers.
+    pub engine: Engine,
+    store: Option<Store>,
+    open: Option<OpenRecord>,
+    history: Option<History>,
+    news: Sender<T>,
+    /// The model whose content is being hashed, or was.
+    hashed: Option<Ready>,
+    /// Whether it was said that sessions cannot be saved.
+    warned: bool,
+}
+
+/// A chat, and what it is connected to.
+#[derive(Debug)]
+pub struct Begun<T> {
+    /// The chat.
+    pub chat: Chat,
+    /// Its connections.
+    pub outside: Outside<T>,
+    /// What was typed before, oldest first.
+    pub history: Vec<String>,
+}
+
+impl<T: From<News> + Send + 'static> Outside<T> {
+    /// Begins a chat as the options say: the engine starts, and an old session goes on if it is
+    /// asked for. What the engine tells goes to `news`; `cancel` stops its answers.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] when the session that is asked for cannot be resumed.
+    pub fn begin(
+        args: &ChatArgs,
+        cancel: Cancel,
+        news: Sender<T>,
+    ) -> Result<Begun<T>, Failure> {
+        let conversation = Conversation::new(args.system.clone(), args.sampling.clone());
+        let mut chat = Chat::new(conversation, args.device.clone());
+        let state = state_folder(|name| std::env::var_os(name));
+        let mut history = state.as_deref().filter(|_| !args.no_history).map(History::new);
+        let entries = match history.as_mut().map(History::load) {
+            None => Vec::new(),
+            Some(Ok(entries)) => entries,
+            Some(Err(failure)) => {
+                tell(&mut chat, &failure);
+                history = None;
+                Vec::new()
+            }
+        };
+        let (store, open) = sessions(args, state.as_deref(), &mut chat)?;
+        let model = (args.model.clone(), args.chat_form);
+        let engine = Engine::start(model, args.device.clone(), cancel, news.clone())?;
+        let hashed = None;
+        let outside = Self { engine, store, open, history, news, hashed, warned: false };
+        Ok(Begun { chat, outside, history: entries })
+    }
+
+    /// Does what the chat asks for; tells it what came of it. What only a screen can do is left:
+    /// it is given back.
+    pub fn perform(&mut self, effect: Effect, chat: &mut Chat) -> Option<Effect> {
+        match effect {
+            Effect::Ask(ask) => self.engine.ask(ask),
+            Effect::Stop => self.engine.stop(),
+            Effect::Save => self.save(chat),
+            Effect::Begin => self.open = self.store.as_ref().map(Store::create),
+            Effect::SaveAs(None) => self.save_as_its_own(chat),
+            Effect::SaveAs(Some(path)) => self.export(chat, Kind::Json, &path),
+            Effect::Load(None) => self.list(chat),
+            Effect::Load(Some(name)) => self.load(&name, chat),
+            Effect::Export(path, kind) => {
+                let kind = match kind {
+                    ExportKind::Markdown => Kind::Markdown,
+                    ExportKind::Json => Kind::Json,
+                };
+                let path = path.unwrap_or_else(|| default_name(kind));
+                self.export(chat, kind, &path);
+            }
+            other => return Some(other),
+        }
+        None
+    }
+
+    /// Saves the session if there is a place for it. That it cannot be saved is said once.
+    pub fn save(&mut self, chat: &mut Chat) {
+        let Some(open) = &mut self.open else { return };
+        match open.save(chat.conversation.record_mut()) {
+            Ok(()) => self.warned = false,
+            Err(failure) if !self.warned => {
+                self.warned = true;
+                tell(chat, &failure);
+            }
+            Err(_) => {}
+        }
+        self.hash(chat);
+    }
+
+    /// Finds out what the model's content is, beside everything else: it takes a while for large
+    /// ones, and nobody waits for it.
+    fn hash(&mut self, chat: &Chat) {
+        let Some(ready) = &chat.ready else { return };
+        let is_known = |hashed: &Ready| Arc::ptr_eq(&hashed.package, &ready.package);
+        if self.hashed.as_ref().is_some_and(is_known) {
+            return;
+        }
+        self.hashed = Some(ready.clone());
+        let (package, news) = (Arc::clone(&ready.package), self.news.clone());
+        let hash = move || {
+            if let Ok(hash) = model_hash(&package.checkpoint) {
+                // Nobody is left to hear it when the chat has ended.
+                let _ = news.send(News::Hashed { package, hash }.into());
+            }
+        };
+        // Without a thread the session is saved without a hash.
+        let _ = thread::Builder::new().name("tercet-hash".into()).spawn(hash);
+    }
+
+    /// Keeps what was typed.
+    pub fn remember(&mut self, text: &str, chat: &mut Chat) {
+        if let Some(history) = &mut self.history
+            && let Err(failure) = history.push(text)
+        {
+            tell(chat, &failure);
+            self.history = None;
+        }
+    }
+
+    fn save_as_its_own(&mut self, chat: &mut Chat) {
+        if self.open.is_none() {
+            return chat.error(
+                "sessions are not saved here",
+                "/save FILE saves to a file of yours; leave out --no-save, or set HOME",
+            );
+        }
+        self.save(chat);
+        match self.open.as_ref().and_then(OpenRecord::path) {
+            Some(path) => chat.notice(&format!("saved as {}", path.display())),
+            None => chat.notice("nothing was said yet: the first answer is saved by itself"),
+        }
+    }
+
+    fn export(&self, chat: &mut Chat, kind: Kind, path: &Path) {
+        let path = expand(path);
+        match export(chat.conversation.record(), kind, &path, false) {
+            Ok(()) => chat.notice(&format!("written: {}", path.display())),
+            Err(failure) => tell(chat, &failure),
+        }
+    }
+
+    fn list(&self, chat: &mut Chat) {
+        let Some(store) = &self.store else {
+            return chat.error("sessions are not saved here", "/load FILE reads a file of yours");
+        };
+        match store.list(LISTED) {
+            Err(failure) => tell(chat, &failure),
+            Ok(sessions) if sessions.is_empty() => chat.notice("no session was saved yet"),
+            Ok(sessions) => {
+                let line = |listed: &super::store::Listed| {
+                    let turns = listed.turns;
+                    format!("{}  {} ({turns} turns, {})", listed.name, listed.title, listed.model)
+                };
+                let lines: Vec<_> = sessions.iter().map(line).collect();
+                chat.notice(&lines.join("\n"));
+            }
+        }
+    }
+
+    fn load(&mut self, name: &str, chat: &mut Chat) {
+        let Some(store) = &self.store else {
+            return chat.error("sessions are not saved here", "start without --no-save");
+        };
+        match store.resume(Some(name)) {
+            Err(failure) => tell(chat, &failure),
+            Ok(resumed) => self.open = Some(resume(resumed, chat)),
+        }
+    }
+
+    /// Names of the saved sessions, the one saved last first.
+    #[must_use]
+    pub fn session_names(&self) -> Vec<String> {
+        let sessions = self.store.as_ref().and_then(|store| store.list(NAMES).ok());
+        sessions.into_iter().flatten().map(|listed| listed.name).collect()
+    }
+
+    /// Ends the chat: saves, stops the engine, and tells why that had ended if it had.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] of the engine.
+    pub fn end(mut self, chat: &mut Chat) -> Result<(), Failure> {
+        self.save(chat);
+        self.engine.end()
+    }
+}
+
+/// The store of sessions and the file of this one, as far as the options and the system allow.
+fn sessions(
+    args: &ChatArgs,
+    state: Option<&Path>,
+    chat: &mut Chat,
+) -> Result<(Option<Store>, Option<OpenRecord>), Failure> {
+    let Some(state) = state.filter(|_| !args.no_save) else {
+        if args.resume.is_some() {
+            return Err(Failure::NoInput {
+                what: "there is no folder with saved sessions",
+                hint: "set HOME or TERCET_STATE_DIR",
+            });
+        }
+        if !args.no_save && !args.device.quiet {
+            chat.notice("no HOME is set: this session is not saved");
+        }
+        return Ok((None, None));
+    };
+    let store = match Store::open(state) {
+        Ok(store) => store,
+        Err(failure) if args.resume.is_some() => return Err(failure),
+        Err(failure) => {
+            tell(chat, &failure);
+            return Ok((None, None));
+        }
+    };
+    let open = match &args.resume {
+        None => store.create(),
+        Some(name) => {
+            let name = Some(name.as_str()).filter(|name| !name.is_empty());
+            resume(store.resume(name)?, chat)
+        }
+    };
+    Ok((Some(store), Some(open)))
+}
+
+/// Lets the chat go on with an old session.
+fn resume(resumed: Resumed, chat: &mut Chat) -> OpenRecord {
+    let Resumed { record, open, set_aside } = resumed;
+    let title = record.title();
+    chat.resume(record);
+    for path in set_aside {
+        chat.notice(&format!("a damaged session is now called {}", path.display()));
+    }
+    chat.notice(&format!("goes on with: {title}"));
+    open
+}
+
+/// Says in the chat what went wrong.
+fn tell(chat: &mut Chat, failure: &Failure) {
+    let (what, hint) = failure.message();
+    chat.error(&what, hint);
+}
+
+/// Where `/export` writes unless it is told.
+fn default_name(kind: Kind) -> PathBuf {
+    match kind {
+        Kind::Markdown => "tercet-chat.md".into(),
+        Kind::Json => "tercet-chat.json".into(),
+    }
+}
+
+/// `~` stands for the user's folder, as in a shell.
+fn expand(path: &Path) -> PathBuf {
+    match (path.strip_prefix("~"), std::env::var_os("HOME")) {
+        (Ok(rest), Some(home)) => Path::new(&home).join(rest),
+        _ => path.to_owned(),
+    }
+}
