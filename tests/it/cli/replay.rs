@@ -125,10 +125,17 @@ fn session() -> Record {
     let mut never = asked("Why?");
     never.stopped_after = Some(0);
     let mut greedy = asked("Tell me a story about a dog and the sea.");
-    (greedy.sampling, greedy.stop) = (Sampling::GREEDY, vec![" the".into(), "zzz".into()]);
+    greedy.sampling = Sampling::GREEDY;
     let device = device(&["--threads", "1"]);
-    let turns = [asked(STORY), stopped, never, greedy];
-    had(&mut record, &package, &source, (768, &device), &turns);
+    let go_on = |record: &mut Record, turns: &[Asked]| {
+        had(record, &package, &source, (768, &device), turns);
+    };
+    go_on(&mut record, &[asked(STORY), stopped, never]);
+    // A text that the last answer would have.
+    let mut whole = record.clone();
+    go_on(&mut whole, core::slice::from_ref(&greedy));
+    greedy.stop = vec![whole.turns()[3].answer.chars().skip(20).take(9).collect(), "zzz".into()];
+    go_on(&mut record, &[greedy]);
     let reasons: Vec<_> = record.turns().iter().map(|turn| turn.stop_reason.name()).collect();
     assert_eq!(reasons, ["max_tokens", "cancelled", "cancelled", "stop_text"]);
     assert!(record.turns()[2].tokens.is_empty() && record.turns()[3].prompt.tokens() > 40);
