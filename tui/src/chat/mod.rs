@@ -20,6 +20,9 @@ pub mod theme;
 pub mod transcript;
 pub mod worker;
 
+pub mod markdown;
+pub mod wrap;
+
 use std::io::{IsTerminal, stdin, stdout};
 
 use crate::answer::{encode, message};
