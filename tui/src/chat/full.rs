@@ -71,7 +71,8 @@ pub fn converse(args: &ChatArgs, kind: Kind, signals: &Signals) -> Result<(), Fa
     };
     let look = Look { theme: theme(args.theme, kind, None), ascii: args.ascii };
     let place = if args.inline { Place::Inline } else { Place::Full };
-    let options = Options { place, mouse: false, ask: kind.answers && args.theme == ThemeArg::Auto };
+    let options =
+        Options { place, mouse: false, ask: kind.answers && args.theme == ThemeArg::Auto };
     let tell = move |event| drop(sender.send(Input::Terminal(event))); // nobody listens at the end
     let screen = Screen::enter(options, signals, tell).map_err(Failure::io)?;
     let terminal = terminal(&screen, place)?;

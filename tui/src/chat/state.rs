@@ -260,7 +260,9 @@ impl Chat {
                     self.transcript.drop_before(dropped);
                     self.notice(&match dropped {
                         1 => "the oldest message and its answer are forgotten".to_owned(),
-                        more => format!("the {more} oldest messages and their answers are forgotten"),
+                        more => {
+                            format!("the {more} oldest messages and their answers are forgotten")
+                        }
                     });
                     effects.push(Effect::Save);
                 }

@@ -128,9 +128,19 @@ fn answer(app: &mut App, words: &[&str]) -> Vec<Wish> {
 }
 
 const STORY: &[&str] = &[
-    "# A ", "story\n", "\nOnce there was a **red", " balloon** that ", "spoke 日本", "語 and ",
-    "`let", " x = 1;`.\n\n", "- it flew\n- it sang ", "all day long, and all night long, ",
-    "until morning came\n\n```rust\nfn main() {\n    fly(", ");\n}\n```\n", "The end.",
+    "# A ",
+    "story\n",
+    "\nOnce there was a **red",
+    " balloon** that ",
+    "spoke 日本",
+    "語 and ",
+    "`let",
+    " x = 1;`.\n\n",
+    "- it flew\n- it sang ",
+    "all day long, and all night long, ",
+    "until morning came\n\n```rust\nfn main() {\n    fly(",
+    ");\n}\n```\n",
+    "The end.",
 ];
 
 /// What the screen shows, line by line, without spaces at the ends.
