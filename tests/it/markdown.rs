@@ -413,8 +413,12 @@ fn piece() -> impl Strategy<Value = &'static str> {
     ])
 }
 
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases) }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(3000) })]
+    #![proptest_config(config(3000))]
 
     /// Any Markdown at any width, at every prefix of its pieces.
     #[test]
