@@ -3,7 +3,8 @@
 //! What is counted and never split is a grapheme cluster (UAX #29), as wide as ratatui draws it: an
 //! emoji of several persons is one of two columns. Lines break at spaces and between East Asian
 //! characters, there with the commonest rules of kinsoku: no line begins with closing punctuation
-//! or ends with an opening bracket. A word that is longer than a line is broken where the line ends.
+//! or ends with an opening bracket. A word that is longer than a line is broken where the line
+//! ends.
 
 use ratatui::buffer::CellWidth;
 use ratatui::style::Style;

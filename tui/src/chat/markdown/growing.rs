@@ -74,16 +74,19 @@ fn is_in_fence(text: &str) -> bool {
 
 /// `line` without what makes it part of quotes and lists.
 fn after_marks(line: &str) -> &str {
-    let line = line.trim_start_matches([' ', '\t', '>']);
-    let digits = line.trim_start_matches(|c: char| c.is_ascii_digit());
-    let bullet = if digits.len() < line.len() {
-        digits.strip_prefix(['.', ')'])
-    } else {
-        line.strip_prefix(['-', '*', '+'])
-    };
-    match bullet.and_then(|rest| rest.strip_prefix([' ', '\t'])) {
-        Some(rest) => after_marks(rest),
-        None => line,
+    let mut inner = line;
+    loop {
+        inner = inner.trim_start_matches([' ', '\t', '>']);
+        let digits = inner.trim_start_matches(|c: char| c.is_ascii_digit());
+        let bullet = if digits.len() < inner.len() {
+            digits.strip_prefix(['.', ')'])
+        } else {
+            inner.strip_prefix(['-', '*', '+'])
+        };
+        match bullet.and_then(|rest| rest.strip_prefix([' ', '\t'])) {
+            Some(rest) => inner = rest,
+            None => return inner,
+        }
     }
 }
 
@@ -113,13 +116,11 @@ fn closers(text: &str) -> String {
             (rest, before) = (&rest[skipped..], '\\');
             continue;
         }
-        let length = match rest.len() - rest.trim_start_matches(c).len() {
-            run if DELIMITERS.contains(&c) => run,
-            _ => {
-                (rest, before) = (&rest[c.len_utf8()..], c);
-                continue;
-            }
-        };
+        if !DELIMITERS.contains(&c) {
+            (rest, before) = (&rest[c.len_utf8()..], c);
+            continue;
+        }
+        let length = rest.len() - rest.trim_start_matches(c).len();
         let after = &rest[length..];
         if c == '`' {
             let Some(end) = end_of_code(after, length) else {

@@ -1,11 +1,12 @@
 //! Answers as lines on the screen: Markdown, or text as it is.
 //!
 //! An answer that is still being written is rendered again for every piece of it. What is complete
-//! stays as it is: a block that another one has followed is rendered once ([`Rendered`]), and in the
-//! last one emphasis and code that are not closed yet look as they will ([`growing`]).
+//! stays as it is: a block that another one has followed is rendered once ([`Rendered`]). In the
+//! last one, emphasis and code that are not closed yet look as they will.
 //!
-//! The text may come from anybody. It has been cleaned (see [`crate::clean`]) when it gets here, and
-//! is again on its way out, because Markdown spells characters in ways of its own: `&#27;` is ESC.
+//! The text may come from anybody. It has been cleaned (see [`crate::clean`]) when it gets here,
+//! and is again on its way out, because Markdown spells characters in ways of its own: `&#27;` is
+//! ESC.
 
 mod growing;
 mod render;
@@ -20,8 +21,8 @@ use crate::clean::clean;
 /// Renders Markdown in lines of at most `width` columns; see [`Rendered`].
 ///
 /// Paragraphs are wrapped at words, code where a line is full. A single line end in a paragraph
-/// stays one, HTML is shown as text, links are text and address, and tables are aligned if they fit.
-/// Lines can be wider than `width` only if they are a single wide character.
+/// stays one, HTML is shown as text, links are text and address, and tables are aligned if they
+/// fit. A line can be wider than `width` only if it is a single wide character.
 #[must_use]
 pub fn lines(text: &str, width: u16, theme: &Theme) -> Vec<Line<'static>> {
     let mut rendered = Rendered::default();
