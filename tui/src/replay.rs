@@ -1,7 +1,7 @@
 //! `tercet replay`: a saved session once more, turn by turn: the same bytes, or where they differ.
 //!
-//! Model, form, context, number types, sampling and seeds are the recorded ones; so are the prompts,
-//! token by token. That the recorded messages still become these prompts is checked beside it.
+//! Model, form, context, number types, sampling and seeds are the recorded ones; so are the
+//! prompts, token by token. That the messages still become these prompts is checked beside it.
 
 use core::fmt;
 use core::ops::ControlFlow;
@@ -17,6 +17,7 @@ use tercet_host::event::{Event, StopReason};
 use tercet_host::forward::Cancel;
 use tercet_host::package::{Package, Source};
 use tercet_host::session::{Request, Session};
+use tercet_host::text::BuiltinForm;
 
 use crate::answer::encode;
 use crate::args::{Device, DeviceArgs, ReplayArgs};
@@ -68,7 +69,7 @@ fn find(session: &Path) -> Result<PathBuf, Failure> {
         return Ok(session.to_owned());
     }
     match (session.to_str(), state_folder(|name| env::var_os(name))) {
-        (Some(name), Some(state)) => Store::open(&state)?.find(name),
+        (Some(name), Some(state)) if state.is_dir() => Store::open(&state)?.find(name),
         _ => Ok(session.to_owned()),
     }
 }
@@ -164,8 +165,13 @@ impl Replay<'_> {
             None => source_of(&setup.model.place),
         };
         let mut package = Package::open(&source)?;
-        if setup.form == Form::Completion {
-            package.chat = None;
+        match &setup.form {
+            Form::Template(_) => {}
+            Form::Completion => package.use_form(None)?,
+            Form::BuiltIn { name, .. } => {
+                let form = BuiltinForm::ALL.into_iter().find(|form| form.name() == name);
+                package.use_form(form)?;
+            }
         }
         let forced = self.check(&package, setup)?;
         if setup.program != env!("CARGO_PKG_VERSION") {
@@ -271,6 +277,13 @@ impl Replay<'_> {
         (number, recorded): (usize, &[TokenId]),
         forced: bool,
     ) -> Result<(Vec<TokenId>, Option<usize>), Failure> {
+        let dropped = self.record.turns()[number].prompt.dropped() > 0;
+        if dropped {
+            self.note("turns were dropped: prompts that held them are taken as recorded".into());
+            if !forced {
+                return Ok((recorded.to_vec(), None));
+            }
+        }
         let encoded = encode(package, &self.record.messages(number));
         if forced {
             // Another model has tokens and a form of its own.

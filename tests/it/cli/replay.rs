@@ -318,6 +318,33 @@ fn a_dated_session_can_be_replayed_on_another_day() {
     assert!(ran.stderr.contains("the chat template tells the date"), "{ran}");
 }
 
+/// What was said is gone, what the model read is not.
+#[test]
+fn dropped_turns_do_not_keep_the_others_from_being_replayed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut record = session();
+    record.drop_oldest(1);
+    let path = write(folder.path(), &record, |_| {});
+    let ran = replay(&path, &[]).succeed();
+    assert!(ran.stderr.contains("turns were dropped"), "{ran}");
+    assert!(ran.stderr.contains("3 turns"), "{ran}");
+}
+
+#[test]
+fn another_device_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write(folder.path(), &session(), |json| {
+        json["setups"][0]["device"]["kind"] = json!("cuda");
+        json["setups"][0]["device"]["name"] = json!("NVIDIA H200");
+        json["setups"][0]["program"] = json!("0.0.1");
+    });
+    let ran = replay(&path, &["--device", "cpu"]).succeed();
+    assert!(ran.stderr.contains("note: NVIDIA H200 answered, this is"), "{ran}");
+    assert!(ran.stderr.contains("note: tercet 0.0.1 answered"), "{ran}");
+    // The kind that answered is what is asked for, as far as it is there.
+    replay(&path, &["--quiet", "--device", "cuda:99"]).fail(69, &[]);
+}
+
 #[test]
 fn sessions_are_found_by_name() {
     let folder = tempfile::tempdir().unwrap();
@@ -330,6 +357,10 @@ fn sessions_are_found_by_name() {
         assert!(ran.succeed().stderr.contains("all as recorded"));
     }
     let in_folder = |name: &str| tercet(["replay", name]).env("TERCET_STATE_DIR", folder.path());
+    tercet(["replay", "2026"])
+        .env("TERCET_STATE_DIR", folder.path().join("none"))
+        .fail(66, &["cannot read", "2026"]);
+    assert!(!folder.path().join("none").exists(), "looking for a session makes no folder");
     in_folder("2027").fail(66, &["there is no session of that name"]);
     in_folder("../x").fail(66, &["cannot read", "../x"]);
     in_folder("\x1b[2J").fail(2, &["is no name for a session"]);

@@ -97,7 +97,7 @@ fn write_setup(text: &mut String, setup: &Setup) {
     }
     match &setup.form {
         Form::Template(hash) => line("chat template", &format!("SHA-256 {hash}")),
-        Form::BuiltIn(name) => line("chat form", name),
+        Form::BuiltIn { name, .. } => line("chat form", name),
         Form::Completion => line("chat form", "none: text is continued"),
     }
     line("device", &setup.device.name);

@@ -1,11 +1,11 @@
 //! Files that are the user's alone (mode 0600, in folders of 0700): replaced whole or not at all,
 //! and locked so that two programs do not write the same one.
 
+use core::time::Duration;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use tempfile::Builder;
 

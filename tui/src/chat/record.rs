@@ -6,14 +6,13 @@
 //! not repeat what stood before; so [`replay`](crate::replay) needs neither today's template nor
 //! today's date.
 
-use core::fmt::{self, Write as _};
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+mod file;
+
+use core::fmt;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use tercet_host::backend::TokenId;
-use tercet_host::error::Error;
 use tercet_host::event::StopReason;
 use tercet_host::measure::machine::utc_now;
 use tercet_host::package::{Package, Source};
@@ -23,16 +22,11 @@ use tercet_host::text::Message;
 use crate::answer::message;
 use crate::args::{DeviceArgs, Head, Kv};
 use crate::clean::OneLine;
-use crate::failure::Failure;
 
-/// What a session file says it is.
-const FORMAT: &str = "tercet session";
-/// Version of the format that this program reads and writes.
-const VERSION: u32 = 1;
-/// Longest session file read or written, in bytes.
-pub const RECORD_BYTES_MAX: u64 = 64 << 20;
-/// Largest context that a session may have had, in positions; that of `--ctx`.
-const CONTEXT_MAX: usize = 1 << 24;
+pub use file::RECORD_BYTES_MAX;
+pub(super) use file::ReadError;
+use file::{FORMAT, VERSION};
+
 /// Longest title, in characters.
 const TITLE_CHARS: usize = 60;
 
@@ -102,8 +96,13 @@ pub enum Place {
 pub enum Form {
     /// By the model's chat template, which has this SHA-256.
     Template(String),
-    /// By a form of the program's that has this name.
-    BuiltIn(String),
+    /// By a form of the program's.
+    BuiltIn {
+        /// Its name.
+        name: String,
+        /// SHA-256 of its template.
+        template: String,
+    },
     /// As text that the model continues.
     Completion,
 }
@@ -189,6 +188,8 @@ pub struct Prompt {
     shared: usize,
     /// The other tokens.
     rest: Vec<TokenId>,
+    /// Turns that were part of it and have been taken out of the record since.
+    dropped: usize,
 }
 
 impl Prompt {
@@ -196,6 +197,13 @@ impl Prompt {
     #[must_use]
     pub fn tokens(&self) -> usize {
         self.tokens
+    }
+
+    /// Turns that were part of it and have been taken out of the record since: their messages are
+    /// gone, so that only its tokens tell what it was.
+    #[must_use]
+    pub fn dropped(&self) -> usize {
+        self.dropped
     }
 }
 
@@ -262,12 +270,11 @@ impl Form {
     /// The form in which `package` wants to be talked to.
     #[must_use]
     pub fn of(package: &Package) -> Self {
-        match &package.chat {
-            Some(chat) => match chat.form() {
-                Some(form) => Self::BuiltIn(form.name().to_owned()),
-                None => Self::Template(chat.template().hash_hex()),
-            },
-            None => Self::Completion,
+        let Some(chat) = &package.chat else { return Self::Completion };
+        let template = chat.template().hash_hex();
+        match chat.form() {
+            Some(form) => Self::BuiltIn { name: form.name().to_owned(), template },
+            None => Self::Template(template),
         }
     }
 }
@@ -277,7 +284,9 @@ impl fmt::Display for Form {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Template(hash) => write!(f, "the template with SHA-256 {hash}"),
-            Self::BuiltIn(name) => write!(f, "the built-in form {name}"),
+            Self::BuiltIn { name, template } => {
+                write!(f, "the built-in form {name} with SHA-256 {template}")
+            }
             Self::Completion => write!(f, "none"),
         }
     }
@@ -400,7 +409,8 @@ impl Record {
         let mut before = Vec::new();
         self.turns.iter().for_each(|turn| turn.follow(&mut before));
         let shared = before.iter().zip(prompt).take_while(|(a, b)| a == b).count();
-        turn.prompt = Prompt { tokens: prompt.len(), shared, rest: prompt[shared..].to_vec() };
+        let rest = prompt[shared..].to_vec();
+        turn.prompt = Prompt { tokens: prompt.len(), shared, rest, dropped: 0 };
         self.turns.push(turn);
     }
 
@@ -415,7 +425,11 @@ impl Record {
     /// Puts a turn back that was taken out, with what answered it.
     pub fn put_back(&mut self, Popped { turn, prompt, setup }: Popped) {
         self.set_up(setup);
+        let dropped = turn.prompt.dropped;
         self.push(turn, &prompt);
+        if let Some(turn) = self.turns.last_mut() {
+            turn.prompt.dropped = dropped;
+        }
     }
 
     /// Takes the oldest `count` turns out. The prompts of the others stay what they were.
@@ -425,11 +439,14 @@ impl Record {
     /// When there are fewer.
     pub fn drop_oldest(&mut self, count: usize) {
         let next = self.prompts().nth(count);
-        if let Some(prompt) = next {
-            // Nothing stands before it now.
-            self.turns[count].prompt = Prompt { tokens: prompt.len(), shared: 0, rest: prompt };
-        }
         self.turns.drain(..count);
+        if let (Some(turn), Some(prompt)) = (self.turns.first_mut(), next) {
+            // Nothing stands before it now.
+            (turn.prompt.shared, turn.prompt.rest) = (0, prompt);
+        }
+        for turn in &mut self.turns {
+            turn.prompt.dropped += count;
+        }
     }
 
     /// The prompts of all turns, as token ids.
@@ -481,137 +498,6 @@ impl Record {
             turn.setup = place[turn.setup];
         }
         self.setups = kept;
-    }
-
-    /// The file's text; notes the time.
-    pub(super) fn to_file(&mut self) -> String {
-        self.drop_unused();
-        self.updated = utc_now();
-        self.to_json()
-    }
-
-    /// The record as a session file has it.
-    #[must_use]
-    pub fn to_json(&self) -> String {
-        // Nothing in it can fail to be JSON: its keys are names, and its numbers are finite.
-        let mut json = serde_json::to_string(self).unwrap_or_default();
-        json.push('\n');
-        json
-    }
-
-    /// Reads the session file at `path`.
-    ///
-    /// # Errors
-    ///
-    /// [`Failure`] when it is not there, cannot be read, is longer than 64 MiB, is no session file,
-    /// one of another version, or contradicts itself.
-    pub fn read(path: &Path) -> Result<Self, Failure> {
-        let open = || {
-            // Asked before opening: opening a pipe would wait for a writer.
-            if !std::fs::metadata(path)?.is_file() {
-                return Err(io::Error::other("it is not a regular file"));
-            }
-            File::open(path)
-        };
-        let read = open().map_err(ReadError::Io).and_then(|file| Self::read_from(&file));
-        read.map_err(|error| error.about(path))
-    }
-
-    /// Reads an open session file.
-    pub(super) fn read_from(file: &File) -> Result<Self, ReadError> {
-        let mut bytes = Vec::new();
-        file.take(RECORD_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(ReadError::Io)?;
-        Self::parse(&bytes)
-    }
-
-    /// Reads the bytes of a session file.
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, ReadError> {
-        /// What every version has.
-        #[derive(Deserialize)]
-        struct Mark {
-            format: String,
-            version: u32,
-        }
-        let damaged = |error: serde_json::Error| ReadError::Damaged(error.to_string());
-        if bytes.len() as u64 > RECORD_BYTES_MAX {
-            return Err(ReadError::TooLong);
-        }
-        let mark: Mark = serde_json::from_slice(bytes).map_err(damaged)?;
-        if mark.format != FORMAT {
-            return Err(ReadError::Damaged(format!("its format is `{}`", mark.format)));
-        }
-        if mark.version != VERSION {
-            return Err(ReadError::Version(mark.version));
-        }
-        let record: Self = serde_json::from_slice(bytes).map_err(damaged)?;
-        match record.contradiction() {
-            Some(what) => Err(ReadError::Damaged(what)),
-            None => Ok(record),
-        }
-    }
-
-    /// What in it cannot be, if something.
-    fn contradiction(&self) -> Option<String> {
-        for (number, setup) in self.setups.iter().enumerate() {
-            if !(1..=CONTEXT_MAX).contains(&setup.context) {
-                return Some(format!("setup {number} has a context of {}", setup.context));
-            }
-        }
-        let mut before = 0;
-        for (turn, number) in self.turns.iter().zip(1..) {
-            let Prompt { tokens, shared, rest } = &turn.prompt;
-            let mut what = String::new();
-            let _ = if turn.setup >= self.setups.len() {
-                write!(what, "names setup {} of {}", turn.setup, self.setups.len())
-            } else if !turn.sampling.is_valid() {
-                write!(what, "has a sampling number out of its range")
-            } else if *shared > before || *tokens != shared + rest.len() {
-                write!(what, "has a prompt of {tokens} tokens, {shared} shared of {before}")
-            } else if *tokens + turn.tokens.len() > CONTEXT_MAX {
-                write!(what, "has {} tokens", tokens + turn.tokens.len())
-            } else {
-                Ok(())
-            };
-            if !what.is_empty() {
-                return Some(format!("turn {number} {what}"));
-            }
-            before = tokens + turn.tokens.len();
-        }
-        None
-    }
-}
-
-/// Why a session file cannot be used.
-#[derive(Debug)]
-pub(super) enum ReadError {
-    Io(io::Error),
-    TooLong,
-    Damaged(String),
-    /// Of another version, which is this.
-    Version(u32),
-}
-
-impl ReadError {
-    /// For the user.
-    pub(super) fn about(self, path: &Path) -> Failure {
-        let name = path.display();
-        match self {
-            Self::Io(source) => Error::Read { path: path.to_owned(), source }.into(),
-            Self::TooLong => Failure::Data {
-                what: format!("`{name}` is longer than {RECORD_BYTES_MAX} bytes"),
-                hint: "no session is that long: check the path",
-            },
-            Self::Damaged(what) => Failure::Data {
-                what: format!("`{name}` is no whole session file: {what}"),
-                hint: "give a file that tercet saved; another session can be resumed by its name",
-            },
-            Self::Version(version) => Failure::Data {
-                what: format!(
-                    "`{name}` has format version {version}, this program reads {VERSION}"
-                ),
-                hint: "open it with the version of tercet that saved it",
-            },
-        }
     }
 }
 

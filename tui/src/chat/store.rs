@@ -273,7 +273,7 @@ impl OpenRecord {
         if self.file.is_none() && record.turns().is_empty() {
             return Ok(());
         }
-        let json = record.to_file();
+        let json = record.renewed();
         if json.len() as u64 > RECORD_BYTES_MAX {
             return Err(Failure::Data {
                 what: format!("the session is longer than {RECORD_BYTES_MAX} bytes: not saved"),

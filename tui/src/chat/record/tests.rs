@@ -1,3 +1,5 @@
+use std::fs::File;
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -61,12 +63,12 @@ fn record() -> Record {
 #[test]
 fn a_session_comes_back_as_it_was() {
     let mut record = record();
-    let json = record.to_file();
+    let json = record.renewed();
     assert_eq!(Record::parse(json.as_bytes()).unwrap(), record);
     assert!(json.ends_with("}\n"), "one object");
     let prompt = |turn: usize| json_of(&record)["turns"][turn]["prompt"].clone();
-    assert_eq!(prompt(0), json!({ "tokens": 3, "shared": 0, "rest": [1, 2, 3] }));
-    assert_eq!(prompt(1), json!({ "tokens": 8, "shared": 6, "rest": [4, 5] }));
+    assert_eq!(prompt(0), json!({ "tokens": 3, "shared": 0, "rest": [1, 2, 3], "dropped": 0 }));
+    assert_eq!(prompt(1), json!({ "tokens": 8, "shared": 6, "rest": [4, 5], "dropped": 0 }));
 }
 
 /// The format is a contract: what an older program of version 1 wrote is read.
@@ -97,7 +99,7 @@ fn the_fields_have_these_names() {
     let expected = json!({
         "setup": 0,
         "user": "More",
-        "prompt": { "tokens": 8, "shared": 6, "rest": [4, 5] },
+        "prompt": { "tokens": 8, "shared": 6, "rest": [4, 5], "dropped": 0 },
         "answer": "",
         "tokens": [7, 8, 9],
         "seed": 7,
@@ -111,7 +113,8 @@ fn the_fields_have_these_names() {
     assert_eq!(keys(&json["turns"][1]), keys(&expected));
     assert_eq!(json_value(&Place::BuiltIn), "built_in");
     assert_eq!(json_value(&Form::Completion), "completion");
-    assert_eq!(json_value(&Form::BuiltIn("x".into())), json!({ "built_in": "x" }));
+    let form = Form::BuiltIn { name: "x".into(), template: "11".into() };
+    assert_eq!(json_value(&form), json!({ "built_in": { "name": "x", "template": "11" } }));
 }
 
 fn json_value(value: &impl Serialize) -> Value {
@@ -177,7 +180,8 @@ fn nonsense_is_refused_with_words() {
         ("out of its range", |json| json["turns"][1]["sampling"]["top_p"] = json!(0.0)),
         ("turn 2 has a prompt of 9", |json| json["turns"][1]["prompt"]["tokens"] = json!(9)),
         ("7 shared of 6", |json| {
-            json["turns"][1]["prompt"] = json!({ "tokens": 9, "shared": 7, "rest": [1, 2] });
+            json["turns"][1]["prompt"] =
+                json!({ "tokens": 9, "shared": 7, "rest": [1, 2], "dropped": 0 });
         }),
     ];
     for (words, change) in cases {
@@ -255,6 +259,23 @@ fn prompts_come_back_whole() {
     assert_eq!(shared, [0, 4, 0, 4]);
     let back = Record::parse(record.to_json().as_bytes()).unwrap();
     assert_eq!(back.prompts().collect::<Vec<_>>(), expected);
+
+    // What is dropped is gone from the messages, not from the prompts.
+    let dropped = |record: &Record| -> Vec<_> {
+        record.turns().iter().map(|turn| turn.prompt.dropped()).collect()
+    };
+    record.drop_oldest(1);
+    assert_eq!(record.prompts().collect::<Vec<_>>(), expected[1..]);
+    record.push(turn("f", "u"), &[6, 7, 8, 9, 1]);
+    assert_eq!(dropped(&record), [1, 1, 1, 0]);
+    record.drop_oldest(2);
+    assert_eq!(dropped(&record), [3, 2]);
+    let popped = record.pop().unwrap();
+    record.put_back(popped);
+    assert_eq!(dropped(&record), [3, 2]);
+    assert_eq!(record.prompts().last().unwrap(), [6, 7, 8, 9, 1]);
+    record.drop_oldest(2);
+    assert_eq!(record.prompts().count(), 0);
 }
 
 #[test]
@@ -299,7 +320,7 @@ fn setups_are_kept_once() {
     record.push(turn("b", ""), &[2]);
     assert_eq!(record.setups().len(), 2);
     record.set_content_hash(&bare.model, "blake3:00");
-    record.to_file();
+    record.renewed();
     assert_eq!(record.setups(), [setup()]);
 
     let other = Setup { system: None, ..setup() };
@@ -311,7 +332,7 @@ fn setups_are_kept_once() {
     record.set_up(setup());
     record.push(turn("d", ""), &[4]);
     record.set_up(other.clone());
-    record.to_file();
+    record.renewed();
     assert_eq!(record.setups(), [setup(), other]);
     let used = |record: &Record| record.turns().iter().map(|turn| turn.setup).collect::<Vec<_>>();
     assert_eq!(used(&record), [0, 0, 1, 0]);
@@ -319,7 +340,7 @@ fn setups_are_kept_once() {
     // A turn that is put back is still answered by what answered it.
     let popped = record.pop().unwrap();
     record.set_up(Setup { context: 99, ..setup() });
-    record.to_file();
+    record.renewed();
     record.put_back(popped);
     assert_eq!(record.setups()[record.turns()[3].setup], setup());
 }
