@@ -114,8 +114,9 @@ pub fn summary(stats: &Stats) -> String {
     let Some(end) = stats.end() else { return String::new() };
     let rate = stats.rate().map_or_else(String::new, |rate| format!("{rate:.1} tokens/s, "));
     let prompt = stats.prompt();
+    let s = if end.tokens == 1 { "" } else { "s" };
     format!(
-        "{} tokens, {rate}prompt of {} ({} reused) in {:.1} ms, ended by {}",
+        "{} token{s}, {rate}prompt of {} ({} reused) in {:.1} ms, ended by {}",
         end.tokens,
         prompt.total,
         prompt.reused,

@@ -212,7 +212,7 @@ impl Cleaner {
                 self.line = Columns::default();
             }
             '\t' => {
-                let spaces = self.line.to_tab_stop();
+                let spaces = self.line.tab();
                 out.extend(core::iter::repeat_n(' ', spaces));
             }
             c if is_printable(c) => {
@@ -262,7 +262,7 @@ impl Columns {
     }
 
     /// Columns up to the next tab stop, at least 1; the line then ends there.
-    fn to_tab_stop(&mut self) -> usize {
+    fn tab(&mut self) -> usize {
         self.settle(0);
         let columns = TAB_COLUMNS - self.before;
         self.before = 0;

@@ -1,4 +1,4 @@
-//! The chat on a real terminal: turns, keys, commands, and a model that means harm.
+//! The chat line by line on a real terminal: turns, keys, commands, and a model that means harm.
 
 use core::time::Duration;
 use std::time::Instant;
@@ -9,7 +9,8 @@ use super::models::Altered;
 use super::pty::Terminal;
 use super::support::{STORY, text};
 
-const SHORT: [&str; 4] = ["-n", "16", "--seed", "1"];
+/// Line by line, with short answers.
+const SHORT: [&str; 5] = ["--plain", "-n", "16", "--seed", "1"];
 
 /// The number before `word` in the line of numbers under an answer.
 fn number_before(line: &str, word: &str) -> u32 {
@@ -79,7 +80,7 @@ fn commands_do_what_help_says() {
 
     terminal.line("/nonsense now");
     let answer = terminal.expect("> ");
-    assert!(answer.contains("no such command: /nonsense now"), "{answer}");
+    assert!(answer.contains("there is no command `/nonsense`"), "{answer}");
     assert!(answer.contains("/help"), "{answer}");
     terminal.line("");
     terminal.line("   ");
@@ -121,7 +122,7 @@ fn ctrl_c_stops_the_answer_and_keeps_the_chat() {
     let folder = tempfile::tempdir().unwrap();
     let model = talkative(folder.path());
     // Slow on purpose: the whole answer would take ten seconds and more.
-    let args = [text(&model), "--seed", "1", "--threads", "1", "--simd", "portable"];
+    let args = [text(&model), "--plain", "--seed", "1", "--threads", "1", "--simd", "portable"];
     let mut terminal = Terminal::start(&args);
     terminal.expect("> ");
     for message in [STORY, "And then?"] {

@@ -72,7 +72,7 @@ fn no_control_sequence_of_a_model_is_shown() {
         }
     }
 
-    let mut terminal = Terminal::start(&[&[model][..], &WHOLE].concat());
+    let mut terminal = Terminal::start(&[&[model, "--plain"][..], &WHOLE].concat());
     terminal.expect("> ");
     terminal.line("hello");
     let answer = terminal.expect("\r\n[");
@@ -81,7 +81,7 @@ fn no_control_sequence_of_a_model_is_shown() {
     terminal.expect("> ");
     // What is typed comes back from the kernel, not from us: harmless, too, and not ours.
     terminal.line("/\u{202e}unknown\u{9b}");
-    terminal.expect("no such command: /unknown");
+    terminal.expect("there is no command `/unknown`");
     terminal.keys(&[4]);
     let (code, seen) = terminal.end();
     assert_eq!(code, Some(0));

@@ -47,6 +47,8 @@ pub struct Look {
     pub theme: Theme,
     /// Whether bars and lines are drawn with letters of ASCII.
     pub ascii: bool,
+    /// Whether it is but a part of the screen, above which complete lines stay.
+    pub inline: bool,
 }
 
 /// The chat on a screen.
@@ -257,8 +259,7 @@ impl App {
     /// Lines of the conversation that are complete: to be put where they stay, `width` columns
     /// wide. They are not drawn any more.
     pub fn settle(&mut self, width: u16) -> Vec<Line<'static>> {
-        let open = self.chat.conversation.is_open();
-        self.chat.transcript.settle(width, open, &self.look.theme)
+        self.chat.transcript.settle(width, &self.look.theme)
     }
 
     /// Takes new names of sessions.
@@ -291,7 +292,8 @@ impl App {
         let area = frame.area();
         let Look { theme, .. } = self.look;
         let editor = &mut self.editor;
-        let parts = areas(area, self.numbers, |width| editor.height(width, u16::MAX));
+        let parts =
+            areas(area, (self.numbers, self.look.inline), |width| editor.height(width, u16::MAX));
         let Areas { transcript, panel, status, rule, editor } = parts;
         let buf = frame.buffer_mut();
         self.chat.transcript.draw(transcript, buf, &theme);
@@ -324,7 +326,7 @@ impl App {
         if area.area() == 0 {
             return;
         }
-        let Look { theme, ascii } = self.look;
+        let Look { theme, ascii, .. } = self.look;
         let stroke = if ascii { "-" } else { "─" };
         let mut words = Vec::new();
         if self.revising {

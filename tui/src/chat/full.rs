@@ -32,7 +32,7 @@ const TICK: Duration = Duration::from_millis(200);
 /// What most models need to fail, if they do: no screen is taken over for that.
 const FAILS_FAST: Duration = Duration::from_millis(100);
 /// Rows of the chat at the bottom of a screen.
-const INLINE: u16 = 14;
+const INLINE: u16 = 12;
 
 /// What the loop hears.
 #[derive(Debug)]
@@ -69,9 +69,11 @@ pub fn converse(args: &ChatArgs, kind: Kind, signals: &Signals) -> Result<(), Fa
         folder: std::env::current_dir().unwrap_or_default(),
         home: std::env::var_os("HOME").map(PathBuf::from),
     };
-    let look = Look { theme: theme(args.theme, kind, None), ascii: args.ascii };
+    let look =
+        Look { theme: theme(args.theme, kind, None), ascii: args.ascii, inline: args.inline };
     let place = if args.inline { Place::Inline } else { Place::Full };
-    let options = Options { place, mouse: false, ask: kind.answers && args.theme == ThemeArg::Auto };
+    let options =
+        Options { place, mouse: false, ask: kind.answers && args.theme == ThemeArg::Auto };
     let tell = move |event| drop(sender.send(Input::Terminal(event))); // nobody listens at the end
     let screen = Screen::enter(options, signals, tell).map_err(Failure::io)?;
     let terminal = terminal(&screen, place)?;
@@ -85,7 +87,11 @@ pub fn converse(args: &ChatArgs, kind: Kind, signals: &Signals) -> Result<(), Fa
         chosen: (args.theme, kind),
     };
     let talked = full.run(first, &inputs);
-    let Full { mut app, outside, screen, terminal, .. } = full;
+    let Full { mut app, outside, screen, mut terminal, place, .. } = full;
+    if place == Place::Inline && talked.is_ok() {
+        // What was said stays; what is being typed and counted does not.
+        terminal.clear().map_err(Failure::io)?;
+    }
     drop(terminal);
     let left = screen.leave().map_err(Failure::io);
     let ended = outside.end(&mut app.chat);

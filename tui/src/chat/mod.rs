@@ -1,6 +1,7 @@
 //! The chat: on a terminal a conversation, elsewhere one message and its answer.
 
 pub mod app;
+pub mod code;
 pub mod command;
 pub mod conversation;
 pub mod editor;
@@ -19,6 +20,7 @@ pub mod store;
 pub mod theme;
 pub mod transcript;
 pub mod worker;
+pub mod wrap;
 
 use std::io::{IsTerminal, stdin, stdout};
 

@@ -57,11 +57,7 @@ impl<T: From<News> + Send + 'static> Outside<T> {
     /// # Errors
     ///
     /// [`Failure`] when the session that is asked for cannot be resumed.
-    pub fn begin(
-        args: &ChatArgs,
-        cancel: Cancel,
-        news: Sender<T>,
-    ) -> Result<Begun<T>, Failure> {
+    pub fn begin(args: &ChatArgs, cancel: Cancel, news: Sender<T>) -> Result<Begun<T>, Failure> {
         let conversation = Conversation::new(args.system.clone(), args.sampling.clone());
         let mut chat = Chat::new(conversation, args.device.clone());
         let state = state_folder(|name| std::env::var_os(name));

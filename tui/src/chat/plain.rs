@@ -80,7 +80,8 @@ impl Plain {
             // What is refused is lost: the reason is said, and the terminal's own editor has no way
             // to give the text back.
             let effects = self.chat.say(line.trim_end()).unwrap_or_default();
-            let goes_on = signals.during(|| if self.perform(effects) { self.wait() } else { Ok(false) })?;
+            let goes_on =
+                signals.during(|| if self.perform(effects) { self.wait() } else { Ok(false) })?;
             if !goes_on {
                 break;
             }

@@ -10,6 +10,8 @@ const MIDDLE: u16 = 60;
 const LOW: u16 = 10;
 /// Columns of the numbers beside the conversation.
 const SIDE: u16 = 36;
+/// Columns between the two.
+const GAP: u16 = 2;
 /// Rows of the strip.
 const STRIP: u16 = 5;
 /// Most rows of the editor.
@@ -30,10 +32,15 @@ pub struct Areas {
     pub editor: Rect,
 }
 
-/// Cuts `area`, with the `numbers` or without. `editor_rows` is what the text that is being typed
+/// Cuts `area`, with the `numbers` or without. Where it is but a part of the screen (`inline`) they
+/// may take more of it. `editor_rows` is what the text that is being typed
 /// would take in a given width.
 #[must_use]
-pub fn areas(area: Rect, numbers: bool, mut editor_rows: impl FnMut(u16) -> u16) -> Areas {
+pub fn areas(
+    area: Rect,
+    (numbers, inline): (bool, bool),
+    mut editor_rows: impl FnMut(u16) -> u16,
+) -> Areas {
     let empty = Rect::new(area.x, area.y, 0, 0);
     if area.height < LOW {
         let rows = editor_rows(area.width).clamp(1, (area.height / 3).max(1));
@@ -47,8 +54,9 @@ pub fn areas(area: Rect, numbers: bool, mut editor_rows: impl FnMut(u16) -> u16)
         return Areas { transcript, panel: empty, status, rule: empty, editor };
     }
     let (left, side) = if numbers && area.width >= WIDE {
-        let [left, side] =
-            Layout::horizontal([Constraint::Min(0), Constraint::Length(SIDE)]).areas(area);
+        let [left, side] = Layout::horizontal([Constraint::Min(0), Constraint::Length(SIDE)])
+            .spacing(GAP)
+            .areas(area);
         (left, side)
     } else {
         (area, empty)
@@ -56,7 +64,7 @@ pub fn areas(area: Rect, numbers: bool, mut editor_rows: impl FnMut(u16) -> u16)
     let rows = editor_rows(left.width).clamp(1, EDITOR.min(area.height / 3));
     let strip = if !numbers || area.width >= WIDE {
         0
-    } else if area.width >= MIDDLE && area.height >= LOW + STRIP + 3 {
+    } else if area.width >= MIDDLE && (inline || area.height >= LOW + STRIP + 3) {
         STRIP
     } else {
         1
@@ -80,7 +88,7 @@ mod tests {
     use super::*;
 
     fn at(width: u16, height: u16) -> Areas {
-        areas(Rect::new(0, 0, width, height), true, |_| 2)
+        areas(Rect::new(0, 0, width, height), (true, false), |_| 2)
     }
 
     #[test]
@@ -104,7 +112,7 @@ mod tests {
                 for rows in [0, 1, 5, 200] {
                     let numbers = rows != 5;
                     let Areas { transcript, panel, status, rule, editor } =
-                        areas(area, numbers, |_| rows);
+                        areas(area, (numbers, false), |_| rows);
                     assert!(numbers || panel.area() + status.area() == 0);
                     let parts = [transcript, panel, status, rule, editor];
                     let parts: Vec<_> = parts.into_iter().filter(|part| part.area() > 0).collect();
@@ -115,7 +123,8 @@ mod tests {
                         }
                     }
                     let filled: u32 = parts.iter().map(|part| part.area()).sum();
-                    assert_eq!(filled, area.area(), "{width}x{height}: {parts:?}");
+                    let gap = if width >= WIDE && panel.area() > 0 { GAP * height } else { 0 };
+                    assert_eq!(filled + u32::from(gap), area.area(), "{width}x{height}: {parts:?}");
                     if area.area() > 0 {
                         assert!(editor.height >= 1, "{width}x{height}");
                     }

@@ -10,6 +10,7 @@ use tercet_host::event::{Event, StopReason};
 use tercet_host::measure::sampler::Snapshot;
 use tercet_host::package::Package;
 
+use super::code;
 use super::command::{self, Command, Copied, ExportKind, Input};
 use super::conversation::{Conversation, Heard};
 use super::panel::{self, ContextUse, DeviceLine, PanelView};
@@ -260,7 +261,9 @@ impl Chat {
                     self.transcript.drop_before(dropped);
                     self.notice(&match dropped {
                         1 => "the oldest message and its answer are forgotten".to_owned(),
-                        more => format!("the {more} oldest messages and their answers are forgotten"),
+                        more => {
+                            format!("the {more} oldest messages and their answers are forgotten")
+                        }
                     });
                     effects.push(Effect::Save);
                 }
@@ -297,7 +300,7 @@ impl Chat {
                 Ok(turns.map(|turn| format!("> {}\n\n{}\n\n", turn.user, turn.answer)).collect())
             }
             Copied::Code(number) => {
-                let blocks = super::markdown::code_blocks(&last.answer);
+                let blocks = code::blocks(&last.answer);
                 let count = blocks.len();
                 blocks.into_iter().nth(number - 1).ok_or_else(|| {
                     let what = format!("the last answer has {count} blocks of code");
@@ -390,6 +393,9 @@ impl Chat {
         }
         if !text.is_empty() {
             self.transcript.append(turn, &text);
+        }
+        if matches!(event, Event::Finished(_)) {
+            self.transcript.close();
         }
         match self.conversation.hear(event, &self.stats) {
             Heard::Nothing => Vec::new(),

@@ -1,14 +1,12 @@
 //! What was said, as lines on a screen: wrapped once for each width, drawn from any place.
 
-use std::borrow::Cow;
-
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Widget;
 
-use super::markdown;
+use super::markdown::{self, Form, Look, Rendered, Stage};
 use super::theme::Theme;
 
 /// Columns of the mark before what the user said.
@@ -43,16 +41,24 @@ struct Shown {
     /// Which turn it belongs to.
     turn: usize,
     /// What the lines were made for; `None` before the first time and after a change.
-    made_for: Option<Shape>,
-    lines: Vec<Line<'static>>,
+    made_for: Option<Look>,
+    /// An empty line where it stands apart, and everything but an answer's own lines.
+    head: Vec<Line<'static>>,
+    /// The lines of an answer.
+    answer: Rendered,
 }
 
-/// What lines depend on beside the text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Shape {
+/// How much of the conversation stands above the screen for good.
+#[derive(Debug, Clone, Copy, Default)]
+struct Settled {
+    /// Entries before this number, whole.
+    number: u64,
+    /// And so many lines of that one.
+    lines: usize,
+    /// Which are those of so many bytes of its text.
+    bytes: usize,
+    /// In this width.
     width: u16,
-    raw: bool,
-    theme: Theme,
 }
 
 /// The conversation on the screen.
@@ -67,29 +73,35 @@ pub struct Transcript {
     top: Option<usize>,
     /// Height and number of lines when last drawn, for scrolling.
     seen: (usize, usize),
-    /// What has been settled: entries before this number, and so many bytes of that one.
-    settled: (u64, usize),
+    settled: Settled,
+    /// Whether the last answer grows.
+    open: bool,
 }
 
 impl Transcript {
     /// Adds an entry to turn `turn`.
     pub fn push(&mut self, turn: usize, entry: Entry) {
-        let (number, made_for, lines) = (self.count, None, Vec::new());
-        self.shown.push(Shown { entry, number, turn, made_for, lines });
+        let (number, head, answer) = (self.count, Vec::new(), Rendered::default());
+        self.shown.push(Shown { entry, number, turn, made_for: None, head, answer });
         self.count += 1;
     }
 
     /// Adds text to the answer that is being given; begins one where there is none.
     pub fn append(&mut self, turn: usize, text: &str) {
+        self.open = true;
         if let Some(last) = self.shown.last_mut()
             && let Entry::Answer(answer) = &mut last.entry
             && last.turn == turn
         {
             answer.push_str(text);
-            last.made_for = None;
         } else {
             self.push(turn, Entry::Answer(text.to_owned()));
         }
+    }
+
+    /// The answer that was being given is complete.
+    pub fn close(&mut self) {
+        self.open = false;
     }
 
     /// Removes turn `turn` and all that follow.
@@ -169,124 +181,134 @@ impl Transcript {
         self.top.map_or(0, |top| lines.saturating_sub(top + height))
     }
 
-    /// Takes the lines that are complete, `width` columns wide; they are not drawn any more. While
-    /// the last answer is `open`, its paragraphs are complete when the next one has begun.
-    pub fn settle(&mut self, width: u16, open: bool, theme: &Theme) -> Vec<Line<'static>> {
-        let shape = Shape { width, raw: self.raw, theme: *theme };
-        let (first, bytes) = self.settled;
-        let mut settled = Vec::new();
-        let mut entries = self.shown.iter().filter(|shown| shown.number >= first).peekable();
+    /// Takes the lines that are complete, `width` columns wide; they are not drawn any more. Of an
+    /// answer that grows those blocks are complete that others have followed.
+    pub fn settle(&mut self, width: u16, theme: &Theme) -> Vec<Line<'static>> {
+        let look = self.look(width, theme);
+        self.make(look);
+        let mut lines = Vec::new();
+        let mut entries = self.unsettled().peekable();
+        let mut settled = Settled { width, ..self.settled };
         while let Some(shown) = entries.next() {
-            let hidden = if shown.number == first { bytes } else { 0 };
-            let number = shown.number;
-            match &shown.entry {
-                Entry::Answer(text) if open && entries.peek().is_none() => {
-                    let end = hidden + markdown::complete(&text[hidden..]);
-                    if end > hidden {
-                        let part = Entry::Answer(text[hidden..end].to_owned());
-                        settled.extend(spaced(&part, number, hidden, shape));
-                        self.settled = (number, end);
-                    }
-                    break;
-                }
-                entry => {
-                    settled.extend(spaced(&entry.after(hidden), number, hidden, shape));
-                    self.settled = (number + 1, 0);
-                }
+            let before = if shown.number == settled.number { self.settled_lines(look) } else { 0 };
+            let is_open = self.open && entries.peek().is_none();
+            if is_open && matches!(shown.entry, Entry::Answer(_)) {
+                let bytes = shown.answer.settled_bytes();
+                let complete = shown.answer.settled_lines();
+                let complete = if complete > 0 { shown.head.len() + complete } else { 0 };
+                let fresh = complete.saturating_sub(before);
+                lines.extend(shown.lines().skip(before).take(fresh).cloned());
+                settled = Settled { number: shown.number, lines: before + fresh, bytes, width };
+                break;
             }
+            lines.extend(shown.lines().skip(before).cloned());
+            settled = Settled { number: shown.number + 1, lines: 0, bytes: 0, width };
         }
-        for shown in &mut self.shown {
-            shown.made_for = None;
-        }
-        settled
+        drop(entries);
+        self.settled = settled;
+        lines
     }
 
     /// Draws the part that the screen shows.
     pub fn draw(&mut self, area: Rect, buf: &mut Buffer, theme: &Theme) {
-        let shape = Shape { width: area.width, raw: self.raw, theme: *theme };
-        let (first, bytes) = self.settled;
-        for shown in &mut self.shown {
-            let hidden = if shown.number == first { bytes } else { 0 };
-            shown.make(shape, hidden);
-        }
-        let drawn = || self.shown.iter().filter(|shown| shown.number >= first);
-        let lines = drawn().map(|shown| shown.lines.len()).sum();
+        let look = self.look(area.width, theme);
+        self.make(look);
+        let above = self.settled_lines(look);
+        let lines = self.unsettled().map(|shown| shown.lines().count()).sum::<usize>() - above;
         let height = usize::from(area.height);
         self.seen = (height, lines);
         let last = lines.saturating_sub(height);
         let top = self.top.unwrap_or(last).min(last);
-        let visible = drawn().flat_map(|shown| &shown.lines).skip(top);
+        let visible = self.unsettled().flat_map(Shown::lines).skip(above + top);
         for (line, row) in visible.zip(area.rows()) {
             line.render(row, buf);
         }
     }
+
+    fn look(&self, width: u16, theme: &Theme) -> Look {
+        let form = if self.raw { Form::Raw } else { Form::Markdown };
+        Look { width, theme: *theme, form }
+    }
+
+    /// Makes the lines of every entry, where they are not there.
+    fn make(&mut self, look: Look) {
+        let last = self.shown.len().saturating_sub(1);
+        for (index, shown) in self.shown.iter_mut().enumerate() {
+            let grows = self.open && index == last;
+            shown.make(look, if grows { Stage::Growing } else { Stage::Complete });
+        }
+    }
+
+    fn unsettled(&self) -> impl Iterator<Item = &Shown> {
+        let Settled { number, .. } = self.settled;
+        self.shown.iter().filter(move |shown| shown.number >= number)
+    }
+
+    /// Lines of the first unsettled entry that stand above the screen, as they would be now.
+    fn settled_lines(&self, look: Look) -> usize {
+        let Settled { lines, bytes, width, .. } = self.settled;
+        let first = self.unsettled().next();
+        let Some(Shown { entry: Entry::Answer(text), head, .. }) = first else { return 0 };
+        if lines == 0 || width == look.width {
+            return lines;
+        }
+        // The terminal has another width by now.
+        let mut rendered = Rendered::default();
+        rendered.update(text.get(..bytes).unwrap_or_default(), look, Stage::Complete);
+        head.len() + rendered.lines().len()
+    }
 }
 
 impl Shown {
-    /// Makes the lines, without the first `hidden` bytes of the text, unless they are there.
-    fn make(&mut self, shape: Shape, hidden: usize) {
-        if self.made_for == Some(shape) {
+    /// Makes the lines, unless they are there.
+    fn make(&mut self, look: Look, stage: Stage) {
+        if let Entry::Answer(text) = &self.entry {
+            // It knows by itself what is new.
+            self.answer.update(text, look, stage);
+        }
+        if self.made_for == Some(look) {
             return;
         }
-        self.made_for = Some(shape);
-        self.lines = spaced(&self.entry.after(hidden), self.number, hidden, shape);
+        self.made_for = Some(look);
+        self.head.clear();
+        if self.number > 0 && !matches!(self.entry, Entry::Numbers(_)) {
+            self.head.push(Line::default());
+        }
+        self.head.extend(self.entry.lines(look));
     }
-}
 
-/// The lines of entry `number`, after an empty one where it stands apart from the one before or
-/// from its own `hidden` beginning.
-fn spaced(entry: &Entry, number: u64, hidden: usize, shape: Shape) -> Vec<Line<'static>> {
-    let mut lines = lines(entry, shape.width, shape.raw, &shape.theme);
-    if number > 0 && (entry.stands_apart() || hidden > 0) {
-        lines.insert(0, Line::default());
+    fn lines(&self) -> impl Iterator<Item = &Line<'static>> {
+        self.head.iter().chain(self.answer.lines())
     }
-    lines
 }
 
 impl Entry {
-    /// The entry without the first `bytes` of its text, which only answers can lack.
-    fn after(&self, bytes: usize) -> Cow<'_, Self> {
+    /// The lines of everything but answers.
+    fn lines(&self, look: Look) -> Vec<Line<'static>> {
+        let Look { width, theme, .. } = look;
+        let plain = |text: &str, style: Style| -> Vec<Line<'static>> {
+            let lines = markdown::raw_lines(text, width, &theme).into_iter();
+            lines.map(|line| line.patch_style(style)).collect()
+        };
         match self {
-            Self::Answer(text) if bytes > 0 => {
-                Cow::Owned(Self::Answer(text.get(bytes..).unwrap_or_default().to_owned()))
-            }
-            other => Cow::Borrowed(other),
-        }
-    }
-
-    /// Whether an empty line belongs before it.
-    #[must_use]
-    pub fn stands_apart(&self) -> bool {
-        !matches!(self, Self::Numbers(_))
-    }
-}
-
-/// The lines of one entry.
-#[must_use]
-pub fn lines(entry: &Entry, width: u16, raw: bool, theme: &Theme) -> Vec<Line<'static>> {
-    let plain = |text: &str, style: Style| -> Vec<Line<'static>> {
-        let lines = markdown::raw_lines(text, width, theme).into_iter();
-        lines.map(|line| line.patch_style(style)).collect()
-    };
-    match entry {
-        Entry::User(text) => {
-            let room = width.saturating_sub(MARK).max(1);
-            let mut lines = markdown::raw_lines(text, room, theme);
-            for (index, line) in lines.iter_mut().enumerate() {
-                if width > MARK {
-                    line.spans.insert(0, Span::raw(if index == 0 { "> " } else { "  " }));
+            Self::User(text) => {
+                let room = width.saturating_sub(MARK).max(1);
+                let mut lines = markdown::raw_lines(text, room, &theme);
+                for (index, line) in lines.iter_mut().enumerate() {
+                    if width > MARK {
+                        line.spans.insert(0, Span::raw(if index == 0 { "> " } else { "  " }));
+                    }
+                    *line = core::mem::take(line).patch_style(theme.user);
                 }
-                *line = core::mem::take(line).patch_style(theme.user);
+                lines
             }
-            lines
-        }
-        Entry::Answer(text) if raw => markdown::raw_lines(text, width, theme),
-        Entry::Answer(text) => markdown::lines(text, width, theme),
-        Entry::Numbers(text) | Entry::Notice(text) => plain(text, theme.dim),
-        Entry::Error { what, hint } => {
-            let mut lines = plain(&format!("error: {what}"), theme.error);
-            lines.extend(plain(&format!("hint: {hint}"), theme.warning));
-            lines
+            Self::Answer(_) => Vec::new(),
+            Self::Numbers(text) | Self::Notice(text) => plain(text, theme.dim),
+            Self::Error { what, hint } => {
+                let mut lines = plain(&format!("error: {what}"), theme.error);
+                lines.extend(plain(&format!("hint: {hint}"), theme.warning));
+                lines
+            }
         }
     }
 }

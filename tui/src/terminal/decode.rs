@@ -8,9 +8,7 @@
 
 use core::time::Duration;
 
-use crossterm::event::{
-    KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind,
-};
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 
 /// How long an Escape waits for the rest of a sequence. Terminals write sequences in one piece, so
 /// the rest is there at once unless a network cut it.

@@ -53,10 +53,8 @@ pub(super) fn listen(
                 tv_nsec: wait.subsec_nanos().saturating_add(1000).min(999_999_999).into(),
             }
         });
-        let mut sources = [
-            PollFd::new(&hub.wakes, PollFlags::IN),
-            PollFd::new(&tty.input, PollFlags::IN),
-        ];
+        let mut sources =
+            [PollFd::new(&hub.wakes, PollFlags::IN), PollFd::new(&tty.input, PollFlags::IN)];
         let hears_keys = tty.is_up() && !listener.lost;
         let count = if hears_keys { 2 } else { 1 };
         if poll(&mut sources[..count], wait.as_ref()).is_err() {

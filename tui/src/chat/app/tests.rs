@@ -15,6 +15,7 @@ use tercet_host::measure::memory::{Held, Memory};
 use tercet_host::measure::sampler::Snapshot;
 use tercet_host::package::Package;
 use tercet_host::sampler::Sampling;
+use unicode_width::UnicodeWidthStr;
 
 use super::{App, Look, Places, Wish};
 use crate::args::{ChatArgs, Cli};
@@ -39,7 +40,7 @@ fn app(words: &[&str]) -> App {
     let ChatArgs { system, sampling, device, .. } = options(words);
     let chat = Chat::new(Conversation::new(system, sampling), device);
     let places = Places { sessions: vec!["2026-11-22-101500".into()], ..Places::default() };
-    let look = Look { theme: Theme::dark(), ascii: false };
+    let look = Look { theme: Theme::dark(), ascii: false, inline: false };
     App::new(chat, vec!["an old message".into()], places, look)
 }
 
@@ -128,9 +129,19 @@ fn answer(app: &mut App, words: &[&str]) -> Vec<Wish> {
 }
 
 const STORY: &[&str] = &[
-    "# A ", "story\n", "\nOnce there was a **red", " balloon** that ", "spoke 日本", "語 and ",
-    "`let", " x = 1;`.\n\n", "- it flew\n- it sang ", "all day long, and all night long, ",
-    "until morning came\n\n```rust\nfn main() {\n    fly(", ");\n}\n```\n", "The end.",
+    "# A ",
+    "story\n",
+    "\nOnce there was a **red",
+    " balloon** that ",
+    "spoke 日本",
+    "語 and ",
+    "`let",
+    " x = 1;`.\n\n",
+    "- it flew\n- it sang ",
+    "all day long, and all night long, ",
+    "until morning came\n\n```rust\nfn main() {\n    fly(",
+    ");\n}\n```\n",
+    "The end.",
 ];
 
 /// What the screen shows, line by line, without spaces at the ends.
@@ -141,7 +152,14 @@ fn screen(app: &mut App, width: u16, height: u16) -> String {
     let cells = terminal.backend().buffer();
     let mut text = String::new();
     for y in 0..height {
-        let line: String = (0..width).map(|x| cells[(x, y)].symbol()).collect();
+        let mut line = String::new();
+        let mut x = 0;
+        while x < width {
+            let symbol = cells[(x, y)].symbol();
+            line.push_str(symbol);
+            // What is two columns wide hides the cell after it.
+            x += u16::try_from(symbol.width()).unwrap().max(1);
+        }
         text += &format!("{}\n", line.trim_end());
     }
     text
@@ -332,7 +350,7 @@ fn regen_edit_and_undo_change_the_last_turn() {
     assert!(effects(&dropped).contains("Save"), "{dropped:?}");
     assert_eq!(answers(&app), ["third: tre"]);
     let shown = screen(&mut app, 140, 45);
-    assert!(shown.contains("third") && !shown.contains("first"), "{shown}");
+    assert!(shown.contains("> third") && !shown.contains("> first"), "{shown}");
     send(&mut app, "/undo");
     send(&mut app, "first");
     answer(&mut app, &["one"]);

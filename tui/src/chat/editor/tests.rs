@@ -484,7 +484,7 @@ fn tab_goes_round_the_candidates() {
     let folder = std::path::Path::new("/nonexistent");
     editor.suggest(complete(&line, cursor, &Context { sessions: &[], folder, home: None }));
     assert_eq!((editor.text().as_str(), editor.selected()), ("/", None));
-    assert_eq!(editor.candidates().len(), 15);
+    assert_eq!(editor.candidates().len(), 16);
     press(&mut editor, &[key(KeyCode::Tab)]);
     assert_eq!((editor.text().as_str(), editor.selected()), ("/help", Some(0)));
 
