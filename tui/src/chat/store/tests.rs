@@ -98,7 +98,7 @@ fn an_open_session_is_refused() {
     let name = name_of(open.path().unwrap()).unwrap();
     for which in [None, Some(name.as_str())] {
         let failure = store.resume(which).unwrap_err();
-        assert!(words(&failure).contains("is open in another tercet"), "{failure:?}");
+        assert!(words(&failure).contains("is open, here or in another tercet"), "{failure:?}");
         assert!(words(&failure).contains(&name), "{failure:?}");
         // Saving puts another file in its place: that is locked, too.
         open.save(&mut record("b")).unwrap();
