@@ -4,12 +4,13 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use proptest::prelude::*;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
-use ratatui::text::{Line, Span};
+use ratatui::text::Line;
 use tercet::chat::markdown::{Form, Look, Rendered, Stage, lines, raw_lines};
 use tercet::chat::theme::Theme;
 use tercet::chat::wrap::{self, Text, columns};
@@ -64,8 +65,7 @@ fn assert_fits(lines: &[Line<'_>], width: u16, what: &str) {
         assert!(!text.contains('\n') && forbidden(&text).is_none(), "{what}: {text:?}");
         if columns(&text) > usize::from(width) {
             // One character that is wider than the whole line.
-            let is_one = Span::raw(text.trim()).styled_graphemes(Style::new()).count() == 1;
-            assert!(is_one, "{what} at {width}: {text:?}");
+            assert_eq!(visible(line).count(), 1, "{what} at {width}: {text:?}");
             continue;
         }
         let mut buffer = Buffer::empty(Rect::new(0, 0, width, 1));
@@ -77,10 +77,15 @@ fn assert_fits(lines: &[Line<'_>], width: u16, what: &str) {
             }
             skip = columns(cell.symbol()).max(skip).saturating_sub(1);
         }
-        let graphemes = line.styled_graphemes(Style::new()).map(|grapheme| grapheme.symbol);
-        let visible: String = graphemes.filter(|grapheme| columns(grapheme) > 0).collect();
+        let visible: String = visible(line).collect();
         assert_eq!(drawn.trim_end(), visible.trim_end(), "{what} at {width}");
     }
+}
+
+/// The grapheme clusters that have a width.
+fn visible<'l>(line: &'l Line<'_>) -> impl Iterator<Item = &'l str> {
+    let symbols = line.spans.iter().flat_map(|span| span.styled_graphemes(Style::new()));
+    symbols.map(|grapheme| grapheme.symbol).filter(|symbol| columns(symbol) > 0)
 }
 
 #[test]
@@ -130,7 +135,7 @@ fn every_width_holds_the_document() {
     }
 }
 
-/// The document at three widths, styles shown as `*bold*`-like marks beside each line.
+/// The document at three widths. Its styles are looked at below.
 #[test]
 fn the_document_looks_as_recorded() {
     for width in [20, 60, 100] {
@@ -281,6 +286,78 @@ fn another_text_or_look_starts_anew() {
     assert_eq!(show(&rendered), ["# a", "", "**b", "  "].map(str::trim_end));
 }
 
+/// The shortest of ten times that `work` takes.
+fn milliseconds(mut work: impl FnMut()) -> f64 {
+    let time = |()| {
+        let begin = Instant::now();
+        work();
+        begin.elapsed().as_secs_f64() * 1e3
+    };
+    [(); 10].map(time).into_iter().fold(f64::INFINITY, f64::min)
+}
+
+/// A frame may take 33 ms, and what people write takes a few. The limits are those of a machine
+/// that is busy, for texts that are made to be slow: what grows with the square is far beyond.
+#[test]
+fn long_answers_are_rendered_soon() {
+    const BYTES: usize = 64 << 10;
+    let filled = |text: &str| {
+        let repeated = text.repeat(BYTES / text.len() + 1);
+        let end = (0..=BYTES).rev().find(|&end| repeated.is_char_boundary(end)).unwrap();
+        repeated[..end].to_owned()
+    };
+    let document = document();
+    for (name, text) in [
+        ("documents", filled(&document)),
+        ("one paragraph", filled("Lorem *ipsum* dolor sit `amet`, consectetur. ")),
+        ("one block of code", "```\n".to_owned() + &filled("    let x = f(a, b);\n")),
+        ("one list", filled("- an item of a list\n")),
+        ("Chinese", filled("吾輩は猫である。")),
+        ("emoji", filled("👩‍👩‍👧‍👦👍🏽")),
+        ("a table", "|a|b|\n|-|-|\n".to_owned() + &filled("| cell | another cell |\n")),
+        ("asterisks", filled("*a **b ")),
+        ("brackets", filled("[")),
+        ("backticks", filled("` `` ``` a ")),
+        ("quotes in quotes", filled(">") + "a"),
+        ("lines in quotes", filled(&(">".repeat(500) + "a\n"))),
+        ("lists in lists", filled("- ") + "a"),
+        ("numbers in lists", filled(&("1. ".repeat(200) + "a\n"))),
+    ] {
+        let whole = milliseconds(|| drop(lines(&text, 100, &Theme::dark())));
+        let mut growing = Rendered::default();
+        let half = text.char_indices().nth(text.chars().count() / 2).unwrap().0;
+        growing.update(&text[..half], look(100), Stage::Growing);
+        let update = milliseconds(|| {
+            let mut growing = growing.clone();
+            growing.update(&text, look(100), Stage::Growing);
+        });
+        let mut growing = Rendered::default();
+        growing.update(&text[..half], look(100), Stage::Growing);
+        let mut end = half;
+        let token = milliseconds(|| {
+            end += text[end..].chars().take(4).map(char::len_utf8).sum::<usize>();
+            growing.update(&text[..end], look(100), Stage::Growing);
+        });
+        println!("{name}: whole {whole:.2} ms, half {update:.2} ms, a token more {token:.3} ms");
+        assert!(
+            whole < 300.0 && update < 300.0 && token < 150.0,
+            "{name}: {whole} {update} {token}"
+        );
+    }
+    // From the first token to the last, a frame for each.
+    let text = filled(&document);
+    let mut growing = Rendered::default();
+    let mut worst: f64 = 0.0;
+    let begin = Instant::now();
+    for (place, _) in text.char_indices().step_by(4) {
+        let begin = Instant::now();
+        growing.update(&text[..place], look(100), Stage::Growing);
+        worst = worst.max(begin.elapsed().as_secs_f64() * 1e3);
+    }
+    println!("streamed: {:.0} ms, worst frame {worst:.2} ms", begin.elapsed().as_secs_f64() * 1e3);
+    assert!(begin.elapsed().as_secs() < 30);
+}
+
 /// Pieces that Markdown is made of.
 fn piece() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec![
@@ -336,8 +413,12 @@ fn piece() -> impl Strategy<Value = &'static str> {
     ])
 }
 
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases) }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(3000) })]
+    #![proptest_config(config(3000))]
 
     /// Any Markdown at any width, at every prefix of its pieces.
     #[test]
@@ -371,8 +452,7 @@ proptest! {
         let shown: String = raw.iter().map(text_of).collect();
         prop_assert_eq!(squeezed(&shown), squeezed(&text));
         for line in &raw {
-            let is_one = line.styled_graphemes(Style::new()).count() == 1;
-            prop_assert!(is_one || columns(&text_of(line)) <= width.into(), "{:?}", line);
+            prop_assert!(visible(line).count() == 1 || columns(&text_of(line)) <= width.into(), "{:?}", line);
         }
         // Not in a quote or a list, whose marks take columns, too.
         assert_fits(&lines(&format!("x{text}"), width, &Theme::plain()), width, &text);

@@ -72,7 +72,8 @@ fn no_control_sequence_of_a_model_is_shown() {
         }
     }
 
-    let mut terminal = Terminal::start(&[&[model, "--plain"][..], &WHOLE].concat());
+    let mut terminal =
+        Terminal::start(&[&[model, "--plain", "--no-save", "--no-history"][..], &WHOLE].concat());
     terminal.expect("> ");
     terminal.line("hello");
     let answer = terminal.expect("\r\n[");
