@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use tercet_host::error::Error;
 
-use super::private::{self, Existing, make_folder, open_locked, set_aside};
+use super::private::{self, Existing, Locked, make_folder, open_locked, set_aside};
 use crate::failure::Failure;
 
 /// Most entries that are kept.
@@ -141,7 +141,7 @@ impl History {
     }
 
     /// Opens and locks the file; waits a little for a program that has it.
-    fn open(&self, options: &OpenOptions) -> io::Result<File> {
+    fn open(&self, options: &OpenOptions) -> io::Result<Locked> {
         let start = Instant::now();
         loop {
             if let Some(file) = open_locked(&self.path, options)? {

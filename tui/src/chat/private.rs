@@ -1,6 +1,7 @@
 //! Files that are the user's alone (mode 0600, in folders of 0700): replaced whole or not at all,
 //! and locked so that two programs do not write the same one.
 
+use core::ops::{Deref, DerefMut};
 use core::time::Duration;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
@@ -52,13 +53,37 @@ pub(super) enum Existing {
     Keep,
 }
 
+/// An open file that is locked until this is dropped.
+#[derive(Debug)]
+pub(super) struct Locked(File);
+
+impl Deref for Locked {
+    type Target = File;
+    fn deref(&self) -> &File {
+        &self.0
+    }
+}
+
+impl DerefMut for Locked {
+    fn deref_mut(&mut self) -> &mut File {
+        &mut self.0
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // Closing it is not enough while a child, which is about to run another program, has it.
+        let _ = self.0.unlock();
+    }
+}
+
 /// Puts a file with `bytes` under the name `path`: durable and whole, or not at all. Returns it,
 /// locked.
 ///
 /// # Errors
 ///
 /// The system's reason; what was there before is there still.
-pub(super) fn write(path: &Path, bytes: &[u8], existing: Existing) -> io::Result<File> {
+pub(super) fn write(path: &Path, bytes: &[u8], existing: Existing) -> io::Result<Locked> {
     let folder = folder_of(path);
     let (prefix, suffix) = UNFINISHED;
     // The crate makes it 0600.
@@ -71,19 +96,18 @@ pub(super) fn write(path: &Path, bytes: &[u8], existing: Existing) -> io::Result
         Existing::Replace => file.persist(path),
         Existing::Keep => file.persist_noclobber(path),
     };
-    let file = named.map_err(|failed| failed.error)?;
+    let file = Locked(named.map_err(|failed| failed.error)?);
     // The name, too, outlives a power cut; a file system that cannot promise it says so here.
     let _ = File::open(folder).and_then(|folder| folder.sync_all());
     Ok(file)
 }
 
-/// Opens the file at `path` and locks it; `None` when another program has done so. The lock is for
-/// as long as the file is open.
+/// Opens the file at `path` and locks it; `None` when another program has done so.
 ///
 /// # Errors
 ///
 /// The system's reason for not opening it.
-pub(super) fn open_locked(path: &Path, options: &OpenOptions) -> io::Result<Option<File>> {
+pub(super) fn open_locked(path: &Path, options: &OpenOptions) -> io::Result<Option<Locked>> {
     for _ in 0..REPLACED_MAX {
         let file = options.open(path)?;
         let own = file.metadata()?;
@@ -95,7 +119,7 @@ pub(super) fn open_locked(path: &Path, options: &OpenOptions) -> io::Result<Opti
         }
         // While it was being locked, somebody may have put another in its place.
         match fs::metadata(path) {
-            Ok(now) if is_same(&now, &own) => return Ok(Some(file)),
+            Ok(now) if is_same(&now, &own) => return Ok(Some(Locked(file))),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),

@@ -4,14 +4,14 @@
 //! killed at any moment leaves one or the other. The file is locked as long as its session is open;
 //! a second program is told so.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use tercet_host::error::Error;
 
-use super::private::{self, Existing, make_folder, open_locked, set_aside};
+use super::private::{self, Existing, Locked, make_folder, open_locked, set_aside};
 use super::record::{RECORD_BYTES_MAX, ReadError, Record};
 use crate::failure::Failure;
 
@@ -221,7 +221,7 @@ impl Store {
         let Some(file) = locked else {
             let name = name_of(path).unwrap_or_default();
             return Err(Failure::Unavailable {
-                what: format!("the session `{name}` is open in another tercet"),
+                what: format!("the session `{name}` is open, here or in another tercet"),
                 hint: "go on there, or close it; another session can be resumed by its name",
             });
         };
@@ -252,7 +252,7 @@ enum Taken {
 pub struct OpenRecord {
     folder: PathBuf,
     /// The file, once there is one, and what keeps it locked.
-    file: Option<(PathBuf, File)>,
+    file: Option<(PathBuf, Locked)>,
 }
 
 impl OpenRecord {

@@ -98,7 +98,7 @@ fn an_open_session_is_refused() {
     let name = name_of(open.path().unwrap()).unwrap();
     for which in [None, Some(name.as_str())] {
         let failure = store.resume(which).unwrap_err();
-        assert!(words(&failure).contains("is open in another tercet"), "{failure:?}");
+        assert!(words(&failure).contains("is open, here or in another tercet"), "{failure:?}");
         assert!(words(&failure).contains(&name), "{failure:?}");
         // Saving puts another file in its place: that is locked, too.
         open.save(&mut record("b")).unwrap();
@@ -228,6 +228,39 @@ fn what_cannot_be_saved_is_said_and_can_be_tried_again() {
     open.save(&mut record).unwrap();
     assert_eq!(Record::read(open.path().unwrap()).unwrap(), record);
     assert!(Store::open(&store.folder.join(names(&store)[0].as_str())).is_err());
+}
+
+#[test]
+#[ignore = "the program of the test below, in which files may not grow"]
+fn saves_where_there_is_no_room() {
+    let Some(state) = std::env::var_os("TERCET_TEST_STATE") else { return };
+    let Resumed { mut record, mut open, .. } =
+        Store::open(Path::new(&state)).unwrap().resume(None).unwrap();
+    record.push(turn("much", &"answer ".repeat(50_000)), &[1]);
+    println!("said: {}", words(&open.save(&mut record).unwrap_err()));
+}
+
+/// A full disk, for which a limit on the length of files stands: what was saved is there, and
+/// nothing beside it.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_leaves_what_was_saved() {
+    let (folder, store) = store();
+    let mut record = record("before");
+    store.create().save(&mut record).unwrap();
+    let before = names(&store);
+    let script = "trap '' XFSZ; ulimit -f 8; exec \"$0\" --ignored --nocapture --exact \
+                  chat::store::tests::saves_where_there_is_no_room";
+    let ran = Command::new("sh")
+        .args(["-c", script])
+        .arg(std::env::current_exe().unwrap())
+        .env("TERCET_TEST_STATE", folder.path().join("state"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&ran.stdout);
+    assert!(ran.status.success() && said.contains("said: cannot write"), "{ran:?}");
+    assert_eq!(names(&store), before);
+    assert_eq!(store.resume(None).unwrap().record, record);
 }
 
 /// Says how many turns are saved, after each.
