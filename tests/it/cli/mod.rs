@@ -14,9 +14,12 @@ mod evaluate;
 mod inspect;
 
 mod chat;
+mod keys;
 mod manual;
 mod readme;
+mod terminal;
 
+mod emulator;
 mod models;
 mod pty;
 pub(crate) mod support;
