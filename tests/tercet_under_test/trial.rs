@@ -18,7 +18,8 @@ use tercet::signals::Signals;
 use tercet::terminal::{Canvas, Ending, Incoming, Options, Place, Screen};
 use tercet_host::package::{Package, Source};
 
-/// First argument of a trial; `inline`, `mouse`, `ask` and the path of a model may follow.
+/// First argument of a trial; `inline`, `mouse`, `ask`, `unlinked` and the path of a model may
+/// follow.
 pub(crate) const ARGUMENT: &str = "__trial";
 
 /// Thirty times a second, as the chat draws.
@@ -45,6 +46,11 @@ fn trial(signals: &Signals) -> Result<(), Failure> {
     let (sender, incoming) = channel();
     let tell = move |event| drop(sender.send(event)); // nobody listens after the end
     let options = Options { place, mouse: has("mouse"), ask: has("ask") };
+    if has("unlinked") {
+        // It cannot start itself a second time.
+        let own = std::env::current_exe().map_err(Failure::io)?;
+        std::fs::remove_file(own).map_err(Failure::io)?;
+    }
     let start = Instant::now();
     let screen = Screen::enter(options, signals, tell).map_err(Failure::io)?;
     let took = start.elapsed();
@@ -62,7 +68,8 @@ fn trial(signals: &Signals) -> Result<(), Failure> {
             Incoming::Key(key) if key == KeyEvent::from(KeyCode::Char('W')) => {
                 panic_and_draw_on(&mut terminal, &mut shown)?;
             }
-            Incoming::Key(key) if key.modifiers == KeyModifiers::NONE => match key.code {
+            Incoming::Key(key) if !key.modifiers.intersects(!KeyModifiers::SHIFT) => match key.code
+            {
                 KeyCode::Char('q') => return Ok(()),
                 KeyCode::Char('l') => return screen.leave().map_err(Failure::io),
                 KeyCode::Char('c') => screen.copy("copied").map_err(Failure::io)?,
@@ -72,7 +79,7 @@ fn trial(signals: &Signals) -> Result<(), Failure> {
                     let path = arguments.iter().find(|argument| argument.contains('/'));
                     cut(path.expect("a model's path").into());
                 }
-                KeyCode::Char(how) => end(how)?,
+                KeyCode::Char(how) if how.is_alphabetic() => end(how)?,
                 code => shown.log.push(format!("key {code}")),
             },
             Incoming::Key(key)
@@ -188,7 +195,7 @@ fn end(how: char) -> Result<(), Failure> {
 /// Cuts a model short while it is read.
 fn cut(path: PathBuf) {
     let package = Package::open(&Source::Path(path.clone())).expect("a valid model");
-    let file = OpenOptions::new().write(true).open(path.join("model.safetensors"));
+    let file = OpenOptions::new().write(true).open(path);
     file.and_then(|file| file.set_len(0)).expect("a file of ours");
     let model = package.bind().expect("norms are read here, or should be");
     panic!("{} layers out of nothing", model.layers.len());

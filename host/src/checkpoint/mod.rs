@@ -21,7 +21,9 @@ use memmap2::Mmap;
 pub use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use tercet_core::{Layout, Rows128};
-pub use truncation::{LAST_WORD, before_exit, install_truncation_guard};
+#[cfg(unix)]
+pub use truncation::before_exit;
+pub use truncation::{LAST_WORD, install_truncation_guard};
 
 /// Metadata key that makes a safetensors file a `.tercet` file; its value is the format's version.
 pub const TERCET_FORMAT_KEY: &str = "tercet.format";

@@ -7,6 +7,7 @@
 #![allow(unsafe_code, reason = "a signal handler")]
 
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
+#[cfg(unix)]
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Most files watched at a time; files beyond that still work, without the clear exit.
@@ -42,7 +43,7 @@ impl Drop for Watch {
     }
 }
 
-/// What is sent over the socket of [`before_exit`].
+/// What is sent over the socket of `before_exit`.
 pub const LAST_WORD: u8 = b'd';
 
 /// Longest wait for an answer to it, in milliseconds.
@@ -50,12 +51,14 @@ pub const LAST_WORD: u8 = b'd';
 const ANSWER_MS: i32 = 1000;
 
 /// The socket of [`before_exit`], or -1.
+#[cfg(unix)]
 static TELLS: AtomicI32 = AtomicI32::new(-1);
 
 /// Makes the guard send [`LAST_WORD`] over `socket` before it ends the program, and wait up to a
 /// second for one byte of answer: somebody may have a terminal to restore. `None`: nobody.
 ///
 /// The socket stays the caller's, who takes it back with `None` before closing it.
+#[cfg(unix)]
 pub fn before_exit(socket: Option<BorrowedFd<'_>>) {
     TELLS.store(socket.map_or(-1, |socket| socket.as_raw_fd()), Ordering::Release);
 }

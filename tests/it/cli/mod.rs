@@ -16,9 +16,13 @@ mod replay;
 
 mod chat;
 mod hostile;
+mod keys;
 mod manual;
 mod readme;
+mod screen;
+mod terminal;
 
+mod emulator;
 mod models;
 mod pty;
 pub(crate) mod support;

@@ -1,9 +1,9 @@
 //! The chat on a whole screen, or in a few lines at the bottom of one: the loop that waits, draws
 //! and does what it is asked.
 //!
-//! Everything comes through one channel: keys from the thread that reads the terminal, news from the
-//! engine's. So one thread owns the chat, never waits for anything that computes, and draws at most
-//! thirty times a second, however fast tokens come.
+//! Everything comes through one channel: keys from the thread that reads the terminal, news from
+//! the engine's. So one thread owns the chat, never waits for anything that computes, and draws at
+//! most thirty times a second, however fast tokens come.
 
 use core::time::Duration;
 use std::path::PathBuf;

@@ -57,8 +57,14 @@ pub(super) fn listen(
             [PollFd::new(&hub.wakes, PollFlags::IN), PollFd::new(&tty.input, PollFlags::IN)];
         let hears_keys = tty.is_up() && !listener.lost;
         let count = if hears_keys { 2 } else { 1 };
-        if poll(&mut sources[..count], wait.as_ref()).is_err() {
-            continue; // a signal: its flag is set, and the socket wakes us
+        match poll(&mut sources[..count], wait.as_ref()) {
+            Ok(_) => {}
+            // Its flag is set, and the socket wakes us.
+            Err(Errno::INTR) => continue,
+            Err(_) => {
+                listener.lost = true;
+                listener.end(Ending::HangUp, &mut tell);
+            }
         }
         let keys = hears_keys && !sources[1].revents().is_empty();
         hub.drain();

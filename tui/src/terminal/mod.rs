@@ -28,6 +28,7 @@ mod kind;
 mod listen;
 mod panics;
 mod sequences;
+mod stray;
 mod tty;
 pub mod watcher;
 
@@ -210,7 +211,10 @@ impl Screen {
     ///
     /// Those of the terminal.
     pub fn resume(&self) -> io::Result<()> {
-        self.tty.enter()
+        self.tty.enter()?;
+        // Keys are ours again.
+        self.hub.wake();
+        Ok(())
     }
 
     /// Gives the terminal back now, and says what dropping cannot.

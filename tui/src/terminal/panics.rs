@@ -18,7 +18,7 @@ use super::{hub, tty};
 use crate::clean::CleanWriter;
 
 /// How long the program may take to end by itself.
-const GRACE: Duration = Duration::from_secs(2);
+const GRACE: Duration = Duration::from_secs(3);
 
 /// Makes panics aware of the screen. Where none is up, they do what they did before.
 pub(super) fn install() {
@@ -29,12 +29,14 @@ pub(super) fn install() {
             // Turned into an error by whoever expects it.
             Some(_) if tercet_host::text::expects_panic() => {}
             Some(tty) => {
-                tty.abandon();
-                say(panic);
+                end_soon();
+                tty.speak(|| {
+                    tty.abandon();
+                    say(panic);
+                });
                 if let Some(hub) = hub::get() {
                     hub.wake();
                 }
-                end_soon();
             }
             None => before(panic),
         }));
@@ -44,13 +46,14 @@ pub(super) fn install() {
 /// What the standard hook says, cleaned.
 fn say(panic: &PanicHookInfo<'_>) {
     let thread = thread::current();
-    let mut text = format!("thread '{}' {panic}\n", thread.name().unwrap_or("<unnamed>"));
-    let trace = Backtrace::capture();
-    if trace.status() == BacktraceStatus::Captured {
-        text.push_str(&trace.to_string());
-    }
+    let text = format!("thread '{}' {panic}\n", thread.name().unwrap_or("<unnamed>"));
     // Nobody is left to be told when that fails.
     let _ = CleanWriter::new(stderr()).write_text(&text);
+    // Names of functions take a second to find; the message does not wait for them.
+    let trace = Backtrace::capture();
+    if trace.status() == BacktraceStatus::Captured {
+        let _ = CleanWriter::new(stderr()).write_text(&trace.to_string());
+    }
 }
 
 /// Ends the program if whoever should is waiting for a thread that is no more.

@@ -52,12 +52,15 @@ pub(super) const fn leave(place: Place) -> &'static str {
     }
 }
 
-/// After [`leave`] when the program could not say where its drawing ends: a new line, nothing
-/// under it. Where the alternate screen was used there is nothing to clear.
+/// [`leave`] for a program that cannot say where its drawing ends: inline, the next line is empty
+/// and the last one. With the alternate screen the drawing goes by itself.
 pub(super) const fn abandon(place: Place) -> &'static str {
     match place {
-        Place::Full => "",
-        Place::Inline => "\r\n\x1b[J",
+        Place::Full => leave(place),
+        Place::Inline => {
+            "\x18\x1b\\\x1b[?2026l\x1b[?1006l\x1b[?1003l\x1b[?1002l\x1b[?1000l\x1b[?2004l\x1b[0m\
+             \r\n\x1b[J\x1b[?25h"
+        }
     }
 }
 
@@ -146,10 +149,12 @@ mod tests {
             let on = [enter(place), MOUSE_ON, FRAME_START].concat();
             for mode in on.split("\x1b[?").skip(1).filter_map(|rest| rest.split_once('h')) {
                 let off = format!("\x1b[?{}l", mode.0);
-                assert!(leave(place).contains(&off), "{place:?}: {}", mode.0);
+                for all in [leave(place), abandon(place)] {
+                    assert!(all.contains(&off), "{place:?}: {}", mode.0);
+                    assert!(all.ends_with("\x1b[?25h") && all.contains(MOUSE_OFF), "{place:?}");
+                    assert!(all.contains(FRAME_END), "{place:?}");
+                }
             }
-            assert!(leave(place).ends_with("\x1b[?25h"), "{place:?}");
         }
-        assert!(leave(Place::Full).contains(MOUSE_OFF) && leave(Place::Full).contains(FRAME_END));
     }
 }

@@ -1,6 +1,6 @@
 //! [`Tty`]: the terminal itself, taken over and given back exactly once.
 
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use core::time::Duration;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,6 +19,7 @@ use rustix::termios::{
 
 use super::Options;
 use super::sequences::{self, Place};
+use super::stray::Stray;
 use super::watcher::Watcher;
 
 /// The terminal that the chat is on, for whoever has to give it back.
@@ -26,6 +27,8 @@ static CURRENT: Mutex<Option<Arc<Tty>>> = Mutex::new(None);
 
 /// Longest wait for a thread that is in the middle of writing.
 const WRITER: Duration = Duration::from_millis(500);
+/// Longest wait for a thread that says why the program ends. Its exit is the hook's business.
+const SPEECH: Duration = Duration::from_secs(2);
 /// How long an answer of the terminal may take. Over a slow network it is a tenth of a second.
 const ANSWER: Duration = Duration::from_millis(500);
 /// Longest wait at the end for answers that are still on their way.
@@ -43,6 +46,8 @@ pub(super) struct Tty {
     up: AtomicBool,
     /// Set by a panic: nothing is drawn any more.
     dying: AtomicBool,
+    /// Threads that are saying what happened to them.
+    speaking: AtomicUsize,
     /// Whether the next SIGTSTP is one of ours.
     pub(super) stopping: AtomicBool,
     answers: Mutex<Answers>,
@@ -55,6 +60,8 @@ struct State {
     up: bool,
     mouse: bool,
     watcher: Option<Watcher>,
+    /// stderr meanwhile, if it is this terminal.
+    stray: Option<Stray>,
 }
 
 impl core::fmt::Debug for State {
@@ -101,11 +108,12 @@ impl Tty {
         wait_for_foreground(&input)?;
         let original = tcgetattr(&input)?;
         // Without it there is less protection, and no reason not to chat.
-        let watcher = Watcher::start(output.as_fd(), same(&stderr, &stdout)).ok();
+        let stray = if same(&stderr, &stdout) { Stray::new().ok() } else { None };
+        let watcher = Watcher::start(output.as_fd(), stray.as_ref()).ok();
         if let Some(watcher) = &watcher {
             tercet_host::checkpoint::before_exit(Some(watcher.socket()));
         }
-        let state = State { original, up: false, mouse: options.mouse, watcher };
+        let state = State { original, up: false, mouse: options.mouse, watcher, stray };
         let tty = Arc::new(Self {
             input,
             output,
@@ -113,6 +121,7 @@ impl Tty {
             state: Mutex::new(state),
             up: AtomicBool::new(false),
             dying: AtomicBool::new(false),
+            speaking: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             answers: Mutex::default(),
             answered: Condvar::new(),
@@ -140,6 +149,7 @@ impl Tty {
     pub(super) fn close(&self) -> io::Result<()> {
         self.await_answers();
         let left = self.leave();
+        self.let_speak();
         tercet_host::checkpoint::before_exit(None);
         locked(&self.state).watcher = None;
         locked(&CURRENT).take_if(|tty| core::ptr::eq(&**tty, self));
@@ -182,8 +192,11 @@ impl Tty {
         if self.is_dying() {
             return Ok(());
         }
-        if let Some(watcher) = &mut state.watcher {
+        if let Some(watcher) = &state.watcher {
             watcher.taken(self.place);
+        }
+        if let Some(stray) = &mut state.stray {
+            stray.begin();
         }
         state.up = true;
         self.up.store(true, Ordering::Release);
@@ -196,7 +209,7 @@ impl Tty {
 
     /// Gives the terminal back, once.
     pub(super) fn leave(&self) -> io::Result<()> {
-        self.give_back(&mut locked(&self.state), "")
+        self.give_back(&mut locked(&self.state), sequences::leave(self.place))
     }
 
     /// Gives the terminal back because the program cannot go on. Returns even if somebody is stuck
@@ -220,16 +233,34 @@ impl Tty {
         }
     }
 
-    fn give_back(&self, state: &mut State, last: &str) -> io::Result<()> {
+    /// Runs `say`, for which [`Tty::close`] waits.
+    pub(super) fn speak(&self, say: impl FnOnce()) {
+        self.speaking.fetch_add(1, Ordering::AcqRel);
+        say();
+        self.speaking.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Waits for threads that say why the program ends.
+    fn let_speak(&self) {
+        let start = Instant::now();
+        while self.speaking.load(Ordering::Acquire) > 0 && start.elapsed() < SPEECH {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn give_back(&self, state: &mut State, sequence: &str) -> io::Result<()> {
         if !core::mem::take(&mut state.up) {
             return Ok(());
         }
         self.up.store(false, Ordering::Release);
-        let written = self.write_now([sequences::leave(self.place), last].concat().as_bytes());
+        let written = self.write_now(sequence.as_bytes());
         // What nobody has read was meant for us: reports, late answers, the rest of a paste.
         let _ = tcflush(&self.input, QueueSelector::IFlush);
         let set = tcsetattr(&self.input, OptionalActions::Now, &state.original);
-        if let Some(watcher) = &mut state.watcher {
+        if let Some(stray) = &mut state.stray {
+            stray.end();
+        }
+        if let Some(watcher) = &state.watcher {
             watcher.left();
         }
         written.and(set.map_err(io::Error::from))
