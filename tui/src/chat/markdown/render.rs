@@ -107,11 +107,8 @@ impl Renderer<'_> {
     fn event(&mut self, event: Event<'_>, range: Range<usize>) {
         if self.leaves == 0 && !matches!(event, Event::End(_)) {
             self.definitions(range.start);
-            // With its indent, which says what it is.
-            let line = self.source[..range.start].rfind('\n').map_or(0, |place| place + 1);
-            if self.depth == 0 && ends_empty(&self.source[..line]) {
-                self.out.settled = line;
-                self.out.settled_lines = self.out.lines.len();
+            if self.depth == 0 {
+                self.settle(range.start);
             }
         }
         let mut seen = range.end;
@@ -150,6 +147,16 @@ impl Renderer<'_> {
         }
         if self.leaves == 0 {
             self.seen = seen;
+        }
+    }
+
+    /// Notes that a block begins at `start`, in no other.
+    fn settle(&mut self, start: usize) {
+        // With its indent, which says what it is.
+        let line = self.source[..start].rfind('\n').map_or(0, |place| place + 1);
+        if ends_empty(&self.source[..line]) {
+            self.out.settled = line;
+            self.out.settled_lines = self.out.lines.len();
         }
     }
 
