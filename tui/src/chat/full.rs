@@ -125,6 +125,7 @@ impl Full {
             if !goes_on {
                 return Ok(());
             }
+            self.outside.watch(&self.app.chat);
             is_new |= self.app.see(self.probe.latest());
             let since = drawn.map(|drawn: Instant| drawn.elapsed());
             is_new |= self.app.is_moving() && since.is_some_and(|since| since >= TICK);

@@ -1,11 +1,14 @@
 //! [`Outside`]: what the chat does to the world: the engine, the session's file, the history.
 
+use core::ops::ControlFlow;
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread;
 
-use tercet_host::content_hash::model_hash;
+use tercet_host::content_hash::content_hash;
 use tercet_host::forward::Cancel;
 
 use super::command::ExportKind;
@@ -27,8 +30,8 @@ const NAMES: usize = 200;
 /// What a chat is connected to.
 #[derive(Debug)]
 pub struct Outside<T> {
-    /// What answers.
-    pub engine: Engine,
+    /// What answers; there until the end.
+    engine: Option<Engine>,
     store: Option<Store>,
     open: Option<OpenRecord>,
     history: Option<History>,
@@ -37,6 +40,36 @@ pub struct Outside<T> {
     hashed: Option<Ready>,
     /// Whether it was said that sessions cannot be saved.
     warned: bool,
+    pace: Arc<Pace>,
+}
+
+/// Lets work that nobody waits for wait for the work that somebody does.
+#[derive(Debug, Default)]
+struct Pace {
+    busy: AtomicBool,
+    over: AtomicBool,
+}
+
+impl Pace {
+    /// How often it looks whether it may go on.
+    const LOOK: Duration = Duration::from_millis(5);
+
+    /// Waits while an answer is given. `Break` when the chat is over.
+    fn wait(&self) -> ControlFlow<()> {
+        while self.busy.load(Ordering::Relaxed) && !self.over.load(Ordering::Relaxed) {
+            thread::sleep(Self::LOOK);
+        }
+        match self.over.load(Ordering::Relaxed) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    }
+}
+
+impl<T> Drop for Outside<T> {
+    fn drop(&mut self) {
+        self.pace.over.store(true, Ordering::Relaxed);
+    }
 }
 
 /// A chat, and what it is connected to.
@@ -75,16 +108,32 @@ impl<T: From<News> + Send + 'static> Outside<T> {
         let model = (args.model.clone(), args.chat_form);
         let engine = Engine::start(model, args.device.clone(), cancel, news.clone())?;
         let hashed = None;
-        let outside = Self { engine, store, open, history, news, hashed, warned: false };
+        let pace = Arc::default();
+        let warned = false;
+        let engine = Some(engine);
+        let outside = Self { engine, store, open, history, news, hashed, warned, pace };
         Ok(Begun { chat, outside, history: entries })
+    }
+
+    /// Notes whether an answer is given, for what can wait.
+    pub fn watch(&self, chat: &Chat) {
+        self.pace.busy.store(chat.is_busy(), Ordering::Relaxed);
     }
 
     /// Does what the chat asks for; tells it what came of it. What only a screen can do is left:
     /// it is given back.
     pub fn perform(&mut self, effect: Effect, chat: &mut Chat) -> Option<Effect> {
         match effect {
-            Effect::Ask(ask) => self.engine.ask(ask),
-            Effect::Stop => self.engine.stop(),
+            Effect::Ask(ask) => {
+                if let Some(engine) = &self.engine {
+                    engine.ask(ask);
+                }
+            }
+            Effect::Stop => {
+                if let Some(engine) = &self.engine {
+                    engine.stop();
+                }
+            }
             Effect::Save => self.save(chat),
             Effect::Begin => self.open = self.store.as_ref().map(Store::create),
             Effect::SaveAs(None) => self.save_as_its_own(chat),
@@ -128,8 +177,10 @@ impl<T: From<News> + Send + 'static> Outside<T> {
         }
         self.hashed = Some(ready.clone());
         let (package, news) = (Arc::clone(&ready.package), self.news.clone());
+        let pace = Arc::clone(&self.pace);
         let hash = move || {
-            if let Ok(hash) = model_hash(&package.checkpoint) {
+            let mut go_on = |_, _| pace.wait();
+            if let Ok(Some(hash)) = content_hash(&package.checkpoint, &mut go_on) {
                 // Nobody is left to hear it when the chat has ended.
                 let _ = news.send(News::Hashed { package, hash }.into());
             }
@@ -212,7 +263,7 @@ impl<T: From<News> + Send + 'static> Outside<T> {
     /// [`Failure`] of the engine.
     pub fn end(mut self, chat: &mut Chat) -> Result<(), Failure> {
         self.save(chat);
-        self.engine.end()
+        self.engine.take().map_or(Ok(()), Engine::end)
     }
 }
 

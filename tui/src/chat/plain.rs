@@ -105,6 +105,7 @@ impl Plain {
                 _ => {}
             }
             let effects = self.chat.hear(news);
+            self.outside.watch(&self.chat);
             if !self.perform(effects) {
                 return Ok(false);
             }
