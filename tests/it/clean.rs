@@ -221,8 +221,12 @@ fn characters() -> impl Strategy<Value = char> {
     ]
 }
 
+fn config() -> ProptestConfig {
+    ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(20_000) }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(20_000))]
+    #![proptest_config(config())]
 
     #[test]
     fn a_terminal_gets_nothing_but_text(

@@ -7,6 +7,7 @@ mod cli;
 #[cfg(target_os = "linux")]
 mod cuda;
 mod decode;
+mod markdown;
 mod ops;
 mod oracle;
 mod text;

@@ -6,10 +6,11 @@
 //!
 //! # What is removed
 //!
-//! *Control sequences, as a whole* (ECMA-48, read as xterm and Paul Williams' DEC parser read them),
-//! begun by ESC or by a single C1 character: CSI to its final character; the strings OSC, DCS, SOS,
-//! PM, APC and the title of `screen` (`ESC k`) to their end, which is ST, for OSC also BEL; two- and
-//! three-character sequences. CAN, SUB and a new ESC or C1 abort a sequence, as on a terminal.
+//! *Control sequences, as a whole* (ECMA-48, read as xterm and Paul Williams' DEC parser read
+//! them), begun by ESC or by a single C1 character: CSI to its final character; the strings OSC,
+//! DCS, SOS, PM, APC and the title of `screen` (`ESC k`) to their end, which is ST, for OSC also
+//! BEL; two- and three-character sequences. CAN, SUB and a new ESC or C1 abort a sequence, as on a
+//! terminal.
 //!
 //! *Every other C0, C1 and DEL*, so that `\r\n` becomes `\n` and nothing is overstruck.
 //!
@@ -212,7 +213,7 @@ impl Cleaner {
                 self.line = Columns::default();
             }
             '\t' => {
-                let spaces = self.line.to_tab_stop();
+                let spaces = self.line.tab();
                 out.extend(core::iter::repeat_n(' ', spaces));
             }
             c if is_printable(c) => {
@@ -262,7 +263,7 @@ impl Columns {
     }
 
     /// Columns up to the next tab stop, at least 1; the line then ends there.
-    fn to_tab_stop(&mut self) -> usize {
+    fn tab(&mut self) -> usize {
         self.settle(0);
         let columns = TAB_COLUMNS - self.before;
         self.before = 0;

@@ -3,6 +3,9 @@
 pub mod plain;
 pub mod theme;
 
+pub mod markdown;
+pub mod wrap;
+
 use std::io::{IsTerminal, stdin, stdout};
 
 use crate::answer::{encode, message};
