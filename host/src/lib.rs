@@ -72,6 +72,7 @@ mod math;
 mod rotary;
 
 pub mod event;
+pub mod exit;
 pub mod forward;
 pub mod sampler;
 pub mod session;

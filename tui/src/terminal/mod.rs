@@ -12,7 +12,8 @@
 //! | the same when nobody listens any more | the listening thread (`listen.rs`), after 3 s |
 //! | Ctrl-Z, SIGTSTP | [`Screen::suspend`]; [`Screen::resume`] takes it over again |
 //! | a mapped file that is cut short (SIGBUS) | the watcher, asked by the signal handler |
-//! | abort, exit, SIGSEGV, SIGKILL, anything | the watcher (`watcher.rs`) |
+//! | `exit`, called by whomever | what is registered for it (`panics.rs`) |
+//! | abort, SIGSEGV, SIGKILL, anything else | the watcher (`watcher.rs`) |
 //!
 //! Nothing is drawn after that: every byte goes through one lock, and is dropped where the terminal
 //! is not ours.

@@ -4,6 +4,8 @@
 //! A thread that panics leaves what it shared with others in an unknown state, so that a chat whose
 //! engine has panicked is over, wherever the panic was. The message is untrusted like all text: a
 //! panic quotes what it stumbled over.
+//!
+//! A call of `exit`, by whomever, gives the terminal back, too.
 
 use core::time::Duration;
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -20,10 +22,16 @@ use crate::clean::CleanWriter;
 /// How long the program may take to end by itself.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// Makes panics aware of the screen. Where none is up, they do what they did before.
+/// Makes panics and `exit` aware of the screen. Where none is up, they do what they did before.
 pub(super) fn install() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
+        // Where that is refused, the watcher is left.
+        let _ = tercet_host::exit::at_exit(|| {
+            if let Some(tty) = tty::current() {
+                tty.abandon();
+            }
+        });
         let before = take_hook();
         set_hook(Box::new(move |panic| match tty::current() {
             // Turned into an error by whoever expects it.

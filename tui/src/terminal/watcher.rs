@@ -1,6 +1,6 @@
 //! A process that puts the terminal right when the program could not.
 //!
-//! A program that is killed, aborts or calls `_exit` runs no code of its own afterwards. So the
+//! A program that is killed or aborts runs no code of its own afterwards. So the
 //! screen starts a second process of the same program (`__watch`), which holds the terminal and
 //! one end of a socket, and sleeps. It learns over the socket when the terminal is taken over and
 //! when it was given back. When the other end closes in between, the program is gone: the watcher
@@ -10,16 +10,18 @@
 //!   `kill -9 %1` reach it, and job control does not hold it up; it has a name of its own, so that
 //!   `pkill -9 tercet` does not mean it.
 //! - The shell hears of the program's end at the same moment, and on a busy machine it may be
-//!   faster. Settings are only restored where they are still raw, so that a shell that has prepared
-//!   the terminal for its prompt is not disturbed; a prompt that it wrote on the alternate screen is
-//!   lost with it. A parent process in between would not lose that race, but it would die with the
-//!   program in `pkill -9 tercet` and `kill -9 %1`, would have to pass every signal on, and would be
-//!   the process that users see, trace and signal.
+//!   faster. Shells restore the settings themselves after a signal, so these are only touched while
+//!   they are still raw; a prompt that was written on the alternate screen is lost with it. After
+//!   an exit shells keep the settings that they find. So whatever exits restores first: the screen,
+//!   `exit` itself (`at_exit`), and the guard of mapped files, which waits for the watcher.
+//!   (A parent in between would lose no race. But it would die with the program in
+//!   `pkill -9 tercet` and `kill -9 %1`, it would have to pass every signal on, and it would be the
+//!   process that users see, trace and signal.)
 //! - Input that nobody has read is thrown away: the rest of a paste is not for the shell.
 //! - What was written to stderr (`stray.rs`) is shown.
-//! - Socket, terminal and that file are its standard streams; it holds nothing else that the program
-//!   opened. It ends when the program does. If it cannot be started, the program restores the
-//!   terminal itself wherever it can, and that is all.
+//! - Socket, terminal and that file are its standard streams; it holds nothing else that the
+//!   program opened. It ends when the program does. If it cannot be started, the program restores
+//!   the terminal itself wherever it can, and that is all.
 
 use core::time::Duration;
 use std::io::{self, Read, Write};
