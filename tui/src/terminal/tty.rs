@@ -253,8 +253,8 @@ impl Tty {
             return Ok(());
         }
         self.up.store(false, Ordering::Release);
-        // What nobody has read was meant for us: reports, late answers, the rest of a paste. What is
-        // typed once the screen has changed is not.
+        // What nobody has read was meant for us: reports, late answers, the rest of a paste. What
+        // is typed once the screen has changed is not.
         let _ = tcflush(&self.input, QueueSelector::IFlush);
         let set = tcsetattr(&self.input, OptionalActions::Now, &state.original);
         let written = self.write_now(sequence.as_bytes());
