@@ -191,6 +191,54 @@ fn every_ending_in_an_answer_leaves_terminal_and_session_whole() {
     }
 }
 
+/// Leaving while an answer is replaced: what is there of the new one stays, and where there is
+/// nothing of it, the old one.
+#[test]
+fn leaving_in_the_middle_keeps_what_there_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = talkative(folder.path());
+    let args: Vec<_> = model.iter().map(String::as_str).collect();
+    for (key, code) in [(Some(4), 0), (None, 143)] {
+        let state = tempfile::tempdir().unwrap();
+        let mut chat = Chat::start(state.path(), &args);
+        chat.send("/set max-tokens 3");
+        chat.ask(STORY);
+        chat.send("/set max-tokens none");
+        chat.send("/regen");
+        chat.terminal.wait_for("answering");
+        chat.terminal.watch(Duration::from_millis(200));
+        match key {
+            Some(key) => chat.terminal.keys(&[key]),
+            None => kill_process(chat.process, Signal::TERM).unwrap(),
+        }
+        assert_whole(chat.terminal, "in the middle of /regen", code);
+        let saved = session(state.path());
+        let turns = saved["turns"].as_array().unwrap();
+        assert_eq!((turns.len(), &turns[0]["stop_reason"]), (1, &json!("cancelled")), "{saved}");
+    }
+}
+
+/// Another model goes on with the conversation; one that cannot be had changes nothing.
+#[test]
+fn models_change_in_the_middle_of_a_conversation() {
+    let (state, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let model = talkative(folder.path());
+    let mut chat = Chat::start(state.path(), &SHORT);
+    chat.ask(STORY);
+    chat.send("/model /nonexistent");
+    chat.terminal.wait_for("hint:");
+    chat.terminal.wait_for("ready");
+    chat.send(&format!("/model {}", model[0]));
+    chat.terminal.wait_for("this conversation was had with");
+    chat.send("And then?");
+    chat.terminal.wait_until("answered", |screen| screen.text().matches("[24 tokens").count() == 2);
+    chat.terminal.keys(&[4]);
+    assert_whole(chat.terminal, "Ctrl-D", 0);
+    let saved = session(state.path());
+    assert_eq!((&saved["turns"][0]["setup"], &saved["turns"][1]["setup"]), (&json!(0), &json!(1)));
+    assert_eq!(saved["setups"][1]["model"]["place"]["path"], model[0]);
+}
+
 /// A megabyte is pasted, shown folded, refused with both counts, and not lost.
 #[test]
 fn a_paste_of_a_megabyte_is_refused_and_stays() {
@@ -221,7 +269,9 @@ fn inline_answers_stay() {
     chat.send("/quit");
     let shown = assert_whole(chat.terminal, "/quit", 0);
     assert!(shown.contains(STORY) && shown.contains("ended by"), "{shown}");
-    assert!(!shown.contains("Type a message"), "{shown}");
+    for word in ["Type a message", "/quit", "first token"] {
+        assert!(!shown.contains(word), "{word}:\n{shown}");
+    }
 }
 
 /// Nothing is left on the disk by those who ask for that.

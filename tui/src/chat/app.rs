@@ -152,13 +152,18 @@ impl App {
         let shift = key.modifiers.contains(KeyModifiers::SHIFT);
         let mut wishes = Vec::new();
         match key.code {
+            // It has been asked already.
+            KeyCode::Char('c') if control && self.chat.state == State::Stopping => {
+                wishes.push(Effect::Quit.into());
+            }
             KeyCode::Char('c') if control => match self.chat.stop() {
                 Some(stop) => wishes.push(stop.into()),
                 None if leaving || self.editor.is_empty() => wishes.push(Effect::Quit.into()),
                 None => {
                     self.leaving = true;
                     self.revising = false;
-                    self.editor.clear();
+                    // Up brings it back.
+                    self.editor.accept();
                     self.chat.notice("Ctrl-C once more leaves");
                 }
             },
@@ -167,14 +172,16 @@ impl App {
             }
             KeyCode::Char('l') if control => wishes.push(Wish::Redraw),
             KeyCode::Char('z') if control => wishes.push(Wish::Suspend),
-            KeyCode::Esc if self.editor.candidates().is_empty() => match self.chat.stop() {
-                Some(stop) => wishes.push(stop.into()),
-                None if self.revising => {
-                    self.revising = false;
-                    self.editor.clear();
+            KeyCode::Esc if self.chat.is_asked() || self.editor.candidates().is_empty() => {
+                match self.chat.stop() {
+                    Some(stop) => wishes.push(stop.into()),
+                    None if self.revising => {
+                        self.revising = false;
+                        self.editor.clear();
+                    }
+                    None => self.chat.transcript.scroll_to_end(),
                 }
-                None => self.chat.transcript.scroll_to_end(),
-            },
+            }
             KeyCode::PageUp => self.chat.transcript.scroll_screens(1),
             KeyCode::PageDown => self.chat.transcript.scroll_screens(-1),
             KeyCode::Up if shift => self.chat.transcript.scroll(1),
@@ -206,7 +213,8 @@ impl App {
 
     /// Sends what was typed.
     fn submit(&mut self, text: &str) -> Vec<Wish> {
-        let done = if self.revising && !self.chat.is_busy() {
+        let is_message = matches!(command::read(text), Ok(command::Input::Message(_)));
+        let done = if self.revising && is_message && !self.chat.is_asked() {
             Ok(vec![self.chat.revise(text.to_owned())])
         } else {
             self.chat.say(text)
@@ -235,7 +243,9 @@ impl App {
                     self.editor.set_text(&text);
                 }
                 Effect::GiveBack(text) if self.editor.is_empty() => self.editor.set_text(&text),
-                Effect::GiveBack(_) => {}
+                Effect::GiveBack(_) => {
+                    self.chat.notice("what was asked is a key away (Up), behind what is typed");
+                }
                 Effect::ShowNumbers(on) => self.numbers = on.unwrap_or(!self.numbers),
                 other => wishes.push(other.into()),
             }

@@ -1,6 +1,8 @@
 //! [`Conversation`]: turns, the one being answered, and what the commands do to them. Pure: it
 //! knows neither the engine nor the terminal.
 
+use core::time::Duration;
+
 use tercet_host::backend::TokenId;
 use tercet_host::event::{Event, Finished, StopReason};
 use tercet_host::sampler::Sampling;
@@ -247,6 +249,29 @@ impl Conversation {
         };
         self.record.push(turn, &open.prompt);
         Heard::Answered
+    }
+
+    /// Whether a turn is being replaced: it is not in the record, and comes back if its
+    /// replacement does not.
+    #[must_use]
+    pub fn is_replacing(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.instead.is_some())
+    }
+
+    /// Ends the answer that is being given, if one is: what is there of it stays, as after a stop.
+    /// Returns whether that changed the record.
+    pub fn interrupt(&mut self, stats: &Stats) -> bool {
+        let Some(open) = &self.open else { return false };
+        let finished = Finished {
+            reason: StopReason::Cancelled,
+            text: String::new(),
+            prompt_tokens: open.prompt.len(),
+            reused_tokens: 0,
+            tokens: open.tokens.len(),
+            prefill: Duration::ZERO,
+            decode: Duration::ZERO,
+        };
+        self.finish(&finished, stats) == Heard::Answered
     }
 
     /// The answer cannot be had: what was before is there again. Returns the message.

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Instant;
 
+use ratatui::backend::Backend;
 use ratatui::text::Line;
 use ratatui::widgets::Widget;
 use ratatui::{Terminal, TerminalOptions, Viewport};
@@ -90,7 +91,7 @@ pub fn converse(args: &ChatArgs, kind: Kind, signals: &Signals) -> Result<(), Fa
     let Full { mut app, outside, screen, mut terminal, place, .. } = full;
     if place == Place::Inline && talked.is_ok() {
         // What was said stays; what is being typed and counted does not.
-        terminal.clear().map_err(Failure::io)?;
+        terminal.clear().and_then(|()| terminal.backend_mut().flush()).map_err(Failure::io)?;
     }
     drop(terminal);
     let left = screen.leave().map_err(Failure::io);
@@ -117,13 +118,11 @@ impl Full {
         let mut drawn = None;
         let mut is_new = true;
         loop {
-            let mut goes_on = true;
             while let Some(input) = waiting.take().or_else(|| inputs.try_recv().ok()) {
                 is_new = true;
-                goes_on &= self.hear(input)?;
-            }
-            if !goes_on {
-                return Ok(());
+                if !self.hear(input)? {
+                    return Ok(());
+                }
             }
             self.outside.watch(&self.app.chat);
             is_new |= self.app.see(self.probe.latest());
@@ -157,7 +156,11 @@ impl Full {
                     let place = &ready.place;
                     self.probe.session(place.held, ready.context, place.meter.clone());
                 }
+                let is_ready = matches!(news, News::Ready(_));
                 let wishes = self.app.news(news);
+                if is_ready {
+                    self.outside.hash(&self.app.chat);
+                }
                 self.probe.reached(self.app.chat.context_used);
                 wishes
             }
@@ -184,7 +187,8 @@ impl Full {
             Input::Terminal(Incoming::Suspend) => vec![Wish::Suspend],
             Input::Terminal(Incoming::Resumed) => {
                 self.screen.resume().map_err(Failure::io)?;
-                vec![Wish::Redraw]
+                self.terminal = terminal(&self.screen, self.place)?;
+                Vec::new()
             }
             Input::Terminal(Incoming::Ending(ending)) => return Err(Failure::Ended(ending)),
         };
@@ -200,7 +204,7 @@ impl Full {
     fn grant(&mut self, wish: Wish) -> Result<bool, Failure> {
         match wish {
             Wish::Chat(effect) => {
-                let renames = matches!(effect, Effect::Save | Effect::Begin | Effect::Load(_));
+                let renames = matches!(effect, Effect::Begin | Effect::Load(_));
                 match self.outside.perform(effect, &mut self.app.chat) {
                     Some(Effect::Quit) => return Ok(false),
                     Some(Effect::Copy(text)) => self.copy(&text),
@@ -217,7 +221,7 @@ impl Full {
                 }
             }
             Wish::Mouse(on) => self.screen.set_mouse(on).map_err(Failure::io)?,
-            Wish::Redraw => self.terminal = terminal(&self.screen, self.place)?,
+            Wish::Redraw => self.terminal.clear().map_err(Failure::io)?,
         }
         Ok(true)
     }

@@ -16,7 +16,8 @@ use super::conversation::Conversation;
 use super::export::{Kind, export};
 use super::history::History;
 use super::private::state_folder;
-use super::state::{Chat, Effect};
+use super::record::Record;
+use super::state::{Chat, Effect, State};
 use super::store::{OpenRecord, Resumed, Store};
 use super::worker::{Engine, News, Ready};
 use crate::args::ChatArgs;
@@ -156,6 +157,10 @@ impl<T: From<News> + Send + 'static> Outside<T> {
     /// Saves the session if there is a place for it. That it cannot be saved is said once.
     pub fn save(&mut self, chat: &mut Chat) {
         let Some(open) = &mut self.open else { return };
+        if chat.conversation.is_replacing() {
+            // The turn that may come back stays in the file until it is clear whether it does.
+            return;
+        }
         match open.save(chat.conversation.record_mut()) {
             Ok(()) => self.warned = false,
             Err(failure) if !self.warned => {
@@ -164,13 +169,12 @@ impl<T: From<News> + Send + 'static> Outside<T> {
             }
             Err(_) => {}
         }
-        self.hash(chat);
     }
 
     /// Finds out what the model's content is, beside everything else: it takes a while for large
     /// ones, and nobody waits for it.
-    fn hash(&mut self, chat: &Chat) {
-        let Some(ready) = &chat.ready else { return };
+    pub fn hash(&mut self, chat: &Chat) {
+        let (Some(ready), true) = (&chat.ready, self.open.is_some()) else { return };
         let is_known = |hashed: &Ready| Arc::ptr_eq(&hashed.package, &ready.package);
         if self.hashed.as_ref().is_some_and(is_known) {
             return;
@@ -214,8 +218,7 @@ impl<T: From<News> + Send + 'static> Outside<T> {
     }
 
     fn export(&self, chat: &mut Chat, kind: Kind, path: &Path) {
-        let path = expand(path);
-        match export(chat.conversation.record(), kind, &path, false) {
+        match export(chat.conversation.record(), kind, path, false) {
             Ok(()) => chat.notice(&format!("written: {}", path.display())),
             Err(failure) => tell(chat, &failure),
         }
@@ -240,8 +243,13 @@ impl<T: From<News> + Send + 'static> Outside<T> {
     }
 
     fn load(&mut self, name: &str, chat: &mut Chat) {
+        let path = expand(Path::new(name));
+        let name = &*path.to_string_lossy();
         let Some(store) = &self.store else {
-            return chat.error("sessions are not saved here", "start without --no-save");
+            return match Record::read(Path::new(name)) {
+                Ok(record) => chat.resume(record),
+                Err(failure) => tell(chat, &failure),
+            };
         };
         match store.resume(Some(name)) {
             Err(failure) => tell(chat, &failure),
@@ -252,18 +260,22 @@ impl<T: From<News> + Send + 'static> Outside<T> {
     /// Names of the saved sessions, the one saved last first.
     #[must_use]
     pub fn session_names(&self) -> Vec<String> {
-        let sessions = self.store.as_ref().and_then(|store| store.list(NAMES).ok());
-        sessions.into_iter().flatten().map(|listed| listed.name).collect()
+        self.store.as_ref().map(|store| store.names(NAMES)).unwrap_or_default()
     }
 
-    /// Ends the chat: saves, stops the engine, and tells why that had ended if it had.
+    /// Ends the chat: saves what is there of an answer that is being given, stops the engine, and
+    /// tells why that had ended if it had.
     ///
     /// # Errors
     ///
     /// [`Failure`] of the engine.
     pub fn end(mut self, chat: &mut Chat) -> Result<(), Failure> {
-        self.save(chat);
-        self.engine.take().map_or(Ok(()), Engine::end)
+        let is_loading = matches!(chat.state, State::Loading(..));
+        if chat.conversation.interrupt(&chat.stats) {
+            self.save(chat);
+        }
+        let end = if is_loading { Engine::abandon } else { Engine::end };
+        self.engine.take().map_or(Ok(()), end)
     }
 }
 

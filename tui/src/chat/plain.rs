@@ -1,7 +1,8 @@
 //! The chat line by line: for terminals that can do no more, and for those who want no more.
 
+use core::time::Duration;
 use std::io::{BufRead, Stdout, Write, stdin, stdout};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Instant;
 
 use tercet_host::measure::sampler::{INTERVAL, Probe, Sampler};
@@ -16,6 +17,12 @@ use crate::clean::CleanWriter;
 use crate::engine::Progress;
 use crate::failure::{Failure, say};
 use crate::signals::Signals;
+
+/// How often a load looks for Ctrl-C.
+const LOOK: Duration = Duration::from_millis(100);
+/// Bytes of a line that a terminal hands over; it drops the rest (Linux, `N_TTY_BUF_SIZE` less its
+/// end).
+const LINE_BYTES_MAX: usize = 4095;
 
 /// What keys do here.
 const KEYS: &str = "\
@@ -65,8 +72,8 @@ struct Plain {
 impl Plain {
     /// Reads and answers until the user leaves.
     fn talk(&mut self, quiet: bool, signals: &Signals) -> Result<(), Failure> {
-        let came = signals.during(|| self.wait())?;
-        if !came {
+        // Until there is something to stop, Ctrl-C ends the program.
+        if !self.wait(signals)? {
             return Ok(());
         }
         if !quiet {
@@ -80,24 +87,38 @@ impl Plain {
             // What is refused is lost: the reason is said, and the terminal's own editor has no way
             // to give the text back.
             let effects = self.chat.say(line.trim_end()).unwrap_or_default();
-            let goes_on =
-                signals.during(|| if self.perform(effects) { self.wait() } else { Ok(false) })?;
+            let shows_users = effects.iter().any(|effect| matches!(effect, Effect::Load(Some(_))));
+            let goes_on = signals
+                .during(|| if self.perform(effects) { self.wait(signals) } else { Ok(false) })?;
             if !goes_on {
                 break;
             }
-            self.print(false)?;
+            self.print(shows_users)?;
+        }
+        // A hash may have come while nobody listened.
+        for news in self.news.try_iter() {
+            for effect in self.chat.hear(news) {
+                self.outside.perform(effect, &mut self.chat);
+            }
         }
         Ok(())
     }
 
     /// Hears what the engine tells until it has nothing to do. `false` when it is gone.
-    fn wait(&mut self) -> Result<bool, Failure> {
+    fn wait(&mut self, signals: &Signals) -> Result<bool, Failure> {
+        let mut is_ready = false;
         while self.chat.state != State::Idle {
-            // The channel stays open: this side holds a sender too.
-            let Ok(news) = self.news.recv() else { return Ok(false) };
+            let news = match self.news.recv_timeout(LOOK) {
+                Ok(news) => news,
+                Err(RecvTimeoutError::Timeout) if self.leaves(signals) => return Ok(false),
+                Err(RecvTimeoutError::Timeout) => continue,
+                // It cannot: this side holds a sender, too.
+                Err(RecvTimeoutError::Disconnected) => return Ok(false),
+            };
             match &news {
                 News::Loading { done, total } => self.progress.show(*done, *total),
                 News::Ready(ready) => {
+                    is_ready = true;
                     let place = &ready.place;
                     self.probe.session(place.held, ready.context, place.meter.clone());
                     self.progress.done();
@@ -106,12 +127,20 @@ impl Plain {
             }
             let effects = self.chat.hear(news);
             self.outside.watch(&self.chat);
+            if core::mem::take(&mut is_ready) {
+                self.outside.hash(&self.chat);
+            }
             if !self.perform(effects) {
                 return Ok(false);
             }
             self.print(false)?;
         }
         Ok(true)
+    }
+
+    /// Whether Ctrl-C came while a model is loaded, which cannot be stopped.
+    fn leaves(&self, signals: &Signals) -> bool {
+        matches!(self.chat.state, State::Loading(..)) && signals.cancel.requested()
     }
 
     /// Does what the chat asks for. `false` when it asks for the end.
@@ -178,12 +207,23 @@ fn read_message() -> Result<Option<String>, Failure> {
     loop {
         let mut out = stdout();
         out.write_all(mark.as_bytes()).and_then(|()| out.flush()).map_err(Failure::io)?;
-        let mut line = String::new();
-        if stdin().lock().read_line(&mut line).map_err(Failure::io)? == 0 {
+        let mut bytes = Vec::new();
+        if stdin().lock().read_until(b'\n', &mut bytes).map_err(Failure::io)? == 0 {
             say(format_args!(""))?;
             return Ok((!message.is_empty()).then_some(message));
         }
-        let line = line.trim_end_matches(['\n', '\r']);
+        let line = match core::str::from_utf8(&bytes) {
+            Ok(line) if bytes.len() < LINE_BYTES_MAX => line.trim_end_matches(['\n', '\r']),
+            refused => {
+                let what = if refused.is_err() { "is no UTF-8" } else { "may have been cut" };
+                say(format_args!(
+                    "error: the line {what}, and nothing was sent\n  hint: terminals hand over \
+                     {LINE_BYTES_MAX} bytes of a line: end lines with \\, or use `tercet run`"
+                ))?;
+                (message, mark) = (String::new(), "> ");
+                continue;
+            }
+        };
         match line.strip_suffix('\\') {
             Some(line) => {
                 message.push_str(line);

@@ -53,7 +53,8 @@ pub fn areas(
         .areas(area);
         return Areas { transcript, panel: empty, status, rule: empty, editor };
     }
-    let (left, side) = if numbers && area.width >= WIDE {
+    let is_wide = area.width >= WIDE && !inline;
+    let (left, side) = if numbers && is_wide {
         let [left, side] = Layout::horizontal([Constraint::Min(0), Constraint::Length(SIDE)])
             .spacing(GAP)
             .areas(area);
@@ -62,7 +63,7 @@ pub fn areas(
         (area, empty)
     };
     let rows = editor_rows(left.width).clamp(1, EDITOR.min(area.height / 3));
-    let strip = if !numbers || area.width >= WIDE {
+    let strip = if !numbers || is_wide {
         0
     } else if area.width >= MIDDLE && (inline || area.height >= LOW + STRIP + 3) {
         STRIP

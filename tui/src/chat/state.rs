@@ -18,7 +18,7 @@ use super::record::{Record, Setup};
 use super::transcript::{Entry, Transcript};
 use super::worker::{Ask, News, Question, Ready, Refusal};
 use crate::answer::summary;
-use crate::args::{ChatForm, DeviceArgs, ModelArg};
+use crate::args::{DeviceArgs, ModelArg};
 use crate::clean::{Cleaner, clean};
 use crate::device::Why;
 use crate::engine;
@@ -122,6 +122,12 @@ impl Chat {
         matches!(self.state, State::Reading(_) | State::Answering | State::Stopping)
     }
 
+    /// Whether an answer is on its way, or waits for a model.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        self.is_busy() || self.conversation.is_open()
+    }
+
     /// What the user sent: a message or a command. `Err` gives the text back, with the reason in
     /// the transcript.
     ///
@@ -138,7 +144,7 @@ impl Chat {
                 }
             },
             Ok(Input::Message(message)) if message.trim().is_empty() => Ok(Vec::new()),
-            Ok(Input::Message(_)) if self.is_busy() => {
+            Ok(Input::Message(_)) if self.is_asked() => {
                 self.error("an answer is being given", "stop it first, with Esc or Ctrl-C");
                 Err(text.to_owned())
             }
@@ -198,7 +204,7 @@ impl Chat {
                 | Command::Model(None)
                 | Command::Load(None)
         );
-        if waits && (self.is_busy() || self.conversation.is_open()) {
+        if waits && self.is_asked() {
             let what = format!("{} waits for the end of the answer", command.name());
             return Err((what, "stop it first, with Esc or Ctrl-C"));
         }
@@ -251,6 +257,7 @@ impl Chat {
                 None => return nothing("there is nothing to take back"),
                 Some(_) => {
                     self.transcript.cut(self.conversation.next_turn());
+                    self.recount();
                     self.notice("the last message and its answer are taken back");
                     effects.push(Effect::Save);
                 }
@@ -259,6 +266,7 @@ impl Chat {
                 0 => return nothing("there is nothing to forget"),
                 dropped => {
                     self.transcript.drop_before(dropped);
+                    self.recount();
                     self.notice(&match dropped {
                         1 => "the oldest message and its answer are forgotten".to_owned(),
                         more => {
@@ -335,6 +343,15 @@ impl Chat {
             }
             News::Heard(event) => self.event(&event),
             News::Refused(refusal) => self.refused(&refusal),
+            News::NoModel { refusal, reloads } => {
+                self.state = match (reloads, self.conversation.is_open()) {
+                    (true, _) => State::Loading(0, 0),
+                    (false, true) => State::Reading(None),
+                    (false, false) => State::Idle,
+                };
+                self.error(&refusal.what, refusal.hint);
+                Vec::new()
+            }
             News::Hashed { package, hash } => self.hashed(&package, &hash),
             News::Ended => vec![Effect::Quit],
         }
@@ -352,16 +369,28 @@ impl Chat {
             &self.device,
             system.as_deref(),
         ));
+        let other = self.answered_by_another(&ready);
         self.device_line = ready.place.device.line();
         self.why_line = ready.place.why.to_string();
-        let notice = engine::form_notice(&ready.package, ChatForm::Auto);
+        let notice = engine::form_notice(&ready.package, ready.form);
         self.ready = Some(ready);
         if !self.device.quiet {
             self.show_model();
-            if let Some(notice) = notice {
-                self.notice(&notice);
+            for line in notice.into_iter().chain(other) {
+                self.notice(&line);
             }
         }
+    }
+
+    /// What to say where the conversation was had with another model so far.
+    fn answered_by_another(&self, ready: &Ready) -> Option<String> {
+        let record = self.conversation.record();
+        let before = &record.setups().get(record.turns().last()?.setup)?.model;
+        let name = ready.package.checkpoint.name();
+        let is_same =
+            before.name == name && before.place == super::record::Place::of(&ready.source);
+        (!is_same)
+            .then(|| format!("this conversation was had with {}; {name} goes on", before.name))
     }
 
     /// What the session tells of an answer.
@@ -378,7 +407,9 @@ impl Chat {
             }
             Event::Token { text: piece, position, .. } => {
                 self.since = Instant::now();
-                self.context_used = position + 1;
+                // The last one that fits is said, but no longer kept.
+                let limit = self.ready.as_ref().map_or(usize::MAX, |ready| ready.context);
+                self.context_used = (position + 1).min(limit);
                 if self.state != State::Stopping {
                     self.state = State::Answering;
                 }
@@ -413,9 +444,9 @@ impl Chat {
                 vec![Effect::Save]
             }
             Heard::Unanswered(message) => {
-                self.transcript.cut(turn);
+                let effects = self.give_back(turn, message);
                 self.notice("stopped before the first word");
-                vec![Effect::GiveBack(message)]
+                effects
             }
         }
     }
@@ -432,39 +463,52 @@ impl Chat {
 
     /// What was asked for cannot be had.
     fn refused(&mut self, refusal: &Refusal) -> Vec<Effect> {
-        // Of a model: the one before is loaded again, or still there.
         self.state = State::Idle;
         let turn = self.conversation.next_turn();
         let message = self.conversation.refused();
-        if message.is_some() {
-            self.transcript.cut(turn);
-        }
+        let effects = message.map_or_else(Vec::new, |message| self.give_back(turn, message));
         self.error(&refusal.what, refusal.hint);
         if refusal.is_too_long {
             self.notice("/drop forgets the oldest turn, /clear starts a new conversation");
         }
-        message.into_iter().map(Effect::GiveBack).collect()
+        effects
+    }
+
+    /// Removes the question of turn `turn`, which has no answer, from the screen; the turn that it
+    /// should have replaced is there again. What becomes of its `message` is up to the editor.
+    fn give_back(&mut self, turn: usize, message: String) -> Vec<Effect> {
+        self.transcript.close();
+        self.transcript.cut(turn);
+        self.recount();
+        let Some(before) = self.conversation.turns().get(turn) else {
+            return vec![Effect::GiveBack(message)];
+        };
+        self.transcript.push(turn, Entry::User(clean(&before.user)));
+        self.transcript.push(turn, Entry::Answer(clean(&before.answer)));
+        // Asked for another answer to the same: there is nothing to give back.
+        if before.user == message { Vec::new() } else { vec![Effect::Revise(message)] }
+    }
+
+    /// Positions that the conversation takes, from what is recorded of it.
+    fn recount(&mut self) {
+        let last = self.conversation.turns().last();
+        self.context_used = last.map_or(0, |turn| turn.prompt.tokens() + turn.tokens.len());
     }
 
     /// Asks for a stop of what is being done. `None` when there is nothing to stop.
     pub fn stop(&mut self) -> Option<Effect> {
-        if !self.is_busy() {
-            return None;
+        if self.is_busy() {
+            self.state = State::Stopping;
         }
-        self.state = State::Stopping;
-        Some(Effect::Stop)
+        // One that waits for a model will be stopped as soon as it begins.
+        self.is_asked().then_some(Effect::Stop)
     }
 
-    /// Tokens of the oldest turn; `None` while nothing was said.
+    /// Tokens of the oldest turn, with the instructions before it; `None` while nothing was said,
+    /// and where turns before it are forgotten, which its prompt still had.
     fn oldest_turn(&self) -> Option<usize> {
-        let turns = self.conversation.turns();
-        let first = turns.first()?;
-        let end = match turns.get(1) {
-            Some(second) => second.prompt.tokens(),
-            None => first.prompt.tokens() + first.tokens.len(),
-        };
-        // Where instructions or a template's own words lead, they are counted with it.
-        Some(end.saturating_sub(if turns.len() > 1 { first.prompt.tokens() } else { 0 }))
+        let first = self.conversation.turns().first()?;
+        (first.prompt.dropped() == 0).then(|| first.prompt.tokens() + first.tokens.len())
     }
 
     /// What the panel shows of it, beside what the sampler has `seen`.

@@ -110,6 +110,19 @@ impl Store {
         Ok(paths.into_iter().map(|(_, path)| path).collect())
     }
 
+    /// Names of sessions, those that began last first, at most `count_max`; no file is read.
+    #[must_use]
+    pub fn names(&self, count_max: usize) -> Vec<String> {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let paths = entries.map(|entry| entry.path());
+        let sessions = paths.filter(|path| path.extension().is_some_and(|end| end == "json"));
+        let names = sessions.filter_map(|path| path.file_stem()?.to_str().map(str::to_owned));
+        let mut names: Vec<_> = names.filter(|name| !name.starts_with('.')).collect();
+        names.sort_unstable_by(|a, b| b.cmp(a));
+        names.truncate(count_max);
+        names
+    }
+
     /// The file of a session: by its name, by the beginning of one name, or by path (whatever has a
     /// `/` in it or names a file here that ends in `.json`).
     ///

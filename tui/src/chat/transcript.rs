@@ -57,8 +57,8 @@ struct Settled {
     lines: usize,
     /// Which are those of so many bytes of its text.
     bytes: usize,
-    /// In this width.
-    width: u16,
+    /// As they were made.
+    look: Option<Look>,
 }
 
 /// The conversation on the screen.
@@ -88,14 +88,17 @@ impl Transcript {
 
     /// Adds text to the answer that is being given; begins one where there is none.
     pub fn append(&mut self, turn: usize, text: &str) {
+        let grows = self.open;
         self.open = true;
-        if let Some(last) = self.shown.last_mut()
-            && let Entry::Answer(answer) = &mut last.entry
-            && last.turn == turn
-        {
-            answer.push_str(text);
-        } else {
-            self.push(turn, Entry::Answer(text.to_owned()));
+        let entries = self.shown.iter_mut().rev().filter(|shown| shown.turn == turn);
+        // Notices may stand after it.
+        let answer = entries.map(|shown| &mut shown.entry).find_map(|entry| match entry {
+            Entry::Answer(answer) => Some(answer),
+            _ => None,
+        });
+        match answer.filter(|_| grows) {
+            Some(answer) => answer.push_str(text),
+            None => self.push(turn, Entry::Answer(text.to_owned())),
         }
     }
 
@@ -106,7 +109,12 @@ impl Transcript {
 
     /// Removes turn `turn` and all that follow.
     pub fn cut(&mut self, turn: usize) {
-        self.shown.retain(|shown| shown.turn < turn);
+        // Notices that came before its question belong to none.
+        let is_question =
+            |shown: &Shown| shown.turn >= turn && matches!(shown.entry, Entry::User(_));
+        if let Some(first) = self.shown.iter().position(is_question) {
+            self.shown.truncate(first);
+        }
         self.top = None;
     }
 
@@ -164,11 +172,6 @@ impl Transcript {
         self.scroll(up.saturating_mul(screen));
     }
 
-    /// Goes to the beginning.
-    pub fn scroll_to_start(&mut self) {
-        self.top = Some(0);
-    }
-
     /// Goes to the end, and follows it.
     pub fn scroll_to_end(&mut self) {
         self.top = None;
@@ -187,24 +190,24 @@ impl Transcript {
         let look = self.look(width, theme);
         self.make(look);
         let mut lines = Vec::new();
-        let mut entries = self.unsettled().peekable();
-        let mut settled = Settled { width, ..self.settled };
-        while let Some(shown) = entries.next() {
+        let mut settled = Settled { look: Some(look), ..self.settled };
+        let growing = self.growing();
+        for shown in self.unsettled() {
             let before = if shown.number == settled.number { self.settled_lines(look) } else { 0 };
-            let is_open = self.open && entries.peek().is_none();
-            if is_open && matches!(shown.entry, Entry::Answer(_)) {
+            if growing == Some(shown.number) {
                 let bytes = shown.answer.settled_bytes();
                 let complete = shown.answer.settled_lines();
                 let complete = if complete > 0 { shown.head.len() + complete } else { 0 };
                 let fresh = complete.saturating_sub(before);
                 lines.extend(shown.lines().skip(before).take(fresh).cloned());
-                settled = Settled { number: shown.number, lines: before + fresh, bytes, width };
+                let (number, lines) = (shown.number, before + fresh);
+                settled = Settled { number, lines, bytes, look: Some(look) };
                 break;
             }
             lines.extend(shown.lines().skip(before).cloned());
-            settled = Settled { number: shown.number + 1, lines: 0, bytes: 0, width };
+            let number = shown.number + 1;
+            settled = Settled { number, lines: 0, bytes: 0, look: Some(look) };
         }
-        drop(entries);
         self.settled = settled;
         lines
     }
@@ -232,11 +235,18 @@ impl Transcript {
 
     /// Makes the lines of every entry, where they are not there.
     fn make(&mut self, look: Look) {
-        let last = self.shown.len().saturating_sub(1);
-        for (index, shown) in self.shown.iter_mut().enumerate() {
-            let grows = self.open && index == last;
+        let (growing, Settled { number, .. }) = (self.growing(), self.settled);
+        for shown in self.shown.iter_mut().filter(|shown| shown.number >= number) {
+            let grows = growing == Some(shown.number);
             shown.make(look, if grows { Stage::Growing } else { Stage::Complete });
         }
+    }
+
+    /// Number of the answer that grows.
+    fn growing(&self) -> Option<u64> {
+        let is_answer = |shown: &&Shown| matches!(shown.entry, Entry::Answer(_));
+        let last = self.shown.iter().rfind(is_answer).filter(|_| self.open);
+        last.map(|shown| shown.number)
     }
 
     fn unsettled(&self) -> impl Iterator<Item = &Shown> {
@@ -246,13 +256,13 @@ impl Transcript {
 
     /// Lines of the first unsettled entry that stand above the screen, as they would be now.
     fn settled_lines(&self, look: Look) -> usize {
-        let Settled { lines, bytes, width, .. } = self.settled;
-        let first = self.unsettled().next();
+        let Settled { number, lines, bytes, look: made_for } = self.settled;
+        let first = self.unsettled().next().filter(|first| first.number == number);
         let Some(Shown { entry: Entry::Answer(text), head, .. }) = first else { return 0 };
-        if lines == 0 || width == look.width {
+        if lines == 0 || made_for == Some(look) {
             return lines;
         }
-        // The terminal has another width by now.
+        // The terminal has another width by now, or answers are shown in another way.
         let mut rendered = Rendered::default();
         rendered.update(text.get(..bytes).unwrap_or_default(), look, Stage::Complete);
         head.len() + rendered.lines().len()

@@ -64,8 +64,15 @@ pub enum News {
     },
     /// What the session tells of an answer.
     Heard(Event),
-    /// What was asked for cannot be had; everything is as it was before.
+    /// An answer cannot be had; everything is as it was before.
     Refused(Refusal),
+    /// A model cannot be had.
+    NoModel {
+        /// Why.
+        refusal: Refusal,
+        /// Whether the one before has to be loaded again; otherwise it is still there.
+        reloads: bool,
+    },
     /// What a model's content is; found out beside everything else.
     Hashed {
         /// The model.
@@ -84,6 +91,8 @@ pub struct Ready {
     pub package: Arc<Package>,
     /// Where it came from.
     pub source: Source,
+    /// The chat form that was asked for.
+    pub form: ChatForm,
     /// Positions of its session.
     pub context: usize,
     /// Where it computes.
@@ -170,6 +179,20 @@ impl Engine {
         self.hang_up().unwrap_or(Ok(()))
     }
 
+    /// Leaves it alone, to end with the program: loading a model cannot be stopped. If it has ended
+    /// by itself, gives the reason.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::end`].
+    pub fn abandon(mut self) -> Result<(), Failure> {
+        if self.thread.as_ref().is_some_and(JoinHandle::is_finished) {
+            return self.end();
+        }
+        self.thread = None;
+        Ok(())
+    }
+
     fn hang_up(&mut self) -> Option<Result<(), Failure>> {
         self.stop();
         self.asks = None;
@@ -219,6 +242,7 @@ impl Watch for &dyn Tell {
 /// A model, and where it came from.
 struct Opened {
     source: Source,
+    form: ChatForm,
     package: Arc<Package>,
 }
 
@@ -226,7 +250,7 @@ impl Opened {
     fn open(model: &ModelArg, form: ChatForm) -> Result<Self, Failure> {
         let source = engine::source(model);
         let package = Arc::new(engine::open_to_chat(model, form)?);
-        Ok(Self { source, package })
+        Ok(Self { source, form, package })
     }
 }
 
@@ -253,7 +277,8 @@ impl Work<'_> {
                 // The one before has worked, and the memory it needs is free again.
                 Err(failure) => match before.take() {
                     Some(before) => {
-                        self.news.refuse(&failure);
+                        let refusal = (&failure).into();
+                        let _ = self.news.tell(News::NoModel { refusal, reloads: true });
                         before
                     }
                     None => return Err(failure),
@@ -264,20 +289,24 @@ impl Work<'_> {
 
     /// Serves one model. Returns the next one, or `None` at the end.
     fn with_model(&mut self, opened: &Opened) -> Result<Option<Opened>, Failure> {
-        let Opened { source, package } = opened;
+        let Opened { source, form, package } = opened;
         let context = engine::context(package, self.device.ctx)?;
         let Self { device, asks, news, cancel } = self;
         let news = *news;
         let how = (context, Use::Answer);
         with_watched_session(package, device, how, &news, move |session, place| {
             let (source, package) = (source.clone(), Arc::clone(package));
-            let ready = Ready { package: Arc::clone(&package), source, context, place };
+            let form = *form;
+            let ready = Ready { package: Arc::clone(&package), source, form, context, place };
             let _ = news.tell(News::Ready(ready));
             while let Ok(ask) = asks.recv() {
                 match ask {
                     Ask::Model(model) => match Opened::open(&model, ChatForm::Auto) {
                         Ok(next) => return Ok(Some(next)),
-                        Err(failure) => news.refuse(&failure),
+                        Err(failure) => {
+                            let refusal = (&failure).into();
+                            let _ = news.tell(News::NoModel { refusal, reloads: false });
+                        }
                     },
                     Ask::Answer(question) => {
                         if let Err(failure) = answer(session, &package, &question, cancel, news) {

@@ -18,7 +18,7 @@ use tercet_host::sampler::Sampling;
 use unicode_width::UnicodeWidthStr;
 
 use super::{App, Look, Places, Wish};
-use crate::args::{ChatArgs, Cli};
+use crate::args::{ChatArgs, ChatForm, Cli};
 use crate::builtin;
 use crate::chat::conversation::Conversation;
 use crate::chat::record::{DeviceId, DeviceKind};
@@ -55,7 +55,7 @@ fn ready() -> News {
     };
     let held = Held { weights: 10 * MIB, cache: 4 * MIB, work: 2 * MIB };
     let place = Place { device, why: Why::NoGpu, held, meter: None };
-    News::Ready(Ready { package, source, context: 768, place })
+    News::Ready(Ready { package, source, form: ChatForm::Auto, context: 768, place })
 }
 
 /// An app whose model has come.
@@ -356,11 +356,81 @@ fn regen_edit_and_undo_change_the_last_turn() {
     answer(&mut app, &["one"]);
 
     // What was to be replaced is there again when its replacement cannot be had.
+    for command in ["/regen", "/edit something else"] {
+        send(&mut app, command);
+        let what = "the GPU has gone".to_owned();
+        app.news(News::Refused(Refusal { what, hint: "look for it", is_too_long: false }));
+        assert_eq!(answers(&app), ["first: one"]);
+        let shown = screen(&mut app, 140, 45);
+        for word in ["> first", "one", "hint: look for it"] {
+            assert!(shown.contains(word), "{command}, {word}:\n{shown}");
+        }
+    }
+    // The new words are still there to be sent in place of the old ones.
+    assert_eq!(app.editor.text(), "something else");
+    app.key(key(KeyCode::Enter));
+    answer(&mut app, &["won"]);
+    assert_eq!(answers(&app), ["something else: won"]);
+}
+
+#[test]
+fn while_a_model_loads_one_question_waits() {
+    let mut app = app(&[]);
+    app.news(News::Loading { done: 1, total: 10 });
+    assert!(effects(&send(&mut app, "first")).contains("Ask"));
+    assert_eq!(effects(&send(&mut app, "second")), "");
+    assert_eq!(app.editor.text(), "second");
+    app.key(control('u'));
+    // It can be stopped, too: it then ends as soon as it begins.
+    assert!(effects(&app.key(key(KeyCode::Esc))).contains("Stop"));
+    app.news(ready());
+    assert!(app.chat.is_busy());
+    app.news(begun(20));
+    app.news(finished(StopReason::Cancelled, 20, 0));
+    assert_eq!(app.editor.text(), "first");
+
+    // A model that cannot be had leaves the question alone that was asked after it.
+    app.key(control('u'));
+    send(&mut app, "/model /nonexistent");
+    send(&mut app, "first");
+    let refusal = Refusal { what: "no such model".into(), hint: "x", is_too_long: false };
+    app.news(News::NoModel { refusal, reloads: false });
+    answer(&mut app, &["one"]);
+    assert_eq!(app.chat.conversation.turns()[0].user, "first");
+}
+
+#[test]
+fn notices_do_not_cut_an_answer() {
+    let mut app = idle(&[]);
+    send(&mut app, "hello");
+    app.news(begun(20));
+    app.news(token("a torn wo", 20, 10));
+    send(&mut app, "/system");
+    app.news(token("rd", 21, 10));
+    app.news(finished(StopReason::EndOfTurn, 20, 2));
+    let shown = screen(&mut app, 140, 45);
+    assert!(shown.contains("a torn word") && shown.contains("no instructions"), "{shown}");
+}
+
+/// Leaving in the middle of an answer keeps what is there of it, and what it should have replaced.
+#[test]
+fn leaving_loses_nothing() {
+    let mut app = idle(&[]);
+    send(&mut app, "hello");
+    answer(&mut app, &["one"]);
     send(&mut app, "/regen");
-    let what = "the GPU has gone".to_owned();
-    app.news(News::Refused(Refusal { what, hint: "look for it", is_too_long: false }));
-    assert_eq!(answers(&app), ["first: one"]);
-    assert!(screen(&mut app, 140, 45).contains("hint: look for it"));
+    app.news(begun(20));
+    assert!(app.chat.conversation.is_replacing());
+    assert!(!app.chat.conversation.interrupt(&app.chat.stats));
+    assert_eq!(app.chat.conversation.turns()[0].answer, "one");
+
+    let mut app = idle(&[]);
+    send(&mut app, "hello");
+    app.news(begun(20));
+    app.news(token("half an ans", 20, 10));
+    assert!(app.chat.conversation.interrupt(&app.chat.stats));
+    let turn = &app.chat.conversation.turns()[0];
+    assert_eq!((&*turn.answer, turn.stop_reason), ("half an ans", StopReason::Cancelled));
 }
 
 #[test]
@@ -378,7 +448,7 @@ fn a_full_context_is_said() {
     let mut app = idle(&[]);
     send(&mut app, "hello");
     app.news(begun(760));
-    app.news(token("x", 767, 10));
+    app.news(token("x", 768, 10));
     app.news(finished(StopReason::ContextFull, 760, 1));
     let shown = screen(&mut app, 140, 45);
     assert!(shown.contains("768 tokens is full") && shown.contains("/clear"), "{shown}");
