@@ -1,6 +1,7 @@
 //! A program with the screen of the chat and nothing else: it shows what comes in, and ends as its
 //! keys say.
 
+use core::fmt::Display;
 use core::hint::black_box;
 use core::time::Duration;
 use std::fs::OpenOptions;
@@ -35,8 +36,14 @@ struct Shown {
     frames: usize,
     resizes: usize,
     resumed: usize,
-    /// The last keys, pastes and answers.
+    /// Keys, pastes and answers, numbered.
     log: Vec<String>,
+}
+
+impl Shown {
+    fn note(&mut self, what: impl Display) {
+        self.log.push(format!("{}: {what}", self.log.len()));
+    }
 }
 
 fn trial(signals: &Signals) -> Result<(), Failure> {
@@ -56,7 +63,7 @@ fn trial(signals: &Signals) -> Result<(), Failure> {
     let took = start.elapsed();
     let mut terminal = terminal(&screen, place)?;
     let mut shown = Shown::default();
-    shown.log.push(format!("entered in {} us", took.as_micros()));
+    shown.note(format!("entered in {} us", took.as_micros()));
     loop {
         draw(&mut terminal, &mut shown)?;
         let event = match incoming.recv_timeout(FRAME) {
@@ -80,7 +87,7 @@ fn trial(signals: &Signals) -> Result<(), Failure> {
                     cut(path.expect("a model's path").into());
                 }
                 KeyCode::Char(how) if how.is_alphabetic() => end(how)?,
-                code => shown.log.push(format!("key {code}")),
+                code => shown.note(format!("key {code}")),
             },
             Incoming::Key(key)
                 if key == KeyEvent::new(KeyCode::Char('z'), KeyModifiers::CONTROL) =>
@@ -99,9 +106,9 @@ fn trial(signals: &Signals) -> Result<(), Failure> {
                 let sum = text
                     .bytes()
                     .fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
-                shown.log.push(format!("paste of {} bytes, sum {sum:08x}", text.len()));
+                shown.note(format!("paste of {} bytes, sum {sum:08x}", text.len()));
             }
-            other => shown.log.push(format!("{other:?}")),
+            other => shown.note(format!("{other:?}")),
         }
     }
 }
@@ -134,7 +141,7 @@ fn draw(terminal: &mut Terminal<Canvas>, shown: &mut Shown) -> Result<(), Failur
 
 fn suspend(screen: &Screen, shown: &mut Shown) -> Result<(), Failure> {
     if !screen.suspend().map_err(Failure::io)? {
-        shown.log.push("nobody to go back to".into());
+        shown.note("nobody to go back to");
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use super::emulator::Emulator;
 use super::support::PROGRAM;
 
 /// Longest wait for words that have to come.
-const PATIENCE: Duration = Duration::from_secs(6);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A terminal with the program on it.
 pub(super) struct Terminal {

@@ -18,6 +18,42 @@
 //! Nothing is drawn after that: every byte goes through one lock, and is dropped where the terminal
 //! is not ours.
 //!
+//! ```no_run
+//! use std::sync::mpsc::channel;
+//!
+//! use ratatui::Terminal;
+//! use tercet::failure::Failure;
+//! use tercet::signals::Signals;
+//! use tercet::terminal::{Incoming, Kind, Options, Place, Screen};
+//!
+//! # fn main() -> Result<(), Failure> {
+//! # let signals = Signals::detached();
+//! let kind = Kind::detect();
+//! let (sender, incoming) = channel();
+//! let tell = move |event| drop(sender.send(event));
+//! let options = Options { place: Place::Full, mouse: false, ask: kind.answers };
+//! let screen = Screen::enter(options, &signals, tell).map_err(Failure::io)?;
+//! let mut terminal = Terminal::new(screen.canvas()).map_err(Failure::io)?;
+//! let mut theme = kind.theme(None);
+//! for event in incoming {
+//!     match event {
+//!         Incoming::Background(background) => theme = kind.theme(Some(background)),
+//!         Incoming::Suspend => drop(screen.suspend().map_err(Failure::io)?),
+//!         Incoming::Resumed => {
+//!             screen.resume().map_err(Failure::io)?;
+//!             // Inline, make a new `Terminal`: the old one is somewhere above.
+//!             terminal.clear().map_err(Failure::io)?;
+//!         }
+//!         Incoming::Ending(ending) => return Err(Failure::Ended(ending)),
+//!         Incoming::Key(_) => return screen.leave().map_err(Failure::io),
+//!         _ => {}
+//!     }
+//!     terminal.draw(|frame| frame.render_widget("Hello", frame.area())).map_err(Failure::io)?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! What is left out: the keyboard protocols that tell more keys apart. They are state that a
 //! program can leave behind like any other, they change what keys of other alphabets say, and no
 //! key of the chat needs them.

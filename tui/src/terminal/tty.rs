@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::fstat;
+use rustix::fs::{fstat, makedev};
 use rustix::io::Errno;
 use rustix::process::{Signal, getpgrp, getpid, getppid, getsid, kill_process};
 use rustix::termios::{
@@ -97,7 +97,11 @@ impl Tty {
         let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
         let same = |one: &dyn AsFd, other: &dyn AsFd| {
             let device = |fd: &dyn AsFd| fstat(fd.as_fd()).map(|stat| stat.st_rdev).ok();
-            isatty(one.as_fd()) && isatty(other.as_fd()) && device(one) == device(other)
+            let (first, second) = (device(one), device(other));
+            // `/dev/tty` is another name of the terminal that everybody else is on.
+            let is_alias = |device| device == Some(makedev(5, 0));
+            let equal = first == second || is_alias(first) || is_alias(second);
+            isatty(one.as_fd()) && isatty(other.as_fd()) && equal
         };
         if !same(&stdin, &stdout) {
             let what = "standard input and standard output are not one terminal";
