@@ -61,7 +61,10 @@ pub fn converse(args: &ChatArgs, kind: Kind, signals: &Signals) -> Result<(), Fa
     let begun = Outside::begin(args, signals.cancel.clone(), sender.clone())?;
     let Begun { mut chat, outside, history } = begun;
     let first = match inputs.recv_timeout(FAILS_FAST) {
-        Ok(Input::News(News::Ended)) => return outside.end(&mut chat),
+        Ok(Input::News(news @ News::Ended)) => {
+            chat.hear(news);
+            return outside.end(&mut chat);
+        }
         first => first.ok(),
     };
     let sampler = Sampler::start(INTERVAL).map_err(Failure::io)?;

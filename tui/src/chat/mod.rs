@@ -19,6 +19,7 @@ pub mod state;
 pub mod store;
 pub mod theme;
 pub mod transcript;
+mod view;
 pub mod worker;
 pub mod wrap;
 

@@ -7,20 +7,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tercet_host::event::{Event, StopReason};
-use tercet_host::measure::sampler::Snapshot;
 use tercet_host::package::Package;
 
 use super::code;
 use super::command::{self, Command, Copied, ExportKind, Input};
 use super::conversation::{Conversation, Heard};
-use super::panel::{self, ContextUse, DeviceLine, PanelView};
 use super::record::{Record, Setup};
 use super::transcript::{Entry, Transcript};
 use super::worker::{Ask, News, Question, Ready, Refusal};
 use crate::answer::summary;
 use crate::args::{DeviceArgs, ModelArg};
 use crate::clean::{Cleaner, clean};
-use crate::device::Why;
 use crate::engine;
 use crate::stats::Stats;
 
@@ -91,8 +88,8 @@ pub struct Chat {
     cleaner: Cleaner,
     device: DeviceArgs,
     /// The device and why it is used, for people.
-    device_line: String,
-    why_line: String,
+    pub(super) device_line: String,
+    pub(super) why_line: String,
 }
 
 impl Chat {
@@ -353,7 +350,10 @@ impl Chat {
                 Vec::new()
             }
             News::Hashed { package, hash } => self.hashed(&package, &hash),
-            News::Ended => vec![Effect::Quit],
+            News::Ended => {
+                self.state = State::Idle;
+                vec![Effect::Quit]
+            }
         }
     }
 
@@ -502,43 +502,6 @@ impl Chat {
         }
         // One that waits for a model will be stopped as soon as it begins.
         self.is_asked().then_some(Effect::Stop)
-    }
-
-    /// Tokens of the oldest turn, with the instructions before it; `None` while nothing was said,
-    /// and where turns before it are forgotten, which its prompt still had.
-    fn oldest_turn(&self) -> Option<usize> {
-        let first = self.conversation.turns().first()?;
-        (first.prompt.dropped() == 0).then(|| first.prompt.tokens() + first.tokens.len())
-    }
-
-    /// What the panel shows of it, beside what the sampler has `seen`.
-    #[must_use]
-    pub fn view(&self, seen: Snapshot, ascii: bool, now: Instant) -> PanelView<'_> {
-        let elapsed = now.saturating_duration_since(self.since);
-        let place = self.ready.as_ref().map(|ready| &ready.place);
-        PanelView {
-            stats: &self.stats,
-            seen,
-            model: self.ready.as_ref().map_or("", |ready| ready.package.checkpoint.name()),
-            device: DeviceLine {
-                name: &self.device_line,
-                why: &self.why_line,
-                is_fallback: place.is_some_and(|place| matches!(place.why, Why::Fallback { .. })),
-            },
-            context: ContextUse {
-                used: self.context_used,
-                limit: self.ready.as_ref().map_or(0, |ready| ready.context),
-                next_out: self.oldest_turn(),
-            },
-            state: match self.state {
-                State::Loading(done, total) => panel::State::Loading { done, total },
-                State::Idle => panel::State::Idle,
-                State::Reading(_) => panel::State::Reading { elapsed },
-                State::Answering | State::Stopping => panel::State::Answering { waiting: elapsed },
-            },
-            roofline: None,
-            ascii,
-        }
     }
 
     /// Goes on with a conversation that was had before.
