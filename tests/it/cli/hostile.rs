@@ -1,6 +1,7 @@
 //! Whatever a model, a name or a header says, a terminal is not told what to do.
 
 use std::fs;
+use std::process::Command;
 
 use serde_json::{Value, json};
 use tercet_tests::folder::Folder;
@@ -9,7 +10,7 @@ use tercet_tests::scripted::scripted;
 
 use super::models::{Altered, hollow};
 use super::pty::Terminal;
-use super::support::{tercet, text};
+use super::support::{PROGRAM, tercet, text};
 
 /// What `chat` and `run` need to let the model speak to its end.
 const WHOLE: [&str; 5] = ["--greedy", "--ctx", "8192", "--device", "cpu"];
@@ -190,5 +191,32 @@ fn no_control_sequence_of_a_template_is_shown() {
         let error = seen(&["run", text(model.path()), "-p", "x"], 65);
         assert_eq!(forbidden(&error), None, "{name}");
         assert!(error.contains(&format!("<{shown}>")), "{name}: {error:?}");
+    }
+}
+
+/// The same on the whole screen: what the terminal is told is ours, and what is shown is harmless.
+#[test]
+fn no_control_sequence_of_a_model_is_drawn() {
+    let (model, _, shown) = cursing();
+    for place in [&[][..], &["--inline"]] {
+        let mut command = Command::new("setsid");
+        command.args(["--ctty", PROGRAM, text(model.path()), "--no-save", "--no-history"]);
+        command.args(WHOLE).args(place).env("TERM", "xterm-256color");
+        let mut terminal = Terminal::of(command);
+        terminal.wait_for("Type a message");
+        // As it is written, or signs of Markdown would be missing from it.
+        terminal.keys(b"/raw\r");
+        terminal.keys("hello\u{9b}2J\r".as_bytes());
+        terminal.wait_for("ended by");
+        let (seen, last) = (terminal.emulator().text(), shown.lines().last().unwrap());
+        assert!(seen.contains(last), "{place:?}: {last}\n{seen}");
+        assert_eq!(forbidden(&seen), None, "{place:?}");
+        // The question for the background is ours.
+        assert_eq!(terminal.emulator().commands(), ["11;?"], "{place:?}");
+        let full = if place.is_empty() { &[1049, 2004][..] } else { &[2004] };
+        assert_eq!(terminal.emulator().changed_modes(), full, "{place:?}");
+        terminal.keys(&[4]);
+        let (code, _) = terminal.end();
+        assert_eq!(code, Some(0), "{place:?}");
     }
 }

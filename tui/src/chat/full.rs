@@ -8,6 +8,7 @@
 use core::time::Duration;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
 use std::time::Instant;
 
 use ratatui::backend::Backend;
@@ -142,6 +143,13 @@ impl Full {
                 (false, true) => TICK,
                 (false, false) => INTERVAL,
             };
+            if self.app.chat.is_busy() {
+                // Tokens may come much faster than frames: to wake for each of them would take the
+                // processor from those who make them. A key waits no longer than a frame.
+                let rest = drawn.map_or(FRAME, |drawn| FRAME.saturating_sub(drawn.elapsed()));
+                thread::sleep(rest.max(FRAME / 4));
+                continue;
+            }
             waiting = match inputs.recv_timeout(patience) {
                 Ok(input) => Some(input),
                 Err(RecvTimeoutError::Timeout) => None,

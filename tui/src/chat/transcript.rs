@@ -193,7 +193,8 @@ impl Transcript {
         let mut settled = Settled { look: Some(look), ..self.settled };
         let growing = self.growing();
         for shown in self.unsettled() {
-            let before = if shown.number == settled.number { self.settled_lines(look) } else { 0 };
+            let is_first = shown.number == self.settled.number;
+            let before = if is_first { self.settled_lines(look) } else { 0 };
             if growing == Some(shown.number) {
                 let bytes = shown.answer.settled_bytes();
                 let complete = shown.answer.settled_lines();
@@ -319,6 +320,46 @@ impl Entry {
                 lines.extend(plain(&format!("hint: {hint}"), theme.warning));
                 lines
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Line by line as it comes, or at once: the same lines, each of them once.
+    #[test]
+    fn every_line_is_settled_once() {
+        let theme = Theme::plain();
+        let pieces = [
+            "# Title\n\nsome ",
+            "words **bold",
+            "** more\n\n- a\n- b\n\n",
+            "```\nx\n",
+            "```\n\nend",
+        ];
+        for raw in [false, true] {
+            let (mut growing, mut whole) = (Transcript::default(), Transcript::default());
+            let mut settled = Vec::new();
+            growing.set_raw(raw);
+            whole.set_raw(raw);
+            for turn in 0..3 {
+                growing.push(turn, Entry::User("hello".into()));
+                whole.push(turn, Entry::User("hello".into()));
+                for piece in pieces {
+                    growing.append(turn, piece);
+                    settled.extend(growing.settle(20, &theme));
+                }
+                whole.append(turn, &pieces.concat());
+                for transcript in [&mut growing, &mut whole] {
+                    transcript.close();
+                    transcript.push(turn, Entry::Numbers("[5 tokens]".into()));
+                }
+                settled.extend(growing.settle(20, &theme));
+            }
+            assert_eq!(settled, whole.settle(20, &theme), "raw: {raw}");
+            assert!(growing.settle(20, &theme).is_empty());
         }
     }
 }
