@@ -93,12 +93,16 @@ pub fn converse(args: &ChatArgs, kind: Kind, signals: &Signals) -> Result<(), Fa
     };
     let talked = full.run(first, &inputs);
     let Full { mut app, outside, screen, mut terminal, place, .. } = full;
-    if place == Place::Inline && talked.is_ok() {
+    let cleared = match place {
         // What was said stays; what is being typed and counted does not.
-        terminal.clear().and_then(|()| terminal.backend_mut().flush()).map_err(Failure::io)?;
-    }
+        Place::Inline if talked.is_ok() => {
+            terminal.clear().and_then(|()| terminal.backend_mut().flush())
+        }
+        _ => Ok(()),
+    };
     drop(terminal);
-    let left = screen.leave().map_err(Failure::io);
+    // Whatever becomes of the terminal, the session is saved.
+    let left = cleared.and(screen.leave()).map_err(Failure::io);
     let ended = outside.end(&mut app.chat);
     talked.and(ended).and(left)
 }

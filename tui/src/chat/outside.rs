@@ -11,7 +11,7 @@ use std::thread;
 use tercet_host::content_hash::content_hash;
 use tercet_host::forward::Cancel;
 
-use super::command::ExportKind;
+use super::command::{self, ExportKind};
 use super::conversation::Conversation;
 use super::export::{Kind, export};
 use super::history::History;
@@ -243,7 +243,7 @@ impl<T: From<News> + Send + 'static> Outside<T> {
     }
 
     fn load(&mut self, name: &str, chat: &mut Chat) {
-        let path = expand(Path::new(name));
+        let path = command::path(name);
         let name = &*path.to_string_lossy();
         let Some(store) = &self.store else {
             return match Record::read(Path::new(name)) {
@@ -338,13 +338,5 @@ fn default_name(kind: Kind) -> PathBuf {
     match kind {
         Kind::Markdown => "tercet-chat.md".into(),
         Kind::Json => "tercet-chat.json".into(),
-    }
-}
-
-/// `~` stands for the user's folder, as in a shell.
-fn expand(path: &Path) -> PathBuf {
-    match (path.strip_prefix("~"), std::env::var_os("HOME")) {
-        (Ok(rest), Some(home)) => Path::new(&home).join(rest),
-        _ => path.to_owned(),
     }
 }

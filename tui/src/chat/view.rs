@@ -41,7 +41,6 @@ impl Chat {
                 State::Reading(_) => panel::State::Reading { elapsed },
                 State::Answering | State::Stopping => panel::State::Answering { waiting: elapsed },
             },
-            roofline: None,
             ascii,
         }
     }

@@ -447,7 +447,7 @@ fn export(rest: &str) -> Command {
 
 /// All of the rest is one path, so spaces need no quotes; quotes around it are taken off. `~` is
 /// the user's home.
-fn path(text: &str) -> PathBuf {
+pub(super) fn path(text: &str) -> PathBuf {
     complete::expand(unquoted(text), std::env::home_dir().as_deref())
 }
 

@@ -177,9 +177,6 @@ pub(super) fn report(view: &PanelView<'_>) -> Vec<String> {
     if let Some(words) = slowed(view) {
         say("", marked(&words));
     }
-    if let Some(roofline) = view.roofline {
-        say("bandwidth", format!("{} of the memory's", percent(roofline)));
-    }
     if let Some(words) = neighbours(view) {
         say("neighbours", marked(&words));
     }
@@ -279,9 +276,6 @@ impl Draw<'_> {
         if let Some(speed) = stats.prefill_rate() {
             let read = stats.prompt().total - stats.prompt().reused.min(stats.prompt().total);
             put(6, &[("prompt", read.to_string()), ("at", format!("{}/s", rate(speed)))]);
-        }
-        if let Some(roofline) = view.roofline {
-            put(7, &[("memory bandwidth", percent(roofline))]);
         }
     }
 

@@ -106,9 +106,6 @@ pub struct PanelView<'a> {
     pub context: ContextUse,
     /// What the engine is doing.
     pub state: State,
-    /// Weights and cache read per second, as a share of what the device's memory can give; where
-    /// that is known.
-    pub roofline: Option<f64>,
     /// ASCII only: for dumb terminals, and for those who have the panel read out.
     pub ascii: bool,
 }

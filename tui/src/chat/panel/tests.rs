@@ -105,7 +105,6 @@ fn view(stats: &Stats) -> PanelView<'_> {
         device: FALLBACK,
         context: FEW_USED,
         state: State::Answering { waiting: Duration::from_millis(12) },
-        roofline: Some(0.61),
         ascii: false,
     }
 }
@@ -182,7 +181,6 @@ fn before_and_around_an_answer() {
         seen: Snapshot::default(),
         context: ContextUse { used: 0, limit: 0, next_out: None },
         state: State::Loading { done: 43, total: 100 },
-        roofline: None,
         device: H200,
         ..view(&empty)
     };
@@ -221,7 +219,6 @@ fn views<'a>(empty: &'a Stats, full: &'a Stats) -> Vec<PanelView<'a>> {
         device: DeviceLine { name: "", why: "", is_fallback: false },
         context: ContextUse { used: 0, limit: 0, next_out: None },
         state: State::Idle,
-        roofline: None,
         ..view(empty)
     };
     vec![
@@ -232,7 +229,6 @@ fn views<'a>(empty: &'a Stats, full: &'a Stats) -> Vec<PanelView<'a>> {
             context: huge,
             state: State::Answering { waiting: Duration::MAX },
             model: "世界\u{1b}[31m👩‍👩‍👧\t\n",
-            roofline: Some(f64::INFINITY),
             ..view(full)
         },
         PanelView { state: State::Loading { done: u64::MAX, total: 0 }, ..view(empty) },
