@@ -29,10 +29,11 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done, 2 wrong command line, 65 bad data (damaged model, prompt too long, a replay that differs), \
-66 no input, 69 device or memory not there, or a session open elsewhere, 70 internal error, 73 cannot write the result, \
-74 read or write failed, 78 model configuration wrong or not supported, 130 interrupted, \
-129, 131 and 143 ended by SIGHUP, SIGQUIT and SIGTERM (the session is saved)";
+Exit codes: 0 done, 2 wrong command line, 65 bad data (damaged model, prompt too long, a replay \
+that differs), 66 no input, 69 device or memory not there, or a session open elsewhere, \
+70 internal error, 73 cannot write the result, 74 read or write failed, 78 model configuration \
+wrong or not supported, 130 interrupted, 129, 131 and 143 ended by SIGHUP, SIGQUIT and SIGTERM \
+(the session is saved)";
 
 impl Cli {
     /// Reads a command line, program name first.
