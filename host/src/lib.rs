@@ -72,7 +72,6 @@ mod math;
 mod rotary;
 
 pub mod event;
-pub mod exit;
 pub mod forward;
 pub mod sampler;
 pub mod session;
@@ -85,6 +84,7 @@ pub mod evaluate;
 pub mod inspect;
 pub mod measure;
 pub mod preset;
+pub mod process;
 pub mod synth;
 mod write;
 

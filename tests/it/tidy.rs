@@ -25,7 +25,7 @@ const UNSAFE: [&str; 15] = [
     "host/src/backend/cuda/staging.rs",
     "host/src/checkpoint/mapped.rs",
     "host/src/checkpoint/truncation.rs",
-    "host/src/exit.rs",
+    "host/src/process.rs",
     "kernels-ptx/src/bin/build-ptx/nvrtc.rs",
     "tests/fake_cuda/",
     "tests/freestanding/src/",

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Instant;
 
 use rustix::process::{Signal, kill_process};
+use tercet_tests::skipped;
 
 use super::pty::Terminal;
 use super::support::PROGRAM;
@@ -305,6 +306,33 @@ fn it_does_not_stop_for_good() {
     terminal.wait_for("nobody to go back to");
     terminal.keys(b"q");
     assert_eq!(terminal.end().0, Some(0));
+}
+
+/// In a container the leaders of session and group may be outside, and have no number inside.
+#[test]
+fn nobody_outside_a_container_is_asked() {
+    let container = ["--user", "--map-root-user", "--fork", "--pid"];
+    let possible = Command::new("unshare").args(container).arg("true").output();
+    if !possible.is_ok_and(|output| output.status.success()) {
+        skipped("namespaces");
+        return;
+    }
+    // The program as the container's first process: its session, group and parent are outside.
+    let mut first = Command::new("setsid");
+    first.args(["--ctty", "unshare"]).args(container).args([PROGRAM, "__trial"]);
+    // The program in a session of its own: only its parent's is outside.
+    let mut second = Command::new("unshare");
+    let script = r#"setsid --ctty "$0" __trial; exit $?"#;
+    second.args(container).args(["sh", "-c", script, PROGRAM]);
+    for mut command in [first, second] {
+        command.env("TERM", "xterm");
+        let mut terminal = Terminal::of(command);
+        terminal.wait_for("entered in");
+        terminal.keys(&[0x1a]);
+        terminal.wait_for("nobody to go back to");
+        terminal.keys(b"q");
+        assert_eq!(terminal.end().0, Some(0));
+    }
 }
 
 /// A terminal that goes away while the signal for it is ignored.

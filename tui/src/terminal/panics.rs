@@ -27,7 +27,7 @@ pub(super) fn install() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
         // Where that is refused, the watcher is left.
-        let _ = tercet_host::exit::at_exit(|| {
+        let _ = tercet_host::process::at_exit(|| {
             if let Some(tty) = tty::current() {
                 tty.abandon();
             }

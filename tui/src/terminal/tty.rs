@@ -11,11 +11,11 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{fstat, makedev};
 use rustix::io::Errno;
-use rustix::process::{Signal, getpgrp, getpid, getppid, getsid, kill_process};
+use rustix::process::{Signal, getpid, kill_process};
 use rustix::termios::{
-    OptionalActions, QueueSelector, Termios, isatty, tcflush, tcgetattr, tcgetpgrp, tcgetwinsize,
-    tcsetattr,
+    OptionalActions, QueueSelector, Termios, isatty, tcflush, tcgetattr, tcgetwinsize, tcsetattr,
 };
+use tercet_host::process;
 
 use super::Options;
 use super::sequences::{self, Place};
@@ -302,9 +302,7 @@ impl Tty {
 
     /// Whether a shell would take over if the program stopped, rather than nobody.
     pub(super) fn can_stop(&self) -> bool {
-        // A group whose parent is in another session is never continued by anybody.
-        let parent = getppid().and_then(|parent| getsid(Some(parent)).ok());
-        parent.is_some() && parent == getsid(None).ok()
+        process::can_be_continued()
     }
 
     /// Asks where the cursor is: row and column, from 1. `None` when the terminal does not say.
@@ -350,8 +348,7 @@ impl Tty {
 /// Stops, as any program does that wants the terminal from the background, until it is ours.
 fn wait_for_foreground(tty: &OwnedFd) -> io::Result<()> {
     for _ in 0..3 {
-        // A terminal that does not control us knows no foreground.
-        if tcgetpgrp(tty).map_or(true, |group| group == getpgrp()) {
+        if process::is_in_foreground(tty.as_fd()) {
             return Ok(());
         }
         kill_process(getpid(), Signal::TTOU)?;
