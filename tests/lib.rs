@@ -6,9 +6,11 @@ pub mod cpu;
 pub mod files;
 pub mod fixture;
 pub mod folder;
+pub mod hostile;
 pub mod naive;
 pub mod on;
 pub mod random;
+pub mod scripted;
 pub mod tolerance;
 
 use std::path::{Path, PathBuf};

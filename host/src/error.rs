@@ -100,8 +100,14 @@ pub enum ExitCode {
     Io = 74,
     /// A model configuration that is wrong or not supported.
     Config = 78,
+    /// Ended because the terminal is gone (SIGHUP).
+    HungUp = 129,
     /// Ended by the user.
     Interrupted = 130,
+    /// Ended by SIGQUIT.
+    Quit = 131,
+    /// Ended by SIGTERM.
+    Terminated = 143,
 }
 
 impl Error {

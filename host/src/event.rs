@@ -81,6 +81,14 @@ impl StopReason {
             Self::Cancelled => "cancelled",
         }
     }
+
+    /// The reason that has this [`name`](Self::name).
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        let all =
+            [Self::EndOfTurn, Self::StopText, Self::MaxTokens, Self::ContextFull, Self::Cancelled];
+        all.into_iter().find(|reason| reason.name() == name)
+    }
 }
 
 /// Hears the events of a session.

@@ -140,7 +140,11 @@ pub fn describe(package: &Package, context: usize) -> Result<Description, ModelE
             .tokenizer
             .as_ref()
             .map(|tokenizer| tokenizer.max_id() as usize + 1),
-        chat_template: package.chat.as_ref().map(|chat| chat.template().hash_hex()),
+        chat_template: package
+            .chat
+            .as_ref()
+            .filter(|chat| chat.form().is_none())
+            .map(|chat| chat.template().hash_hex()),
         stop_tokens: package.stop_tokens.clone(),
         kernels: carried_kernels(package),
     })

@@ -77,12 +77,14 @@ pub mod sampler;
 pub mod session;
 mod stop;
 
+pub mod content_hash;
 pub mod convert;
 pub mod doctor;
 pub mod evaluate;
 pub mod inspect;
 pub mod measure;
 pub mod preset;
+pub mod process;
 pub mod synth;
 mod write;
 

@@ -10,7 +10,7 @@ use crate::config::{ConfigError, ModelConfig, parse_object, token_ids};
 use crate::error::Error;
 use crate::model::{Model, ModelError};
 use crate::sampler::Sampling;
-use crate::text::{ChatFormat, Tokenizer};
+use crate::text::{BuiltinForm, ChatFormat, TemplateError, Tokenizer};
 
 /// Side files of a model, in the order in which a `.tercet` file keeps them.
 pub(crate) const SIDE_FILES: [&str; 5] = [
@@ -48,7 +48,7 @@ pub struct Package {
     pub config: ModelConfig,
     /// From text to tokens and back; a model without one runs on token ids.
     pub tokenizer: Option<Tokenizer>,
-    /// The chat form, where the model has one.
+    /// The chat form: the model's own, or a built-in one where the model has none and is known.
     pub chat: Option<ChatFormat>,
     /// How the model's makers sample.
     pub sampling: Sampling,
@@ -76,8 +76,8 @@ impl Package {
     /// [`Error`] when a file is absent, damaged, or does not fit the others.
     pub fn from_checkpoint(checkpoint: Checkpoint) -> Result<Self, Error> {
         let json = checkpoint.file("config.json")?;
-        let config =
-            ModelConfig::parse(&json.ok_or(CheckpointError::NoFile { name: "config.json" })?)?;
+        let json = json.ok_or(CheckpointError::NoFile { name: "config.json" })?;
+        let config = ModelConfig::parse(&json)?;
 
         let tokenizer = match checkpoint.file("tokenizer.json")? {
             Some(json) => Some(Tokenizer::from_json(&json)?),
@@ -90,21 +90,46 @@ impl Package {
         }
         let tokenizer_config = checkpoint.file("tokenizer_config.json")?;
         let template = checkpoint.file("chat_template.jinja")?;
-        let chat = ChatFormat::from_files(tokenizer_config.as_deref(), template.as_deref())?;
+        let own = ChatFormat::from_files(tokenizer_config.as_deref(), template.as_deref())?;
+        let chat = match (own, &tokenizer) {
+            (None, Some(tokenizer)) => known_form(&json, &config, tokenizer, checkpoint.name())?,
+            (own, _) => own,
+        };
 
         let mut stop_tokens = config.eos.clone();
         let sampling = match checkpoint.file("generation_config.json")? {
             Some(json) => generation_defaults(&json, config.vocab, &mut stop_tokens)?,
             None => SAMPLING,
         };
-        if let (Some(tokenizer), Some(chat)) = (&tokenizer, &chat) {
+        let mut package = Self { checkpoint, config, tokenizer, chat, sampling, stop_tokens };
+        package.stop_at_turns();
+        Ok(package)
+    }
+
+    /// Takes a chat form of the program instead of what the model came with, or none: then
+    /// messages are continued as text. Without a tokenizer there is no text and no form.
+    ///
+    /// # Errors
+    ///
+    /// [`TemplateError::Foreign`] when the tokenizer lacks a token that the form prints.
+    pub fn use_form(&mut self, form: Option<BuiltinForm>) -> Result<(), TemplateError> {
+        self.chat = match (form, &self.tokenizer) {
+            (Some(form), Some(tokenizer)) => Some(ChatFormat::builtin(form, tokenizer)?),
+            _ => None,
+        };
+        self.stop_at_turns();
+        Ok(())
+    }
+
+    /// Adds what ends a turn of the chat to what ends an answer.
+    fn stop_at_turns(&mut self) {
+        if let (Some(tokenizer), Some(chat)) = (&self.tokenizer, &self.chat) {
             let names = END_OF_TURN.into_iter().chain(chat.eos_token());
             let ids = names.filter_map(|name| tokenizer.token_id(name));
-            stop_tokens.extend(ids.filter(|id| tokenizer.is_special(*id)));
+            self.stop_tokens.extend(ids.filter(|id| tokenizer.is_special(*id)));
         }
-        stop_tokens.sort_unstable();
-        stop_tokens.dedup();
-        Ok(Self { checkpoint, config, tokenizer, chat, sampling, stop_tokens })
+        self.stop_tokens.sort_unstable();
+        self.stop_tokens.dedup();
     }
 
     /// Finds and checks the weights.
@@ -115,6 +140,19 @@ impl Package {
     pub fn bind(&self) -> Result<Model<'_>, ModelError> {
         Model::bind(&self.checkpoint, self.config.clone())
     }
+}
+
+/// The built-in form of a model without a template, where the model is recognised.
+fn known_form(
+    config_json: &[u8],
+    config: &ModelConfig,
+    tokenizer: &Tokenizer,
+    name: &str,
+) -> Result<Option<ChatFormat>, Error> {
+    let object = parse_object("config.json", config_json)?;
+    let named = object.get("_name_or_path").and_then(Value::as_str);
+    let form = BuiltinForm::recognise(config, tokenizer, named.into_iter().chain([name]));
+    Ok(form.map(|form| ChatFormat::builtin(form, tokenizer)).transpose()?)
 }
 
 /// Where the model does not say: a little less random than the model itself.

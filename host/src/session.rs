@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::backend::{Buffer, DeviceError, Limits, Ops, Row, TokenId};
+use crate::backend::{Buffer, DeviceError, Limits, Ops, OpsBytes, Row, TokenId};
 use crate::config::ModelConfig;
 use crate::event::{Event, Finished, Sink, StopReason};
 use crate::forward::{Cancel, Pass, forward};
@@ -114,6 +114,12 @@ impl<O: Ops> Session<O> {
     #[must_use]
     pub fn cached(&self) -> &[TokenId] {
         &self.cached
+    }
+
+    /// Bytes of its buffers.
+    #[must_use]
+    pub fn bytes(&self) -> OpsBytes {
+        self.ops.bytes()
     }
 
     /// Forgets the conversation.

@@ -2,6 +2,7 @@
 
 mod interrupted;
 mod lock_step;
+mod memory;
 mod same_bits;
 mod session;
 mod story;

@@ -1,9 +1,11 @@
 //! One answer: prompt to tokens, tokens to a stream of text.
 
 use core::ops::ControlFlow;
+use core::time::Duration;
 
+use serde_json::{Map, Value, json};
 use tercet_host::backend::{Ops, TokenId};
-use tercet_host::event::{Event, Finished};
+use tercet_host::event::Event;
 use tercet_host::forward::Cancel;
 use tercet_host::package::Package;
 use tercet_host::session::{Request, Session};
@@ -12,6 +14,7 @@ use tercet_host::text::{Message, Tokenizer};
 use crate::args::SamplingArgs;
 use crate::engine;
 use crate::failure::Failure;
+use crate::stats::Stats;
 
 /// The tokenizer, or the reason why there is no text.
 ///
@@ -47,7 +50,7 @@ pub fn message(role: &str, content: impl Into<String>) -> Message {
 }
 
 /// Generates one answer; `show` gets its text, or its token ids where the model has no tokenizer,
-/// piece by piece.
+/// piece by piece. Returns its numbers.
 ///
 /// # Errors
 ///
@@ -59,7 +62,7 @@ pub fn generate<O: Ops>(
     (prompt, seed): (&[TokenId], u64),
     cancel: &Cancel,
     show: &mut dyn FnMut(Piece<'_>) -> Result<(), Failure>,
-) -> Result<Finished, Failure> {
+) -> Result<Stats, Failure> {
     let request = Request {
         prompt,
         max_tokens: args.max_tokens.unwrap_or(usize::MAX),
@@ -69,7 +72,9 @@ pub fn generate<O: Ops>(
         stop_texts: &args.stop,
     };
     let mut failed = None;
+    let mut stats = Stats::default();
     let mut sink = |event: Event| {
+        stats.hear(&event);
         let shown = match &event {
             Event::Token { token, text, .. } => show(Piece { token: Some(*token), text }),
             Event::Finished(finished) => show(Piece { token: None, text: &finished.text }),
@@ -87,7 +92,10 @@ pub fn generate<O: Ops>(
     let finished = session.generate(&request, tokenizer, cancel, &mut sink);
     match failed {
         Some(error) => Err(error),
-        None => Ok(finished.map_err(tercet_host::error::Error::from)?),
+        None => {
+            finished.map_err(tercet_host::error::Error::from)?;
+            Ok(stats)
+        }
     }
 }
 
@@ -100,19 +108,39 @@ pub struct Piece<'a> {
     pub text: &'a str,
 }
 
-/// One line of numbers about an answer.
+/// One line of numbers about an answer; empty before its end.
 #[must_use]
-pub fn summary(finished: &Finished) -> String {
-    let first = finished.prefill.as_secs_f64() * 1e3;
-    let steps = finished.tokens.saturating_sub(1);
-    #[allow(clippy::cast_precision_loss, reason = "shown with two digits")]
-    let rate = steps as f64 / finished.decode.as_secs_f64();
-    let rate = if steps > 0 { format!("{rate:.1} tokens/s, ") } else { String::new() };
+pub fn summary(stats: &Stats) -> String {
+    let Some(end) = stats.end() else { return String::new() };
+    let rate = stats.rate().map_or_else(String::new, |rate| format!("{rate:.1} tokens/s, "));
+    let prompt = stats.prompt();
+    let s = if end.tokens == 1 { "" } else { "s" };
     format!(
-        "{} tokens, {rate}prompt of {} ({} reused) in {first:.1} ms, ended by {}",
-        finished.tokens,
-        finished.prompt_tokens,
-        finished.reused_tokens,
-        finished.reason.name().replace('_', " "),
+        "{} token{s}, {rate}prompt of {} ({} reused) in {:.1} ms, ended by {}",
+        end.tokens,
+        prompt.total,
+        prompt.reused,
+        end.prefill.as_secs_f64() * 1e3,
+        end.reason.name().replace('_', " "),
     )
+}
+
+/// The numbers of an answer for machines: `n_*` are counts, `*_ms` milliseconds, `*_ts` tokens per
+/// second; `null` where there is nothing to measure. Empty before its end.
+#[must_use]
+pub fn numbers(stats: &Stats) -> Map<String, Value> {
+    let Some(end) = stats.end() else { return Map::new() };
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    let numbers = [
+        ("n_prompt", json!(stats.prompt().total)),
+        ("n_reused", json!(stats.prompt().reused)),
+        ("n_gen", json!(end.tokens)),
+        ("prefill_ms", json!(ms(end.prefill))),
+        ("prefill_ts", json!(stats.prefill_rate())),
+        ("ttft_ms", json!(stats.ttft().map(ms))),
+        ("decode_ms", json!(ms(end.decode))),
+        ("decode_ts", json!(stats.rate())),
+        ("itl_ms", json!(stats.gaps().percentiles())),
+    ];
+    numbers.into_iter().map(|(name, number)| (name.to_owned(), number)).collect()
 }

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::{Deserialize, Serialize};
 
 use crate::bench::{BenchArgs, preset_names, with_bench_as_command};
 
@@ -28,9 +29,11 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done, 2 wrong command line, 65 bad data (damaged model, prompt too long), \
-66 no input, 69 device or memory not there, 70 internal error, 73 cannot write the result, \
-74 read or write failed, 78 model configuration wrong or not supported, 130 interrupted";
+Exit codes: 0 done, 2 wrong command line, 65 bad data (damaged model, prompt too long, a replay \
+that differs), 66 no input, 69 device or memory not there, or a session open elsewhere, \
+70 internal error, 73 cannot write the result, 74 read or write failed, 78 model configuration \
+wrong or not supported, 130 interrupted, 129, 131 and 143 ended by SIGHUP, SIGQUIT and SIGTERM \
+(the session is saved)";
 
 impl Cli {
     /// Reads a command line, program name first.
@@ -55,6 +58,8 @@ pub enum Command {
     /// Measure what a model says
     #[command(subcommand)]
     Eval(EvalCommand),
+    /// Answer a saved session once more, and compare
+    Replay(ReplayArgs),
     /// Measure speed; `tercet --bench` is the same
     Bench(BenchArgs),
     /// Try every device and every kernel, and say what would fail and why
@@ -77,7 +82,7 @@ pub enum Command {
 }
 
 /// A model.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct ModelArg {
     /// Folder with config.json and safetensors, or a .tercet file [default: the model built in]
     pub model: Option<PathBuf>,
@@ -143,7 +148,8 @@ fn parse_device(text: &str) -> Result<Device, String> {
 }
 
 /// Number type of the cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kv {
     /// Single precision
     F32,
@@ -152,7 +158,8 @@ pub enum Kv {
 }
 
 /// How the head's weights are held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Head {
     /// As the checkpoint has them
     Stored,
@@ -161,7 +168,7 @@ pub enum Head {
 }
 
 /// How tokens are chosen; what is not given comes from the model.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Default, PartialEq, Args)]
 #[command(next_help_heading = "Sampling")]
 pub struct SamplingArgs {
     /// Always the most likely token
@@ -200,16 +207,32 @@ fn parse_number(text: &str, fits: impl Fn(f32) -> bool, wanted: &str) -> Result<
     }
 }
 
-fn parse_at_least_zero(text: &str) -> Result<f32, String> {
+/// Range of `--temp`.
+pub(crate) fn parse_at_least_zero(text: &str) -> Result<f32, String> {
     parse_number(text, |x| x.is_finite() && x >= 0.0, "a number from 0")
 }
 
-fn parse_probability(text: &str) -> Result<f32, String> {
+/// Range of `--top-p` and `--min-p`.
+pub(crate) fn parse_probability(text: &str) -> Result<f32, String> {
     parse_number(text, |x| (0.0..=1.0).contains(&x), "a number from 0 to 1")
 }
 
-fn parse_penalty(text: &str) -> Result<f32, String> {
+/// Range of `--repetition-penalty`.
+pub(crate) fn parse_penalty(text: &str) -> Result<f32, String> {
     parse_number(text, |x| x.is_finite() && x > 0.0, "a number above 0")
+}
+
+/// How messages become a prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ChatForm {
+    /// The model's own; without one, the built-in form of a model that is recognised
+    Auto,
+    /// None: the message is continued as text
+    None,
+    /// Vicuna v1.1, v1.3 and v1.5
+    Vicuna,
+    /// BitNet b1.58 2B-4T
+    Bitnet,
 }
 
 /// Options of the chat.
@@ -221,12 +244,50 @@ pub struct ChatArgs {
     /// Instructions that stand before the conversation
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
+    /// How messages become a prompt
+    #[arg(long, value_enum, default_value_t = ChatForm::Auto)]
+    pub chat_form: ChatForm,
+    /// Go on with a saved session: by name, by file, or the one saved last
+    #[arg(long, value_name = "SESSION", num_args = 0..=1, require_equals = true,
+        default_missing_value = "", conflicts_with_all = ["system", "no_save"])]
+    pub resume: Option<String>,
+    /// Keep no session file of this chat
+    #[arg(long)]
+    pub no_save: bool,
+    /// Neither read nor keep what is typed
+    #[arg(long)]
+    pub no_history: bool,
+    /// Line by line: no screen, no boxes, nothing is drawn over
+    #[arg(long)]
+    pub plain: bool,
+    /// Answers stay in the terminal's scrollback; a few lines at the bottom are drawn over
+    #[arg(long, conflicts_with = "plain")]
+    pub inline: bool,
+    /// Colours
+    #[arg(long, value_enum, default_value_t = ThemeArg::Auto)]
+    pub theme: ThemeArg,
+    /// Bars and lines of ASCII letters
+    #[arg(long)]
+    pub ascii: bool,
     /// Sampling.
     #[command(flatten)]
     pub sampling: SamplingArgs,
     /// Device.
     #[command(flatten)]
     pub device: DeviceArgs,
+}
+
+/// Colours of the chat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ThemeArg {
+    /// What the terminal says about itself; none with NO_COLOR
+    Auto,
+    /// For light letters on a dark screen
+    Dark,
+    /// For dark letters on a light screen
+    Light,
+    /// None
+    None,
 }
 
 /// Options of `run`.
@@ -248,6 +309,9 @@ pub struct RunArgs {
     /// The prompt is token ids separated by white space, used as they are, and so is the answer
     #[arg(long, conflicts_with_all = ["raw", "system"])]
     pub ids: bool,
+    /// How messages become a prompt
+    #[arg(long, value_enum, default_value_t = ChatForm::Auto, conflicts_with_all = ["raw", "ids"])]
+    pub chat_form: ChatForm,
     /// The answer and its numbers as one JSON object
     #[arg(long)]
     pub json: bool,
@@ -261,6 +325,40 @@ pub struct RunArgs {
     #[command(flatten)]
     pub device: DeviceArgs,
 }
+
+/// Options of `replay`.
+#[derive(Debug, Args)]
+#[command(after_help = REPLAY_EXIT_CODES)]
+pub struct ReplayArgs {
+    /// Name of a saved session, or the beginning of one, or a session file
+    pub session: PathBuf,
+    /// The model [default: where the session says that it was]
+    pub model: Option<PathBuf>,
+    /// auto, cpu, cuda or cuda:N [default: the kind that answered then]
+    #[arg(long, value_parser = parse_device)]
+    pub device: Option<Device>,
+    /// CPU threads [default: all the process may use]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// CPU instructions: portable, avx2, avx512vnni or amxint8 [default: the best there are]
+    #[arg(long)]
+    pub simd: Option<String>,
+    /// Run GPU kernels of the model's file that are not on the list of released ones
+    #[arg(long)]
+    pub trust_kernels: bool,
+    /// Replay although the model or its template is another: its answers to the same messages
+    #[arg(long)]
+    pub force: bool,
+    /// What came of every turn as one JSON object, instead of the answers
+    #[arg(long)]
+    pub json: bool,
+    /// No progress and no notes on stderr
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+const REPLAY_EXIT_CODES: &str = "\
+Exit codes: 0 every byte is the same; 65 something differs, or model or template is another";
 
 /// Options of `inspect`.
 #[derive(Debug, Args)]

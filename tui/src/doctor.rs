@@ -9,7 +9,7 @@ use tercet_host::package::{Package, Source};
 
 use crate::args::DoctorArgs;
 use crate::builtin;
-use crate::clean::OneLine;
+use crate::clean::{Json, OneLine};
 use crate::failure::Failure;
 
 /// Runs the command.
@@ -40,7 +40,7 @@ pub fn doctor(args: &DoctorArgs) -> Result<(), Failure> {
         let broken = report.is_broken(Area::Cpu) || report.is_broken(Area::Cuda);
         let mut all = json!(report);
         all["ok"] = (!broken).into();
-        writeln!(out, "{all:#}").map_err(Failure::io)?;
+        writeln!(out, "{}", Json(&format!("{all:#}"))).map_err(Failure::io)?;
     } else {
         writeln!(out, "{}", verdict(&report)).map_err(Failure::io)?;
     }

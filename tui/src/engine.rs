@@ -7,19 +7,23 @@ use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tercet_host::backend::cpu::{CpuBackend, Simd};
-use tercet_host::backend::cuda::CudaBackend;
 use tercet_host::backend::cuda::driver::Device;
 use tercet_host::backend::cuda::kernels::KernelSet;
-use tercet_host::backend::{AnyOps, Backend, DeviceError, HeadType, KvType, Limits};
+use tercet_host::backend::cuda::{CudaBackend, GpuMeter};
+use tercet_host::backend::{AnyOps, Backend, DeviceError, HeadType, KvType, Limits, OpsBytes};
+use tercet_host::error::Error;
+use tercet_host::measure::machine;
+use tercet_host::measure::memory::Held;
 use tercet_host::package::{Package, Source};
 use tercet_host::sampler::Sampling;
 use tercet_host::session::Session;
-use tercet_host::text::Renderer;
+use tercet_host::text::{BuiltinForm, Renderer};
 
-use crate::args::{DeviceArgs, Head, Kv, ModelArg, SamplingArgs};
+use crate::args::{ChatForm, DeviceArgs, Head, Kv, ModelArg, SamplingArgs};
 use crate::builtin;
+use crate::chat::record::{DeviceId, DeviceKind};
 use crate::clean::OneLine;
-use crate::device::{self, Chosen};
+use crate::device::{self, Chosen, Why};
 use crate::failure::{Failure, note};
 
 /// Longest context that is taken unasked: the cache of a model trained for 32,768 positions would
@@ -45,6 +49,37 @@ pub fn source(model: &ModelArg) -> Source {
 /// As [`Package::open`].
 pub fn open(model: &ModelArg) -> Result<Package, Failure> {
     Ok(Package::open(&source(model))?)
+}
+
+/// Opens a model to talk to, with the chat form that was asked for.
+///
+/// # Errors
+///
+/// As [`Package::open`]; [`Failure`] for a form whose tokens the model does not have.
+pub fn open_to_chat(model: &ModelArg, form: ChatForm) -> Result<Package, Failure> {
+    let mut package = open(model)?;
+    let form = match form {
+        ChatForm::Auto => return Ok(package),
+        ChatForm::None => None,
+        ChatForm::Vicuna => Some(BuiltinForm::Vicuna),
+        ChatForm::Bitnet => Some(BuiltinForm::BitNet),
+    };
+    package.use_form(form).map_err(Error::from)?;
+    Ok(package)
+}
+
+/// What to say about the chat form, in a sentence without a full stop, where it is neither the
+/// model's own nor what was asked for.
+#[must_use]
+pub fn form_notice(package: &Package, asked: ChatForm) -> Option<String> {
+    match &package.chat {
+        _ if asked != ChatForm::Auto => None,
+        None => Some("no chat template: messages are continued as text".into()),
+        Some(chat) => {
+            let name = chat.form()?.name();
+            Some(format!("no chat template: using the built-in form for {name}"))
+        }
+    }
 }
 
 /// The context of a session: what was asked for, held against what the model can do.
@@ -76,7 +111,60 @@ pub enum Use {
 /// A session on whichever device was chosen.
 pub type AnySession<'w> = Session<AnyOps<'w>>;
 
-/// Chooses the device, uploads the model, makes a session and hands it to `work`.
+/// Hears what happens until there is a session.
+pub trait Watch {
+    /// A line about the program, without a line end.
+    fn note(&self, line: &str);
+
+    /// `done` of `total` bytes of the model are where they are needed; equal at the end.
+    fn loading(&self, done: u64, total: u64);
+}
+
+/// Notes and a bar on stderr, as headless commands give them.
+#[derive(Debug)]
+pub struct OnStderr {
+    quiet: bool,
+    progress: Progress,
+}
+
+impl OnStderr {
+    /// Nothing at all with `quiet`.
+    #[must_use]
+    pub fn new(quiet: bool) -> Self {
+        Self { quiet, progress: Progress::new("loading", quiet) }
+    }
+}
+
+impl Watch for OnStderr {
+    fn note(&self, line: &str) {
+        if !self.quiet {
+            note(format_args!("tercet: note: {}", OneLine(line)));
+        }
+    }
+
+    fn loading(&self, done: u64, total: u64) {
+        self.progress.show(done, total);
+        if done == total {
+            self.progress.done();
+        }
+    }
+}
+
+/// Where a session computes, for people and their panel.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The device as a session file names it.
+    pub device: DeviceId,
+    /// Why it is this one.
+    pub why: Why,
+    /// What the session holds there.
+    pub held: Held,
+    /// What looks at its memory; `None` for the CPU.
+    pub meter: Option<GpuMeter>,
+}
+
+/// Chooses the device, uploads the model, makes a session and hands it to `work`; notes and
+/// progress go to stderr.
 ///
 /// # Errors
 ///
@@ -88,45 +176,77 @@ pub fn with_session<R: Send>(
     purpose: Use,
     work: impl FnOnce(&mut AnySession<'_>) -> Result<R, Failure> + Send,
 ) -> Result<R, Failure> {
-    match device::choose(args)? {
+    let watch = OnStderr::new(args.quiet);
+    with_watched_session(package, args, (context, purpose), &watch, |session, _| work(session))
+}
+
+/// The same for those who watch; `work` is told where it computes.
+///
+/// # Errors
+///
+/// [`Failure`] of any stage, and of `work`.
+pub fn with_watched_session<R: Send>(
+    package: &Package,
+    args: &DeviceArgs,
+    (context, purpose): (usize, Use),
+    watch: &dyn Watch,
+    work: impl FnOnce(&mut AnySession<'_>, Place) -> Result<R, Failure> + Send,
+) -> Result<R, Failure> {
+    let choice = device::choose(args)?;
+    if let Some(note) = choice.note() {
+        watch.note(&note);
+    }
+    let place = |device, held, meter| Place { device, why: choice.why, held, meter };
+    match choice.device {
         Chosen::Cpu => {
             let backend = cpu(args)?;
-            let rows_max = prefill_rows(&backend);
-            on_device(
-                &backend,
-                package,
-                args,
-                limits(args, context, purpose, rows_max),
-                |session| {
-                    // On a thread of the pool, which other threads would first have to wake.
-                    backend.run(|| work(session))
-                },
-            )
+            let limits = limits(args, context, purpose, prefill_rows(&backend));
+            on_device(&backend, package, limits, watch, |session, held| {
+                let place = place(cpu_id(&backend), held, None);
+                // On a thread of the pool, which other threads would first have to wake.
+                backend.run(|| work(session, place))
+            })
         }
         Chosen::Cuda(device) => {
-            let backend = gpu(&device, package, args)?;
+            let backend = gpu(&device, package, args, watch)?;
             let limits = limits(args, context, purpose, GPU_PREFILL_ROWS);
-            on_device(&backend, package, args, limits, work)
+            on_device(&backend, package, limits, watch, |session, held| {
+                work(session, place(gpu_id(&device), held, backend.meter()))
+            })
         }
     }
 }
 
+fn cpu_id(backend: &CpuBackend) -> DeviceId {
+    DeviceId {
+        kind: DeviceKind::Cpu,
+        name: machine::cpu_name().unwrap_or_else(|| "CPU".into()),
+        simd: Some(backend.simd().to_string()),
+        threads: Some(backend.threads()),
+    }
+}
+
+fn gpu_id(device: &Device) -> DeviceId {
+    let name = device.name.clone();
+    DeviceId { kind: DeviceKind::Cuda, name, simd: None, threads: None }
+}
+
 /// The GPU backend that the options ask for, with the kernels of the model's file if they may be
-/// used; says so in a line if they may not.
+/// used; tells `watch` if they may not.
 ///
 /// # Errors
 ///
 /// [`Failure`] when the device cannot be had.
-pub fn gpu(device: &Device, package: &Package, args: &DeviceArgs) -> Result<CudaBackend, Failure> {
+pub fn gpu(
+    device: &Device,
+    package: &Package,
+    args: &DeviceArgs,
+    watch: &dyn Watch,
+) -> Result<CudaBackend, Failure> {
     let kernels = KernelSet::of(&package.checkpoint, args.trust_kernels);
-    if let Some(refusal) = kernels.refusal()
-        && !args.quiet
-    {
-        note(format_args!(
-            "tercet: note: the model's own kernels are not used: {}; {}",
-            OneLine(&refusal.to_string()),
-            refusal.hint()
-        ));
+    if let Some(refusal) = kernels.refusal() {
+        let hint = refusal.hint();
+        watch.note(&format!("the model's own kernels are not used: {refusal}; {hint}"));
     }
     let backend = CudaBackend::new(device, kernels).map_err(DeviceError::from)?;
     Ok(backend.with_head(head_type(args.head)).with_deterministic(args.deterministic))
@@ -147,20 +267,21 @@ fn limits(args: &DeviceArgs, context: usize, purpose: Use, rows_max: usize) -> L
 fn on_device<B, R>(
     backend: &B,
     package: &Package,
-    args: &DeviceArgs,
     limits: Limits,
-    work: impl FnOnce(&mut AnySession<'_>) -> Result<R, Failure>,
+    watch: &dyn Watch,
+    work: impl FnOnce(&mut AnySession<'_>, Held) -> Result<R, Failure>,
 ) -> Result<R, Failure>
 where
     B: Backend,
     for<'w> B::Ops<'w>: Send,
 {
     let model = package.bind()?;
-    let progress = Progress::new("loading", args.quiet);
-    let weights = backend.upload(&model, &mut |done, total| progress.show(done, total))?;
-    progress.done();
+    let weights = backend.upload(&model, &mut |done, total| watch.loading(done, total))?;
     let ops: AnyOps<'_> = Box::new(backend.ops(&weights, limits)?);
-    work(&mut Session::new(ops, &package.config, limits))
+    let mut session = Session::new(ops, &package.config, limits);
+    let OpsBytes { cache, work: buffers } = session.bytes();
+    let held = Held { weights: backend.weights_bytes(&weights), cache, work: buffers };
+    work(&mut session, held)
 }
 
 /// Rows of a prefill step, unless the user says otherwise: every thread multiplies a whole tile.
@@ -266,5 +387,12 @@ impl Progress {
     /// Removes the bar.
     pub fn done(&self) {
         self.0.finish_and_clear();
+    }
+}
+
+impl Drop for Progress {
+    /// Where work ended early.
+    fn drop(&mut self) {
+        self.done();
     }
 }

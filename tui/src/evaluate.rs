@@ -8,6 +8,7 @@ use tercet_host::evaluate::{PerplexityOptions, perplexity, read_tokens, write_lo
 
 use crate::answer::tokenizer;
 use crate::args::{EvalCommand, LogitsArgs, PplArgs};
+use crate::clean::Json;
 use crate::engine::{self, Progress, Use, with_session};
 use crate::failure::Failure;
 
@@ -83,7 +84,7 @@ fn ppl(args: &PplArgs) -> Result<(), Failure> {
             "window": options.window,
             "predictions": measured.predictions,
         });
-        writeln!(out, "{report:#}")
+        writeln!(out, "{}", Json(&format!("{report:#}")))
     } else {
         writeln!(
             out,

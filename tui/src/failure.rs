@@ -5,6 +5,8 @@ use std::io::{self, Write, stderr, stdout};
 
 use tercet_host::error::{Error, ExitCode};
 
+use crate::terminal::Ending;
+
 /// An error on its way to the user.
 #[derive(Debug)]
 pub enum Failure {
@@ -51,6 +53,8 @@ pub enum Failure {
     Io(io::Error),
     /// Ended by the user, and what was done until then is there.
     Interrupted,
+    /// The chat was ended by a signal, or by a panic of another thread.
+    Ended(Ending),
 }
 
 impl<E: Into<Error>> From<E> for Failure {
@@ -76,7 +80,7 @@ impl Failure {
             | Self::Unavailable { what, hint }
             | Self::Wrong { what, hint }
             | Self::Usage { what, hint } => (what.clone(), hint),
-            Self::Internal => (
+            Self::Internal | Self::Ended(Ending::Panic) => (
                 "internal error (see the message above)".into(),
                 "this is a bug in tercet: please report it with the command line and the message",
             ),
@@ -87,6 +91,7 @@ impl Failure {
             Self::Interrupted => {
                 ("interrupted".into(), "what was finished until then is in the output")
             }
+            Self::Ended(_) => ("ended by a signal".into(), "what was said until then is saved"),
         }
     }
 
@@ -102,6 +107,7 @@ impl Failure {
             Self::Wrong { .. } | Self::Internal => ExitCode::Internal,
             Self::Io(_) => ExitCode::Io,
             Self::Interrupted => ExitCode::Interrupted,
+            Self::Ended(ending) => ending.exit_code(),
         }
     }
 

@@ -6,7 +6,7 @@ use serde_json::json;
 use tercet_host::inspect::{CarriedKernels, Description, check, describe};
 
 use crate::args::InspectArgs;
-use crate::clean::OneLine;
+use crate::clean::{Json, OneLine};
 use crate::engine::{self, Progress};
 use crate::failure::Failure;
 
@@ -37,7 +37,7 @@ pub fn inspect(args: &InspectArgs) -> Result<(), Failure> {
                 "digests_missing": checked.digests.unrecorded,
             });
         }
-        writeln!(out, "{report:#}").map_err(Failure::io)?;
+        writeln!(out, "{}", Json(&format!("{report:#}"))).map_err(Failure::io)?;
     } else {
         write_text(&mut out, &description).map_err(Failure::io)?;
         if let Some(checked) = &checked {

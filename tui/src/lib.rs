@@ -10,6 +10,7 @@ pub mod builtin;
 pub mod device;
 pub mod engine;
 pub mod signals;
+pub mod terminal;
 
 pub mod answer;
 pub mod bench;
@@ -19,7 +20,9 @@ pub mod doctor;
 pub mod evaluate;
 pub mod inspect;
 pub mod manual;
+pub mod replay;
 pub mod run;
+pub mod stats;
 pub mod synth;
 
 pub mod clean;

@@ -2,17 +2,17 @@
 
 use std::io::{IsTerminal, Read, Write, stderr, stdin, stdout};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tercet_host::backend::TokenId;
-use tercet_host::event::Finished;
 use tercet_host::package::Package;
 
-use crate::answer::{Piece, encode, generate, message, summary, tokenizer};
+use crate::answer::{Piece, encode, generate, message, numbers, summary, tokenizer};
 use crate::args::{DeviceArgs, RunArgs, SamplingArgs};
-use crate::clean::CleanWriter;
+use crate::clean::{CleanWriter, Json};
 use crate::engine::{self, Use, with_session};
 use crate::failure::{Failure, note, say};
 use crate::signals::Signals;
+use crate::stats::Stats;
 
 /// How an answer leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,16 +34,16 @@ pub enum Form {
 /// [`Failure`] of any stage.
 pub fn run(args: &RunArgs, signals: &Signals) -> Result<(), Failure> {
     let prompt = prompt(args.prompt.as_deref(), args.max_prompt_bytes)?;
-    let package = engine::open(&args.model)?;
+    let package = engine::open_to_chat(&args.model, args.chat_form)?;
     let tokens = if args.ids {
         ids(&prompt)?
     } else if args.raw {
         tokenizer(&package)?.encode_text(&prompt)?
     } else {
-        if package.chat.is_none() && !args.device.quiet {
-            note(format_args!(
-                "tercet: the model has no chat template: the prompt is continued as text"
-            ));
+        if let Some(notice) =
+            engine::form_notice(&package, args.chat_form).filter(|_| !args.device.quiet)
+        {
+            note(format_args!("tercet: {notice}"));
         }
         let system = args.system.iter().map(|text| message("system", text));
         encode(&package, &system.chain([message("user", prompt)]).collect::<Vec<_>>())?
@@ -74,13 +74,12 @@ pub fn answer(
     let context = engine::context(package, device.ctx)?;
     let mut text = String::new();
     let mut ids = Vec::new();
-    let mut last = '\n';
-    let finished = with_session(package, device, context, Use::Answer, |session| {
-        let to_terminal = stdout().is_terminal();
+    let mut clean = CleanWriter::new(stdout());
+    let to_terminal = stdout().is_terminal();
+    let stats = with_session(package, device, context, Use::Answer, |session| {
         let mut show = |piece: Piece<'_>| {
             text.push_str(piece.text);
             ids.extend(piece.token);
-            last = piece.text.chars().last().unwrap_or(last);
             match (form, piece.token) {
                 (Form::Json, _) | (Form::Ids, None) => Ok(()),
                 (Form::Ids, Some(token)) => writeln!(stdout(), "{token}"),
@@ -88,7 +87,7 @@ pub fn answer(
                     let mut out = stdout();
                     out.write_all(piece.text.as_bytes()).and_then(|()| out.flush())
                 }
-                _ => CleanWriter::new(stdout()).write_text(piece.text),
+                _ => clean.write_text(piece.text),
             }
             .map_err(Failure::io)
         };
@@ -96,43 +95,35 @@ pub fn answer(
     })?;
     match form {
         Form::Json => {
-            let report = report(package, &finished, &text, &ids, seed);
-            say(format_args!("{report:#}"))?;
+            let report = report(package, &stats, &text, &ids, seed);
+            say(format_args!("{}", Json(&format!("{report:#}"))))?;
         }
-        Form::Text if last != '\n' => say(format_args!(""))?,
-        Form::Raw if stdout().is_terminal() && last != '\n' => {
-            say(format_args!(""))?;
+        Form::Ids => {}
+        Form::Raw if !to_terminal => {}
+        Form::Text | Form::Raw => {
+            clean.finish().map_err(Failure::io)?;
+            if !clean.is_at_line_start() {
+                say(format_args!(""))?;
+            }
         }
-        _ => {}
     }
     if stderr().is_terminal() && !device.quiet {
-        note(format_args!("[{}, seed {seed}]", summary(&finished)));
+        note(format_args!("[{}, seed {seed}]", summary(&stats)));
     }
     Ok(())
 }
 
-fn report(
-    package: &Package,
-    finished: &Finished,
-    text: &str,
-    ids: &[TokenId],
-    seed: u64,
-) -> serde_json::Value {
-    let steps = finished.tokens.saturating_sub(1);
-    #[allow(clippy::cast_precision_loss, reason = "a rate needs no 53 bits")]
-    let rate = (steps > 0).then(|| steps as f64 / finished.decode.as_secs_f64());
-    json!({
+fn report(package: &Package, stats: &Stats, text: &str, ids: &[TokenId], seed: u64) -> Value {
+    let answer = json!({
         "model": package.checkpoint.name(),
         "text": text,
         "tokens": ids,
-        "stop_reason": finished.reason.name(),
+        "stop_reason": stats.end().map(|end| end.reason.name()),
         "seed": seed,
-        "n_prompt": finished.prompt_tokens,
-        "n_gen": finished.tokens,
-        "prefill_ms": finished.prefill.as_secs_f64() * 1e3,
-        "decode_ms": finished.decode.as_secs_f64() * 1e3,
-        "decode_ts": rate,
-    })
+    });
+    let fields = answer.as_object().into_iter().flatten();
+    let fields = fields.map(|(name, value)| (name.clone(), value.clone()));
+    Value::Object(fields.chain(numbers(stats)).collect())
 }
 
 /// The prompt of the command line and what stands on stdin, unless that is a terminal.

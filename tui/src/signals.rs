@@ -41,9 +41,27 @@ impl Signals {
     /// Lets Ctrl-C stop `answer` instead of the program while it runs.
     pub fn during<R>(&self, answer: impl FnOnce() -> R) -> R {
         self.cancel.clear();
-        self.exits.store(false, Ordering::Relaxed);
-        let result = answer();
-        self.exits.store(true, Ordering::Relaxed);
-        result
+        let _held = self.hold();
+        answer()
+    }
+
+    /// Ctrl-C does not end the program until the result is dropped.
+    #[must_use]
+    pub fn hold(&self) -> Held {
+        let before = self.exits.swap(false, Ordering::Relaxed);
+        Held { exits: Arc::clone(&self.exits), before }
+    }
+}
+
+/// While it lives, Ctrl-C does not end the program.
+#[derive(Debug)]
+pub struct Held {
+    exits: Arc<AtomicBool>,
+    before: bool,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.exits.store(self.before, Ordering::Relaxed);
     }
 }

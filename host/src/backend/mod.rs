@@ -148,6 +148,16 @@ pub struct Row {
     pub logits: bool,
 }
 
+/// Bytes of a session's buffers, as the device's code counts them when it allocates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OpsBytes {
+    /// Keys and values, as if every position were used. On a CPU a page of it takes memory from
+    /// when it is first written.
+    pub cache: u64,
+    /// Everything between operations.
+    pub work: u64,
+}
+
 /// A device that runs models.
 pub trait Backend {
     /// The model where the device wants it.
@@ -167,6 +177,10 @@ pub trait Backend {
         model: &Model<'c>,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self::Weights<'c>, DeviceError>;
+
+    /// Bytes of an uploaded model: what the device holds of it, and what it reads where a file is
+    /// mapped.
+    fn weights_bytes(&self, weights: &Self::Weights<'_>) -> u64;
 
     /// Allocates the state of a session. The last allocation before the session's end.
     ///
@@ -228,6 +242,11 @@ pub trait Ops {
         Ok(())
     }
 
+    /// Bytes of the buffers. Wrappers that stand in front of a device for a test need not say.
+    fn bytes(&self) -> OpsBytes {
+        OpsBytes::default()
+    }
+
     /// Copies a buffer to the host: what tests, evaluation and lock step look at.
     #[allow(clippy::missing_errors_doc, reason = "see `embed`")]
     fn read(&mut self, buffer: Buffer) -> Result<Vec<f32>, DeviceError>;
@@ -276,6 +295,10 @@ impl<O: Ops + ?Sized> Ops for Box<O> {
 
     fn finish(&mut self) -> Result<(), DeviceError> {
         (**self).finish()
+    }
+
+    fn bytes(&self) -> OpsBytes {
+        (**self).bytes()
     }
 
     fn read(&mut self, buffer: Buffer) -> Result<Vec<f32>, DeviceError> {

@@ -21,7 +21,9 @@ use memmap2::Mmap;
 pub use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use tercet_core::{Layout, Rows128};
-pub use truncation::install_truncation_guard;
+#[cfg(unix)]
+pub use truncation::before_exit;
+pub use truncation::{LAST_WORD, install_truncation_guard};
 
 /// Metadata key that makes a safetensors file a `.tercet` file; its value is the format's version.
 pub const TERCET_FORMAT_KEY: &str = "tercet.format";
@@ -313,6 +315,16 @@ impl Checkpoint {
     #[must_use]
     pub fn file_bytes(&self) -> u64 {
         self.shards.iter().map(|shard| shard.bytes.len() as u64).sum()
+    }
+
+    /// All bytes of every file of weights, in their order.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &[u8]> {
+        self.shards.iter().map(|shard| &*shard.bytes)
+    }
+
+    /// What stands before the data in every file of weights: the length field and the header.
+    pub(crate) fn headers(&self) -> impl Iterator<Item = &[u8]> {
+        self.shards.iter().map(|shard| &shard.bytes[..shard.data_start])
     }
 
     /// All bytes of the first file, to compare.

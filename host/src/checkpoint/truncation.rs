@@ -6,7 +6,9 @@
 
 #![allow(unsafe_code, reason = "a signal handler")]
 
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
+#[cfg(unix)]
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Most files watched at a time; files beyond that still work, without the clear exit.
 const WATCHED_MAX: usize = 256;
@@ -39,6 +41,26 @@ impl Drop for Watch {
             WATCHED[place].0.store(0, Ordering::Release);
         }
     }
+}
+
+/// What is sent over the socket of `before_exit`.
+pub const LAST_WORD: u8 = b'd';
+
+/// Longest wait for an answer to it, in milliseconds.
+#[cfg(unix)]
+const ANSWER_MS: i32 = 1000;
+
+/// The socket of [`before_exit`], or -1.
+#[cfg(unix)]
+static TELLS: AtomicI32 = AtomicI32::new(-1);
+
+/// Makes the guard send [`LAST_WORD`] over `socket` before it ends the program, and wait up to a
+/// second for one byte of answer: somebody may have a terminal to restore. `None`: nobody.
+///
+/// The socket stays the caller's, who takes it back with `None` before closing it.
+#[cfg(unix)]
+pub fn before_exit(socket: Option<BorrowedFd<'_>>) {
+    TELLS.store(socket.map_or(-1, |socket| socket.as_raw_fd()), Ordering::Release);
 }
 
 /// Exit code of a program whose model file changed under it (`EX_IOERR`).
@@ -92,6 +114,7 @@ extern "C" fn on_bus_error(_signal: i32, info: *mut libc::siginfo_t, _context: *
         }
         // SAFETY: `write` is allowed in signal handlers; the buffer is static.
         unsafe { libc::write(2, MESSAGE.as_ptr().cast(), MESSAGE.len()) };
+        say_last_word(TELLS.load(Ordering::Acquire));
         // SAFETY: `_exit` is allowed in signal handlers and runs no destructors.
         unsafe { libc::_exit(EXIT_IO) };
     }
@@ -99,4 +122,25 @@ extern "C" fn on_bus_error(_signal: i32, info: *mut libc::siginfo_t, _context: *
     // never been here.
     // SAFETY: `signal` is allowed in signal handlers.
     unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
+}
+
+/// Sends [`LAST_WORD`] and waits for the answer; does nothing for a negative `socket`.
+#[cfg(unix)]
+fn say_last_word(socket: i32) {
+    if socket < 0 {
+        return;
+    }
+    let mut word = LAST_WORD;
+    // SAFETY: `write` is allowed in signal handlers; the buffer is one byte that lives here. A
+    // socket that was closed meanwhile gives an error, and one of another meaning a byte too many:
+    // the program ends either way.
+    if unsafe { libc::write(socket, (&raw const word).cast(), 1) } != 1 {
+        return;
+    }
+    let mut waits = libc::pollfd { fd: socket, events: libc::POLLIN, revents: 0 };
+    // SAFETY: `poll` is allowed in signal handlers; it gets one descriptor, which lives here.
+    if unsafe { libc::poll(&raw mut waits, 1, ANSWER_MS) } == 1 {
+        // SAFETY: `read` is allowed in signal handlers; the buffer is one byte that lives here.
+        unsafe { libc::read(socket, (&raw mut word).cast(), 1) };
+    }
 }

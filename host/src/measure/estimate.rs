@@ -20,9 +20,11 @@ pub fn session_bytes(config: &ModelConfig, limits: &Limits) -> u64 {
     let cache = (cache as u64).saturating_mul(2 * number);
 
     let (query, kv) = (config.query_width(), config.kv_width());
-    let widest = Rows128::padded_cols(config.hidden.max(query).max(config.ffn));
-    // Floats between operations, and the quantised rows (INT8, products, exact sums).
-    let row = 4 * (config.hidden + 2 * query + 2 * kv + config.ffn) + 16 * widest;
+    let widest = config.hidden.max(query + 2 * kv).max(config.ffn);
+    let widest = Rows128::padded_cols(widest);
+    // Floats between operations, and the quantised rows (INT8, products, exact sums of three
+    // matrices at a time).
+    let row = 4 * (config.hidden + 2 * query + 2 * kv + config.ffn) + 20 * widest;
     let logits = 4 * (config.hidden + if limits.logits_max > 1 { 2 } else { 1 } * config.vocab);
     let rows = (limits.rows_max * row + limits.logits_max * logits) as u64;
     cache.saturating_add(rows)

@@ -40,28 +40,62 @@ pub fn cache_bytes() -> Option<u64> {
         .max()
 }
 
-/// Memory that can still be had without swapping, in bytes: what the system has, or the process's
-/// control group (a container) allows, whichever is less. Caches of files count as free.
+/// Memory that processes share, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pool {
+    /// All of it.
+    pub total: u64,
+    /// What can still be had without swapping. Caches of files count as free.
+    pub available: u64,
+}
+
+/// What the system has, or what the process's control group (a container) allows: whichever leaves
+/// less.
+#[must_use]
+pub fn memory_pool() -> Option<Pool> {
+    let info = fs::read_to_string("/proc/meminfo").ok()?;
+    let total = kib(&info, "MemTotal:")?;
+    let system = Pool { total, available: kib(&info, "MemAvailable:")? };
+    let group = group_memory().filter(|group| group.available < system.available);
+    Some(group.unwrap_or(system))
+}
+
+/// [`Pool::available`] of [`memory_pool`].
 #[must_use]
 pub fn available_memory() -> Option<u64> {
-    let system = kib(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")?;
-    Some(group_memory().map_or(system, |group| group.min(system)))
+    Some(memory_pool()?.available)
 }
 
 /// The same for the control group (version 2), if it has a limit.
-fn group_memory() -> Option<u64> {
+fn group_memory() -> Option<Pool> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     let group = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
     let folder = format!("/sys/fs/cgroup{group}");
     let read = |name: &str| fs::read_to_string(format!("{folder}/{name}")).ok();
-    let limit: u64 = read("memory.max")?.trim().parse().ok()?;
+    let total: u64 = read("memory.max")?.trim().parse().ok()?;
     let used: u64 = read("memory.current")?.trim().parse().ok()?;
     let caches: u64 = read("memory.stat")?
         .lines()
         .find_map(|line| line.strip_prefix("inactive_file "))?
         .parse()
         .ok()?;
-    Some(limit.saturating_sub(used.saturating_sub(caches)))
+    Some(Pool { total, available: total.saturating_sub(used.saturating_sub(caches)) })
+}
+
+/// Memory that this process holds, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resident {
+    /// All of it, mapped files included.
+    pub bytes: u64,
+    /// The part that no file backs: it cannot be taken back.
+    pub anonymous: u64,
+}
+
+/// What this process holds now.
+#[must_use]
+pub fn resident() -> Option<Resident> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    Some(Resident { bytes: kib(&status, "VmRSS:")?, anonymous: kib(&status, "RssAnon:")? })
 }
 
 /// The most memory this process has held at a time, in bytes, since its start or
@@ -137,7 +171,11 @@ mod tests {
             return;
         }
         assert!(available_memory().unwrap() > 1 << 20);
-        assert!(peak_memory().unwrap() > 1 << 20);
+        let (pool, resident) = (memory_pool().unwrap(), resident().unwrap());
+        assert!(pool.available <= pool.total && resident.bytes <= pool.total, "{pool:?}");
+        assert!(resident.anonymous <= resident.bytes && resident.bytes > 1 << 20, "{resident:?}");
+        // The counters of threads reach the process's with some delay.
+        assert!(peak_memory().unwrap() + (4 << 20) > resident.bytes);
         let watch = Neighbours::watch();
         let mut x = 1_u64;
         while watch.since.elapsed() < Duration::from_millis(200) {

@@ -6,6 +6,8 @@
 mod bandwidth;
 mod estimate;
 pub mod machine;
+pub mod memory;
+pub mod sampler;
 
 use core::time::Duration;
 use std::time::Instant;

@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::{
-    ChatTemplate, Message, Renderer, TemplateContext, TemplateError, TokenId, Tokenizer,
-    TokenizerError,
+    BuiltinForm, ChatTemplate, Message, Renderer, TemplateContext, TemplateError, TokenId,
+    Tokenizer, TokenizerError,
 };
 
 const CONFIG: &str = "tokenizer_config.json";
@@ -35,6 +35,7 @@ impl TextError {
 #[derive(Clone, Debug)]
 pub struct ChatFormat {
     template: ChatTemplate,
+    form: Option<BuiltinForm>,
     bos_token: Option<String>,
     eos_token: Option<String>,
     pad_token: Option<String>,
@@ -72,11 +73,36 @@ impl ChatFormat {
         let Some(source) = source else { return Ok(None) };
         Ok(Some(Self {
             template: ChatTemplate::new(source)?,
+            form: None,
             bos_token: token_in(&config["bos_token"]),
             eos_token: token_in(&config["eos_token"]),
             pad_token: token_in(&config["pad_token"]),
             unk_token: token_in(&config["unk_token"]),
         }))
+    }
+
+    /// A form that is part of the program, for a model with `tokenizer`.
+    ///
+    /// # Errors
+    ///
+    /// [`TemplateError::Foreign`] when the tokenizer lacks a token that the form prints.
+    pub fn builtin(form: BuiltinForm, tokenizer: &Tokenizer) -> Result<Self, TemplateError> {
+        if let Some(token) = form.missing(tokenizer) {
+            return Err(TemplateError::Foreign { form: form.name(), token });
+        }
+        Ok(Self {
+            template: ChatTemplate::new(form.source().to_owned())?,
+            form: Some(form),
+            bos_token: Some(form.bos_token().to_owned()),
+            eos_token: Some(form.eos_token().to_owned()),
+            pad_token: None,
+            unk_token: None,
+        })
+    }
+
+    /// Which of the program's forms it is; `None` when it came with the model.
+    pub fn form(&self) -> Option<BuiltinForm> {
+        self.form
     }
 
     /// The template.

@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod chat;
+mod forms;
 mod jail;
 mod jinja;
 mod protect;
@@ -24,11 +25,12 @@ mod tokenizer;
 mod vetting;
 
 pub use chat::{ChatFormat, TextError};
+pub use forms::BuiltinForm;
 pub use jail::render_child_main;
 pub(crate) use jinja::utc_now;
 pub use stream::TextStream;
 pub use template::{ChatTemplate, Message, Rendered, Renderer, TemplateContext, TemplateError};
-pub use tokenizer::{Tokenizer, TokenizerError};
+pub use tokenizer::{Tokenizer, TokenizerError, expects_panic};
 
 /// The number of an entry in a tokenizer's vocabulary; below 2^24 for every [`Tokenizer`].
 pub type TokenId = u32;

@@ -16,8 +16,13 @@ use super::protect::{Brackets, Specials};
 /// Longest source of a template, in bytes; the longest published ones have 20 KiB.
 const SOURCE_LIMIT: usize = 64 * 1024;
 
-/// SHA-256 of templates that are known to be harmless: the one of the built-in storyteller.
-const TRUSTED: [&str; 1] = ["89d4d6dac2b2b2d011a3eb7cd1875d114f0d9b5a3e1bab419de00fa80d7ff261"];
+/// SHA-256 of templates that are known to be harmless: the one of the built-in storyteller, and
+/// those of the built-in forms.
+const TRUSTED: [&str; 3] = [
+    "89d4d6dac2b2b2d011a3eb7cd1875d114f0d9b5a3e1bab419de00fa80d7ff261",
+    "327f549de0d0970be76b5270ec018f3b640cda471b135b2c3d1fccc52d7fe140",
+    "fa839a2a270cce33fa9dd75edeb655a43f5c1691fbf54b1c47bba424ae3f9ddc",
+];
 
 /// One turn of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,6 +119,14 @@ pub enum TemplateError {
     /// could not be told apart.
     #[error("the chat template takes apart a message that contains the text of a special token")]
     Entangled,
+    /// A built-in form prints a token that the tokenizer does not have.
+    #[error("the chat form of {form} needs the token `{token}`, which the tokenizer lacks")]
+    Foreign {
+        /// Name of the form.
+        form: &'static str,
+        /// Text of the token.
+        token: &'static str,
+    },
     /// The child process cannot be started or spoken to.
     #[error("cannot run the chat template in a process of its own")]
     Child(#[source] std::io::Error),
@@ -131,6 +144,7 @@ impl TemplateError {
             }
             Self::Raised { .. } => "change the conversation to what the model's author allows",
             Self::Entangled => "remove the special token's text from the message",
+            Self::Foreign { .. } => "take the form that the model was trained with, or none",
             Self::Child(_) => "check that this program may start itself again",
         }
     }

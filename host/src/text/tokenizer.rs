@@ -1,5 +1,6 @@
 //! A `tokenizer.json`, checked, and the two ways of encoding text with it.
 
+use core::cell::Cell;
 use core::ops::Range;
 use core::panic::AssertUnwindSafe;
 use std::collections::HashMap;
@@ -283,7 +284,21 @@ fn build(file: &Value) -> Result<tokenizers::Tokenizer, TokenizerError> {
 ///
 /// The known cases are refused by [`check`](super::vetting::check) before; this is for the others.
 fn guarded<T>(run: impl FnOnce() -> T) -> Result<T, TokenizerError> {
-    catch_unwind(AssertUnwindSafe(run)).map_err(|_| TokenizerError::Contradiction)
+    EXPECTS_PANIC.set(true);
+    let result = catch_unwind(AssertUnwindSafe(run));
+    EXPECTS_PANIC.set(false);
+    result.map_err(|_| TokenizerError::Contradiction)
+}
+
+thread_local! {
+    static EXPECTS_PANIC: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a panic of this thread would be turned into an error, so that a panic hook can tell it
+/// from one that is a bug.
+#[must_use]
+pub fn expects_panic() -> bool {
+    EXPECTS_PANIC.get()
 }
 
 fn encoded<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, TokenizerError> {

@@ -62,10 +62,14 @@ fn json_says_everything_once() {
         "stop_reason",
         "seed",
         "n_prompt",
+        "n_reused",
         "n_gen",
         "prefill_ms",
+        "prefill_ts",
+        "ttft_ms",
         "decode_ms",
         "decode_ts",
+        "itl_ms",
     ];
     assert_eq!(keys, expected);
     assert_eq!(json["text"], story(&["--seed", "1"]).text().trim_end_matches('\n'));
@@ -74,9 +78,19 @@ fn json_says_everything_once() {
     assert_eq!(json["stop_reason"], "max_tokens");
     assert!(json["model"].as_str().unwrap().contains("built in"));
     assert!(json["n_prompt"].as_u64().unwrap() > 5);
-    for time in ["prefill_ms", "decode_ms", "decode_ts"] {
-        assert!(json[time].as_f64().unwrap() > 0.0, "{json}");
+    let number = |name: &str| json[name].as_f64().unwrap();
+    for time in ["prefill_ms", "prefill_ts", "ttft_ms", "decode_ms", "decode_ts"] {
+        assert!(number(time) > 0.0, "{json}");
     }
+    // The first token is chosen from the prompt's logits; 47 gaps follow.
+    let between = &json["itl_ms"];
+    let [mean, p50, p90, p99] =
+        ["mean", "p50", "p90", "p99"].map(|name| between[name].as_f64().unwrap());
+    assert!(p50 <= p90 && p90 <= p99 && mean > 0.0, "{json}");
+    assert!((number("decode_ts") * mean / 1e3 - 1.0).abs() < 1e-9, "{json}");
+    assert!(number("ttft_ms") >= number("prefill_ms"), "{json}");
+    let both = number("prefill_ms") + number("decode_ms");
+    assert!(number("ttft_ms") + 47.0 * mean <= both, "{json}");
 }
 
 /// The seed that was drawn is in the report, and gives the same answer again.
@@ -93,7 +107,9 @@ fn n_bounds_the_answer() {
     let none = count("0").json();
     assert_eq!((&none["n_gen"], &none["text"]), (&0.into(), &"".into()));
     assert_eq!(none["stop_reason"], "max_tokens");
-    assert!(none["decode_ts"].is_null(), "no step, no rate: {none}");
+    for number in ["decode_ts", "ttft_ms", "itl_ms"] {
+        assert!(none[number].is_null(), "no step, no {number}: {none}");
+    }
     let one = count("1").json();
     assert_eq!((&one["n_gen"], one["tokens"].as_array().unwrap().len()), (&1.into(), 1));
     let plain = tercet(["run", "-p", STORY, "--greedy", "-n", "0"]).succeed();

@@ -1,4 +1,4 @@
-//! The chat on a real terminal: turns, keys, commands, and a model that means harm.
+//! The chat line by line on a real terminal: turns, keys, commands, and a model that means harm.
 
 use core::time::Duration;
 use std::time::Instant;
@@ -9,7 +9,8 @@ use super::models::Altered;
 use super::pty::Terminal;
 use super::support::{STORY, text};
 
-const SHORT: [&str; 4] = ["-n", "16", "--seed", "1"];
+/// Line by line, with short answers.
+const SHORT: [&str; 7] = ["--plain", "--no-save", "--no-history", "-n", "16", "--seed", "1"];
 
 /// The number before `word` in the line of numbers under an answer.
 fn number_before(line: &str, word: &str) -> u32 {
@@ -47,7 +48,8 @@ fn a_conversation_goes_on_from_where_it_was() {
     terminal.line("/clear");
     terminal.expect("> ");
     let (again, third) = turn(&mut terminal, STORY);
-    assert_eq!(number_before(&third, "reused"), 0, "{third}");
+    // The conversation is forgotten, not what was computed for words that are the same again.
+    assert_eq!(number_before(&third, " ("), prompt, "{third}");
     assert_eq!(again, answer, "the same seed, the same conversation");
 
     terminal.keys(&[4]);
@@ -79,7 +81,7 @@ fn commands_do_what_help_says() {
 
     terminal.line("/nonsense now");
     let answer = terminal.expect("> ");
-    assert!(answer.contains("no such command: /nonsense now"), "{answer}");
+    assert!(answer.contains("there is no command `/nonsense`"), "{answer}");
     assert!(answer.contains("/help"), "{answer}");
     terminal.line("");
     terminal.line("   ");
@@ -121,7 +123,18 @@ fn ctrl_c_stops_the_answer_and_keeps_the_chat() {
     let folder = tempfile::tempdir().unwrap();
     let model = talkative(folder.path());
     // Slow on purpose: the whole answer would take ten seconds and more.
-    let args = [text(&model), "--seed", "1", "--threads", "1", "--simd", "portable"];
+    let args = [
+        text(&model),
+        "--plain",
+        "--no-save",
+        "--no-history",
+        "--seed",
+        "1",
+        "--threads",
+        "1",
+        "--simd",
+        "portable",
+    ];
     let mut terminal = Terminal::start(&args);
     terminal.expect("> ");
     for message in [STORY, "And then?"] {
@@ -156,63 +169,4 @@ fn a_message_that_does_not_fit_is_refused() {
     turn(&mut terminal, "hello");
     terminal.keys(&[4]);
     assert_eq!(terminal.end().0, Some(0));
-}
-
-/// The built-in model with words that are orders to a terminal: whatever it answers, it curses.
-fn hostile(folder: &std::path::Path) -> std::path::PathBuf {
-    // ESC ] 52 BEL, CSI of C1, a right-to-left override, DEL, BS and CR, as the byte-level alphabet
-    // of GPT-2 spells their bytes.
-    let curses = ["\u{11b}]52;c;x\u{107}", "\u{11b}[2J", "Â\u{13d}2J", "â\u{122}®", "ġĈčĀ"];
-    Altered::new()
-        .with_json("tokenizer.json", |json| {
-            // Without merges every prompt is spelt in letters, and every word is free to change.
-            json["model"]["merges"] = json!([]);
-            let vocab = json["model"]["vocab"].as_object_mut().unwrap();
-            let words = core::mem::take(vocab).into_iter();
-            vocab.extend(words.map(|(word, id)| {
-                let number = id.as_u64().unwrap() as usize;
-                let is_word = word.chars().count() > 1 && number > 5;
-                let curse = if is_word { curses[number % curses.len()] } else { "" };
-                (format!("{curse}{word}"), id)
-            }));
-        })
-        .write(folder)
-}
-
-#[test]
-fn no_control_character_of_a_model_reaches_the_terminal() {
-    let folder = tempfile::tempdir().unwrap();
-    let model = hostile(folder.path());
-    let raw = super::support::tercet(["run", text(&model), "--raw", "--seed", "1", "-n", "64"]);
-    let raw = raw.stdin("Once upon a time").succeed();
-    for curse in ["\x1b]52", "\x1b[2J", "\u{9b}2J", "\u{202e}", "\x7f\x08\r\0", "\x07"] {
-        assert!(raw.text().contains(curse), "the model says {curse:?}: {:?}", raw.text());
-    }
-
-    let mut terminal = Terminal::start(&[text(&model), "--seed", "1", "-n", "64"]);
-    terminal.expect("> ");
-    let (answer, _) = turn(&mut terminal, "Once upon a time");
-    assert!(answer.contains("]52;c;x"), "the harmless body is shown: {answer:?}");
-    // What is typed comes back from the kernel, not from us: harmless, too, and not ours.
-    terminal.line("/\u{202e}unknown\u{9b}");
-    terminal.expect("no such command: /unknown");
-    terminal.keys(&[4]);
-    let (code, shown) = terminal.end();
-    assert_eq!(code, Some(0));
-    let echoed = shown.replacen("/\u{202e}unknown\u{9b}", "", 1);
-    let hostile = |c: char| (c.is_control() && !"\r\n".contains(c)) || c == '\u{202e}';
-    let found = echoed.find(hostile).map(|place| &echoed[place..]);
-    assert_eq!(found, None, "{echoed:?}");
-    assert!(!echoed.replace("\r\n", "").contains('\r'), "{echoed:?}");
-
-    // The same answer in a pipe, and in `run` on a terminal, `--raw` or not.
-    for raw in [&["--raw"][..], &[]] {
-        let args = ["run", text(&model), "--seed", "1", "-n", "64", "-q", "-p", "Once upon a time"];
-        let mut terminal = Terminal::start(&[&args[..], raw].concat());
-        // `run` reads what is typed only where there is no -p.
-        terminal.keys(&[4]);
-        let (code, shown) = terminal.end();
-        assert_eq!(code, Some(0), "{shown:?}");
-        assert!(shown.contains("2J") && !shown.contains(hostile), "{shown:?}");
-    }
 }

@@ -12,11 +12,17 @@ mod truncation;
 mod convert;
 mod evaluate;
 mod inspect;
+mod replay;
 
 mod chat;
+mod hostile;
+mod keys;
 mod manual;
 mod readme;
+mod screen;
+mod terminal;
 
+mod emulator;
 mod models;
 mod pty;
 pub(crate) mod support;

@@ -83,6 +83,20 @@ impl Altered {
         self
     }
 
+    /// Adds an entry of the metadata, or replaces it.
+    pub(super) fn with_metadata(mut self, key: &str, value: &str) -> Self {
+        self.metadata.insert(key.into(), value.into());
+        self
+    }
+
+    /// Adds a tensor of bytes.
+    pub(super) fn with_tensor(mut self, name: &str, bytes: &[u8]) -> Self {
+        let bytes = bytes.to_vec();
+        let tensor = Owned { dtype: Dtype::U8, shape: vec![bytes.len()], bytes };
+        self.tensors.push((name.into(), tensor));
+        self
+    }
+
     /// Changes the bytes of a tensor.
     pub(super) fn with_bytes(mut self, name: &str, change: impl FnOnce(&mut [u8])) -> Self {
         change(&mut self.tensor(name).bytes);

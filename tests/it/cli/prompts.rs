@@ -3,7 +3,8 @@
 use core::time::Duration;
 use std::time::Instant;
 
-use super::support::{Ran, STORY, Tercet, tercet};
+use super::models::Altered;
+use super::support::{Ran, STORY, Tercet, tercet, text};
 
 const GREEDY: [&str; 6] = ["run", "--greedy", "--json", "-n", "8", "--threads=1"];
 
@@ -54,6 +55,42 @@ fn bytes_that_are_no_text_are_refused() {
         run(&[]).stdin(bytes).fail(65, &["UTF-8"]);
         tercet([""; 0]).stdin(bytes).fail(65, &["UTF-8"]);
     }
+}
+
+#[test]
+fn the_chat_form_is_known_chosen_or_absent_and_said_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let without = |config: &mut serde_json::Value| {
+        config.as_object_mut().unwrap().remove("chat_template");
+    };
+    let renamed = |tokenizer: &mut serde_json::Value| {
+        let json = tokenizer.to_string().replace("\"<|end|>\"", "\"</s>\"");
+        *tokenizer = serde_json::from_str(&json).unwrap();
+    };
+    let altered = Altered::new()
+        .with_json("tokenizer_config.json", without)
+        .with_json("tokenizer.json", renamed);
+    let model = altered.write(folder.path());
+    let ask = |args: &[&str]| run(&[&[text(&model), "-p", "Hello"], args].concat());
+
+    let plain = ask(&[]).succeed();
+    let notice = "tercet: no chat template: messages are continued as text\n";
+    assert_eq!(plain.stderr, notice);
+    assert!(ask(&["--quiet"]).succeed().stderr.is_empty());
+    let raw = ask(&["--raw"]).succeed();
+    assert_eq!(outcome(&plain), outcome(&raw));
+    let none = ask(&["--chat-form", "none"]).succeed();
+    assert_eq!((outcome(&none), none.stderr.as_str()), (outcome(&raw), ""), "it was asked for");
+
+    let vicuna = ask(&["--chat-form", "vicuna"]).succeed();
+    assert!(vicuna.stderr.is_empty(), "{vicuna}");
+    let prompt = |ran: &Ran| ran.json()["n_prompt"].as_u64().unwrap();
+    assert!(prompt(&vicuna) > prompt(&raw) + 20, "{vicuna}");
+    let instructed = ask(&["--chat-form", "vicuna", "--system", "Be brief."]).succeed();
+    assert!(prompt(&instructed) < prompt(&vicuna), "instead of Vicuna's own: {instructed}");
+
+    ask(&["--chat-form", "bitnet"]).fail(65, &["BitNet", "<|begin_of_text|>"]);
+    assert_eq!(ask(&["--chat-form", "bitnet", "--raw"]).run().code, Some(2));
 }
 
 /// The limit is on what is read, so an endless pipe ends.

@@ -10,15 +10,15 @@ use std::time::Instant;
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
 
+use super::emulator::Emulator;
 use super::support::PROGRAM;
 
 /// Longest wait for words that have to come.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A terminal with the program on it.
-#[derive(Debug)]
 pub(super) struct Terminal {
     child: Child,
     keyboard: File,
@@ -27,12 +27,23 @@ pub(super) struct Terminal {
     shown: Vec<u8>,
     /// How much of it was looked at.
     seen: usize,
+    /// What it looks like.
+    emulator: Emulator,
+    /// Its settings before the program came.
+    before: Termios,
 }
 
 impl Terminal {
     /// Starts the program with `args`. It leads a session whose terminal this is (`setsid`, of
     /// util-linux, becomes the program), so that Ctrl-C reaches it.
     pub(super) fn start(args: &[&str]) -> Self {
+        let mut command = Command::new("setsid");
+        command.args(["--ctty", PROGRAM]).args(args);
+        Self::of(command)
+    }
+
+    /// Starts `command`, which is the one to make the terminal its own.
+    pub(super) fn of(mut command: Command) -> Self {
         let master =
             openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&master).unwrap();
@@ -42,14 +53,9 @@ impl Terminal {
         let name = ptsname(&master, Vec::new()).unwrap();
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
         let terminal = || open(&name, flags, Mode::empty()).unwrap();
-        let child = Command::new("setsid")
-            .args(["--ctty", PROGRAM])
-            .args(args)
-            .stdin(terminal())
-            .stdout(terminal())
-            .stderr(terminal())
-            .spawn()
-            .unwrap();
+        let before = tcgetattr(&master).unwrap();
+        let child =
+            command.stdin(terminal()).stdout(terminal()).stderr(terminal()).spawn().unwrap();
         let keyboard = File::from(master);
         let mut output = keyboard.try_clone().unwrap();
         let (sender, screen) = channel();
@@ -60,7 +66,8 @@ impl Terminal {
                 let _ = sender.send(bytes[..count].to_vec());
             }
         });
-        Self { child, keyboard, screen, shown: Vec::new(), seen: 0 }
+        let emulator = Emulator::new(size.ws_col, size.ws_row);
+        Self { child, keyboard, screen, shown: Vec::new(), seen: 0, emulator, before }
     }
 
     /// Types `text` and the Enter key.
@@ -86,12 +93,74 @@ impl Terminal {
             }
             let left = PATIENCE.saturating_sub(start.elapsed());
             match self.screen.recv_timeout(left) {
-                Ok(bytes) => self.shown.extend(bytes),
+                Ok(bytes) => self.show(&bytes),
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                     panic!("no `{words}` in: {fresh:?}")
                 }
             }
         }
+    }
+
+    fn show(&mut self, bytes: &[u8]) {
+        self.emulator.feed(bytes);
+        self.shown.extend(bytes);
+    }
+
+    /// Waits until the screen is as `is_so` wants it.
+    #[track_caller]
+    pub(super) fn wait_until(&mut self, what: &str, is_so: impl Fn(&Emulator) -> bool) {
+        let start = Instant::now();
+        while !is_so(&self.emulator) {
+            let left = PATIENCE.saturating_sub(start.elapsed());
+            match self.screen.recv_timeout(left) {
+                Ok(bytes) => self.show(&bytes),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                    panic!(
+                        "not {what}:\n{}\n{:?}",
+                        self.emulator.text(),
+                        self.emulator.changed_modes()
+                    )
+                }
+            }
+        }
+    }
+
+    /// Waits for `words` on the screen.
+    #[track_caller]
+    pub(super) fn wait_for(&mut self, words: &str) {
+        self.wait_until(words, |screen| screen.text().contains(words));
+    }
+
+    /// Looks at what is shown for `time`.
+    pub(super) fn watch(&mut self, time: Duration) {
+        let start = Instant::now();
+        while let Ok(bytes) = self.screen.recv_timeout(time.saturating_sub(start.elapsed())) {
+            self.show(&bytes);
+        }
+    }
+
+    /// What the terminal looks like.
+    pub(super) fn emulator(&self) -> &Emulator {
+        &self.emulator
+    }
+
+    /// Everything that was ever shown.
+    pub(super) fn shown(&self) -> &[u8] {
+        &self.shown
+    }
+
+    /// Gives the terminal another size.
+    pub(super) fn resize(&self, columns: u16, rows: u16) {
+        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&self.keyboard, size).unwrap();
+    }
+
+    /// What differs from the settings that the terminal had before the program came; empty when
+    /// nothing does.
+    pub(super) fn changed_settings(&self) -> String {
+        let now = tcgetattr(&self.keyboard).unwrap();
+        let [before, now] = [&self.before, &now].map(|settings| format!("{settings:?}"));
+        if before == now { String::new() } else { format!("{before}\n{now}") }
     }
 
     /// Waits for the program's end: its exit code and everything it showed.
@@ -104,7 +173,8 @@ impl Terminal {
             assert!(start.elapsed() < PATIENCE, "does not end");
             thread::sleep(Duration::from_millis(2));
         };
-        self.shown.extend(self.screen.iter().flatten());
+        let rest: Vec<u8> = self.screen.iter().flatten().collect();
+        self.show(&rest);
         (status.code(), String::from_utf8(core::mem::take(&mut self.shown)).unwrap())
     }
 }

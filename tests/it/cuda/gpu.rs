@@ -1,12 +1,18 @@
 //! What takes a GPU: every kernel beside the CPU, whole models beside Hugging Face, memory that is
 //! not there. `TERCET_REQUIRE=cuda` turns a missing GPU into a failure.
 
+use core::time::Duration;
+use std::time::Instant;
+
 use tercet_host::backend::cuda::CudaBackend;
 use tercet_host::backend::cuda::driver::{Context, CudaError, usable};
 use tercet_host::backend::cuda::kernels::KernelSet;
 use tercet_host::backend::cuda::trials::{Rig, TRIALS};
-use tercet_host::backend::{Backend, DeviceError, KvType, Limits};
+use tercet_host::backend::{Backend, DeviceError, KvType, Limits, OpsBytes};
+use tercet_host::measure::memory::{Held, MemoryKind};
+use tercet_host::measure::sampler::Sampler;
 use tercet_host::package::Package;
+use tercet_host::session::Session;
 use tercet_kernels_ptx::ptx::ComputeCapability;
 use tercet_tests::cpu::{rows, step};
 use tercet_tests::tolerance::PERPLEXITY_CUDA;
@@ -28,7 +34,7 @@ fn try_all(context: &Context, kernels: &KernelSet) {
     println!("reads {:.2} TB/s", rig.read_bandwidth().unwrap() / 1e12);
     let mut failed = Vec::new();
     for trial in TRIALS {
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         match rig.run(trial) {
             Ok(passed) => println!("{}: {passed} ({:.1?})", trial.name(), start.elapsed()),
             Err(error) => {
@@ -58,6 +64,40 @@ fn the_kernels_of_older_gpus_do_what_the_cpu_does() {
         let kernels = KernelSet::program().of_device(oldest);
         try_all(&Context::new(&usable(None).unwrap()).unwrap(), &kernels);
     }
+}
+
+/// What was allocated is part of what the driver counts, as another thread sees it meanwhile.
+#[test]
+fn the_driver_counts_what_a_session_holds() {
+    let Some(backend) = backend() else { return };
+    let Some(meter) = backend.meter() else {
+        println!("no management library");
+        return;
+    };
+    let package = builtin::package();
+    let limits =
+        Limits { slots: 1, positions_max: 512, rows_max: 64, logits_max: 1, kv: KvType::F16 };
+    let model = package.bind().unwrap();
+    let weights = backend.upload(&model, &mut |_, _| {}).unwrap();
+    let session = Session::new(backend.ops(&weights, limits).unwrap(), &package.config, limits);
+    let OpsBytes { cache, work } = session.bytes();
+    let held = Held { weights: backend.weights_bytes(&weights), cache, work };
+    let sampler = Sampler::start(Duration::from_millis(100)).unwrap();
+    sampler.probe().session(held, limits.positions_max, Some(meter.clone()));
+    let start = Instant::now();
+    let memory = loop {
+        match sampler.probe().latest().memory {
+            Some(memory) if memory.kind == MemoryKind::Device => break memory,
+            _ => assert!(start.elapsed() < Duration::from_secs(20), "the sampler looked"),
+        }
+    };
+    println!("{memory:?}");
+    println!("{:?}", sampler.probe().latest().gpu);
+    assert_eq!(memory.weights.bytes, held.weights);
+    assert_eq!((memory.cache.bytes, memory.work.bytes), (cache, work));
+    assert!(memory.context.bytes > 1 << 20, "a context and kernels take some");
+    assert!(meter.counts().unwrap().ours >= held.weights + cache + work);
+    assert_eq!(memory.total.bytes, meter.counts().unwrap().total);
 }
 
 fn check(record: &Record, package: &Package, kinds: &[&str], bounds: Bounds, what: &str) {

@@ -5,6 +5,7 @@
 mod bombs;
 mod encode;
 mod fidelity;
+mod forms;
 mod stream;
 mod tokenizers;
 

@@ -2,7 +2,7 @@
 
 use tercet_host::backend::cpu::{CpuBackend, CpuWeights};
 use tercet_host::backend::cuda::{CudaBackend, CudaOps, CudaWeights};
-use tercet_host::backend::{Backend, DeviceError, HeadType, Limits};
+use tercet_host::backend::{Backend, DeviceError, HeadType, Limits, Ops, OpsBytes};
 use tercet_host::measure::{machine, read_bandwidth, session_bytes, upload_bytes};
 use tercet_host::model::Model;
 
@@ -149,7 +149,8 @@ impl Benched for CudaBackend {
             gpu.context_bytes = Some(memory.context);
         }
         gpu.weights_bytes = weights.bytes();
-        (gpu.cache_bytes, gpu.work_bytes) = ops.bytes();
+        let OpsBytes { cache, work } = ops.bytes();
+        (gpu.cache_bytes, gpu.work_bytes) = (cache, work);
         gpu.compile_ms = weights.compiled_in().as_secs_f64() * 1e3;
     }
 

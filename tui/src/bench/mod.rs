@@ -10,7 +10,6 @@ mod plan;
 mod report;
 mod row;
 mod runs;
-mod stats;
 #[cfg(test)]
 mod tests;
 
@@ -30,10 +29,9 @@ pub use self::plan::{Test, tests};
 pub use self::report::Report;
 pub use self::row::{Context, Gpu, Row};
 pub use self::runs::{Repeat, measure};
-pub use self::stats::{Oddity, Percentiles, Summary, oddities, percentiles, summary};
 use crate::args::DeviceArgs;
 use crate::device::{self as choice, Chosen};
-use crate::engine::{self, Progress};
+use crate::engine::{self, OnStderr, Progress, Watch};
 use crate::failure::{Failure, note};
 use crate::signals::Signals;
 
@@ -120,10 +118,16 @@ impl Bench<'_> {
     ) -> Result<bool, Failure> {
         let Self { args, package, .. } = *self;
         let options = DeviceArgs { threads, ..args.device.clone() };
-        match choice::choose(&options)? {
-            Chosen::Cpu => self.on_device(&engine::cpu(&options)?, tests, report),
+        let choice = choice::choose(&options)?;
+        let watch = OnStderr::new(options.quiet);
+        if let Some(note) = choice.note() {
+            watch.note(&note);
+        }
+        match choice.device {
+            Chosen::Cpu => self.on_device(&engine::cpu(&options)?, &watch, tests, report),
             Chosen::Cuda(device) => {
-                self.on_device(&engine::gpu(&device, package, &options)?, tests, report)
+                let backend = engine::gpu(&device, package, &options, &watch)?;
+                self.on_device(&backend, &watch, tests, report)
             }
         }
     }
@@ -132,22 +136,21 @@ impl Bench<'_> {
     fn on_device<B: Benched>(
         &self,
         backend: &B,
+        watch: &dyn Watch,
         tests: &[Test],
         report: &mut Report<'_, impl Write>,
     ) -> Result<bool, Failure>
     where
         for<'w> B::Ops<'w>: Send,
     {
-        let Self { args, package, .. } = *self;
+        let Self { package, .. } = *self;
         let model = package.bind()?;
         for test in tests {
             backend.room_for(&model, self.limits(&test.workload, backend))?;
         }
-        let progress = Progress::new("loading", args.device.quiet);
         let start = Instant::now();
-        let weights = backend.upload(&model, &mut |done, total| progress.show(done, total))?;
+        let weights = backend.upload(&model, &mut |done, total| watch.loading(done, total))?;
         let uploading = start.elapsed();
-        progress.done();
         let description = describe(package, package.config.positions_max)?;
         let mut context = self.context(description);
         context.step_bytes = backend.step_bytes(&weights);

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::args::Format;
 use super::row::Row;
-use crate::clean::OneLine;
+use crate::clean::{Json, OneLine};
 use crate::failure::{Failure, note};
 
 /// Writes rows as they come, or all of them at the end.
@@ -36,13 +36,13 @@ impl<'o, W: Write> Report<'o, W> {
             Format::Json => Ok(()),
             Format::Jsonl => serde_json::to_string(&row)
                 .map_err(io::Error::from)
-                .and_then(|line| writeln!(self.out, "{line}")),
+                .and_then(|line| writeln!(self.out, "{}", Json(&line))),
             Format::Csv => self.csv_row(&row, is_first),
         };
         written.and_then(|()| self.out.flush()).map_err(Failure::io)?;
         if self.format == Format::Md && !self.quiet {
             for warning in &row.warnings {
-                note(format_args!("tercet: warning: {}: {warning}", row.test));
+                note(format_args!("tercet: warning: {}: {}", row.test, OneLine(warning)));
             }
         }
         self.rows.push(row);
@@ -63,7 +63,7 @@ impl<'o, W: Write> Report<'o, W> {
             "interrupted": interrupted,
             "results": self.rows,
         });
-        writeln!(self.out, "{report:#}").map_err(Failure::io)
+        writeln!(self.out, "{}", Json(&format!("{report:#}"))).map_err(Failure::io)
     }
 
     fn csv_row(&mut self, row: &Row, is_first: bool) -> io::Result<()> {
@@ -74,7 +74,9 @@ impl<'o, W: Write> Report<'o, W> {
         }
         let field = |value: &Value| match value {
             Value::Null => String::new(),
-            Value::String(text) => format!("\"{}\"", text.replace('"', "\"\"")),
+            Value::String(text) => {
+                format!("\"{}\"", OneLine(text).to_string().replace('"', "\"\""))
+            }
             other => other.to_string(),
         };
         let fields: Vec<_> = flat.values().map(field).collect();

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use tercet_host::measure::{Logits, Next, Timing};
 
 use super::plan::Test;
-use super::stats::{Oddity, Percentiles, oddities, percentiles, summary};
+use crate::stats::{NEIGHBOURS_MAX, Oddity, Percentiles, Stats, oddities, summary};
 
 /// What all rows of a run have in common, and what was measured beside the clock.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -193,10 +193,9 @@ impl Row {
         let rates: Vec<f64> = seconds.iter().map(|time| workload.tokens() as f64 / time).collect();
         let rate = summary(&rates)?;
 
-        let ms = |times: Vec<f64>| percentiles(&times);
-        let first = timings.iter().flat_map(|run| &run.first_tokens).map(millis).collect();
-        let between: Vec<f64> = timings.iter().flat_map(|run| &run.steps).map(millis).collect();
-        let itl = ms(between);
+        let mut stats = Stats::default();
+        timings.iter().for_each(|run| stats.hear_run(run));
+        let itl = stats.gaps().percentiles();
         let step = context.step_bytes + cache_bytes_per_step(test, context.kv_bytes);
         let read = itl.map(|itl| step as f64 / itl.mean * 1e3);
         let share = read.zip(context.bandwidth).map(|(read, all)| 100.0 * read / all);
@@ -239,7 +238,7 @@ impl Row {
             max_ns: nanos(time.max),
             median_ts: workload.tokens() as f64 / time.median,
             new_ts: both.then(|| (workload.slots * workload.generate) as f64 / time.mean),
-            ttft_ms: ms(first),
+            ttft_ms: stats.first_tokens().percentiles(),
             itl_ms: itl,
             load_ms: millis(&context.load),
             peak_rss_bytes: context.peak_memory,
@@ -327,9 +326,6 @@ fn sentence(oddity: Oddity) -> String {
         ),
     }
 }
-
-/// Others' use of the processors from which on numbers are not to be quoted.
-const NEIGHBOURS_MAX: f64 = 0.15;
 
 fn neighbours(cores: f64) -> Option<String> {
     (cores >= NEIGHBOURS_MAX)

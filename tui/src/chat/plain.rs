@@ -1,25 +1,35 @@
-//! The chat, line by line.
+//! The chat line by line: for terminals that can do no more, and for those who want no more.
 
-use std::io::{BufRead, Write, stdin, stdout};
+use core::time::Duration;
+use std::io::{BufRead, Stdout, Write, stdin, stdout};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Instant;
 
-use tercet_host::backend::Ops;
-use tercet_host::package::Package;
-use tercet_host::session::{PromptError, Session};
-use tercet_host::text::Message;
+use tercet_host::measure::sampler::{INTERVAL, Probe, Sampler};
 
-use crate::answer::{Piece, encode, generate, message, summary};
+use super::outside::{Begun, Outside};
+use super::panel;
+use super::state::{Chat, Effect, State};
+use super::transcript::Entry;
+use super::worker::News;
 use crate::args::ChatArgs;
-use crate::clean::{CleanWriter, OneLine};
-use crate::engine::{self, Use, with_session};
+use crate::clean::CleanWriter;
+use crate::engine::Progress;
 use crate::failure::{Failure, say};
 use crate::signals::Signals;
 
-const HELP: &str = "\
-/help          this list
-/clear         forget the conversation
-/system [TEXT] show the instructions, or set them (and forget the conversation)
-/quit          leave (so do Ctrl-D, and Ctrl-C when nothing is being answered)
-A message may span lines: end a line with \\ to go on.";
+/// How often a load looks for Ctrl-C.
+const LOOK: Duration = Duration::from_millis(100);
+/// Bytes of a line that a terminal hands over; it drops the rest (Linux, `N_TTY_BUF_SIZE` less its
+/// end).
+const LINE_BYTES_MAX: usize = 4095;
+
+/// What keys do here.
+const KEYS: &str = "\
+Keys:
+  Enter                      send; after a \\ at the end: a new line
+  Ctrl-C                     stop the answer; when there is none, leave
+  Ctrl-D                     leave";
 
 /// Chats line by line.
 ///
@@ -28,109 +38,165 @@ A message may span lines: end a line with \\ to go on.";
 /// [`Failure`] of the model, the device or the terminal; what goes wrong with one message is said,
 /// and the chat goes on.
 pub fn converse(args: &ChatArgs, signals: &Signals) -> Result<(), Failure> {
-    let package = engine::open(&args.model)?;
-    let context = engine::context(&package, args.device.ctx)?;
-    with_session(&package, &args.device, context, Use::Answer, |session| {
-        if !args.device.quiet {
-            say(format_args!("{}; context {context} tokens.", OneLine(package.checkpoint.name())))?;
-            say(format_args!("Type a message, /help for commands."))?;
-            if package.chat.is_none() {
-                say(format_args!(
-                    "The model has no chat template: it continues each message as text."
-                ))?;
-            }
+    let (sender, news) = channel();
+    let Begun { mut chat, outside, .. } = Outside::begin(args, signals.cancel.clone(), sender)?;
+    chat.keys = KEYS;
+    let sampler = Sampler::start(INTERVAL).map_err(Failure::io)?;
+    let mut plain = Plain {
+        chat,
+        outside,
+        news,
+        probe: sampler.probe(),
+        progress: Progress::new("loading", args.device.quiet),
+        out: CleanWriter::new(stdout()),
+        printed: (0, 0),
+    };
+    let talked = plain.talk(args.device.quiet, signals);
+    let Plain { mut chat, outside, .. } = plain;
+    let ended = outside.end(&mut chat);
+    talked.and(ended)
+}
+
+struct Plain {
+    chat: Chat,
+    outside: Outside<News>,
+    news: Receiver<News>,
+    probe: Probe,
+    progress: Progress,
+    out: CleanWriter<Stdout>,
+    /// Number of the first entry of the transcript that is not printed as a whole, and how many
+    /// bytes of it are.
+    printed: (u64, usize),
+}
+
+impl Plain {
+    /// Reads and answers until the user leaves.
+    fn talk(&mut self, quiet: bool, signals: &Signals) -> Result<(), Failure> {
+        // Until there is something to stop, Ctrl-C ends the program.
+        if !self.wait(signals)? {
+            return Ok(());
         }
-        let mut chat = Chat { args, package: &package, signals, messages: Vec::new() };
-        chat.reset(args.system.as_deref());
+        if !quiet {
+            self.chat.notice("Type a message, /help for commands.");
+        }
+        self.print(true)?;
         while let Some(line) = read_message()? {
-            match line.trim() {
-                "" => {}
-                "/quit" | "/exit" | "/bye" => break,
-                "/help" | "/?" => say(format_args!("{HELP}"))?,
-                "/clear" => {
-                    let system = chat.system().map(str::to_owned);
-                    chat.reset(system.as_deref());
-                    session.clear();
-                }
-                "/system" => match chat.system() {
-                    Some(text) => say(format_args!("instructions: {}", OneLine(text)))?,
-                    None => say(format_args!("no instructions; /system TEXT sets them"))?,
-                },
-                command if command.starts_with('/') => match command.split_once(' ') {
-                    Some(("/system", text)) => chat.reset(Some(text.trim())),
-                    _ => say(format_args!(
-                        "no such command: {} (/help lists them)",
-                        OneLine(command)
-                    ))?,
-                },
-                _ => chat.turn(session, &line)?,
+            if line.trim().is_empty() {
+                continue;
             }
+            // What is refused is lost: the reason is said, and the terminal's own editor has no way
+            // to give the text back.
+            let effects = self.chat.say(line.trim_end()).unwrap_or_default();
+            let shows_users = effects.iter().any(|effect| matches!(effect, Effect::Load(Some(_))));
+            let goes_on = signals
+                .during(|| if self.perform(effects) { self.wait(signals) } else { Ok(false) })?;
+            if !goes_on {
+                break;
+            }
+            self.print(shows_users)?;
         }
-        Ok(())
-    })
-}
-
-/// The conversation.
-struct Chat<'a> {
-    args: &'a ChatArgs,
-    package: &'a Package,
-    signals: &'a Signals,
-    messages: Vec<Message>,
-}
-
-impl Chat<'_> {
-    fn reset(&mut self, system: Option<&str>) {
-        self.messages.clear();
-        self.messages.extend(system.map(|text| message("system", text)));
-    }
-
-    fn system(&self) -> Option<&str> {
-        let first = self.messages.first().filter(|message| message.role == "system");
-        first.map(|message| message.content.as_str())
-    }
-
-    /// One message and its answer. What goes wrong with them is said; the chat goes on.
-    fn turn<O: Ops>(&mut self, session: &mut Session<O>, text: &str) -> Result<(), Failure> {
-        self.messages.push(message("user", text));
-        match self.answer(session) {
-            Ok(answer) => self.messages.push(message("assistant", answer)),
-            Err(error @ Failure::Io(_)) => return Err(error),
-            Err(error) => {
-                self.messages.pop();
-                let (what, hint) = error.message();
-                say(format_args!("error: {}\n  hint: {hint}", OneLine(&what)))?;
-                if is_too_long(&error) {
-                    say(format_args!("  /clear starts a new conversation"))?;
-                }
+        // A hash may have come while nobody listened.
+        for news in self.news.try_iter() {
+            for effect in self.chat.hear(news) {
+                self.outside.perform(effect, &mut self.chat);
             }
         }
         Ok(())
     }
 
-    fn answer<O: Ops>(&self, session: &mut Session<O>) -> Result<String, Failure> {
-        let prompt = encode(self.package, &self.messages)?;
-        let seed = engine::seed(&self.args.sampling);
-        let mut answer = String::new();
-        let mut show = |piece: Piece<'_>| {
-            answer.push_str(piece.text);
-            CleanWriter::new(stdout()).write_text(piece.text).map_err(Failure::io)
-        };
-        let sampling = &self.args.sampling;
-        let cancel = &self.signals.cancel;
-        let finished = self.signals.during(|| {
-            generate(session, self.package, sampling, (&prompt, seed), cancel, &mut show)
-        })?;
-        say(format_args!(""))?;
-        if !self.args.device.quiet {
-            say(format_args!("[{}]", summary(&finished)))?;
+    /// Hears what the engine tells until it has nothing to do. `false` when it is gone.
+    fn wait(&mut self, signals: &Signals) -> Result<bool, Failure> {
+        let mut is_ready = false;
+        while self.chat.state != State::Idle {
+            let news = match self.news.recv_timeout(LOOK) {
+                Ok(news) => news,
+                Err(RecvTimeoutError::Timeout) if self.leaves(signals) => return Ok(false),
+                Err(RecvTimeoutError::Timeout) => continue,
+                // It cannot: this side holds a sender, too.
+                Err(RecvTimeoutError::Disconnected) => return Ok(false),
+            };
+            match &news {
+                News::Loading { done, total } => self.progress.show(*done, *total),
+                News::Ready(ready) => {
+                    is_ready = true;
+                    let place = &ready.place;
+                    self.probe.session(place.held, ready.context, place.meter.clone());
+                    self.progress.done();
+                }
+                _ => {}
+            }
+            let effects = self.chat.hear(news);
+            self.outside.watch(&self.chat);
+            if core::mem::take(&mut is_ready) {
+                self.outside.hash(&self.chat);
+            }
+            if !self.perform(effects) {
+                return Ok(false);
+            }
+            self.print(false)?;
         }
-        Ok(answer)
+        Ok(true)
     }
-}
 
-fn is_too_long(failure: &Failure) -> bool {
-    use tercet_host::error::Error;
-    matches!(failure, Failure::Host(Error::Prompt(PromptError::TooLong { .. })))
+    /// Whether Ctrl-C came while a model is loaded, which cannot be stopped.
+    fn leaves(&self, signals: &Signals) -> bool {
+        matches!(self.chat.state, State::Loading(..)) && signals.cancel.requested()
+    }
+
+    /// Does what the chat asks for. `false` when it asks for the end.
+    fn perform(&mut self, effects: Vec<Effect>) -> bool {
+        for effect in effects {
+            match self.outside.perform(effect, &mut self.chat) {
+                None | Some(Effect::GiveBack(_)) => {}
+                Some(Effect::Quit) => return false,
+                Some(Effect::Copy(_)) => self.chat.error(
+                    "line by line there is no way to the clipboard",
+                    "select the text with the terminal, or write it to a file with /export",
+                ),
+                Some(Effect::Revise(_)) => self.chat.error(
+                    "line by line a message cannot be brought back for changes",
+                    "/edit TEXT asks TEXT in place of the last message",
+                ),
+                Some(_) => {
+                    self.probe.reached(self.chat.context_used);
+                    let view = self.chat.view(self.probe.latest(), true, Instant::now());
+                    let lines = panel::lines(&view).join("\n");
+                    self.chat.notice(&lines);
+                }
+            }
+        }
+        true
+    }
+
+    /// Prints what is new in the transcript; `users` too where the user has not just typed it.
+    fn print(&mut self, users: bool) -> Result<(), Failure> {
+        let (first, bytes) = self.printed;
+        let mut next = (first, bytes);
+        let mut text = String::new();
+        let mut entries = self.chat.transcript.since(first).peekable();
+        while let Some((number, entry)) = entries.next() {
+            let before = if number == first { bytes } else { 0 };
+            next = (number + 1, 0);
+            match entry {
+                Entry::User(said) if users => text += &format!("> {said}\n"),
+                Entry::User(_) => {}
+                Entry::Answer(said) => {
+                    text += said.get(before..).unwrap_or_default();
+                    if self.chat.is_busy() && entries.peek().is_none() {
+                        next = (number, said.len());
+                    } else {
+                        text.push('\n');
+                    }
+                }
+                Entry::Numbers(said) | Entry::Notice(said) => text += &format!("{said}\n"),
+                Entry::Error { what, hint } => {
+                    text += &format!("error: {what}\n  hint: {hint}\n");
+                }
+            }
+        }
+        self.printed = next;
+        self.out.write_text(&text).map_err(Failure::io)
+    }
 }
 
 /// A message from the terminal, several lines where each but the last ends in `\`; `None` at the
@@ -141,12 +207,23 @@ fn read_message() -> Result<Option<String>, Failure> {
     loop {
         let mut out = stdout();
         out.write_all(mark.as_bytes()).and_then(|()| out.flush()).map_err(Failure::io)?;
-        let mut line = String::new();
-        if stdin().lock().read_line(&mut line).map_err(Failure::io)? == 0 {
+        let mut bytes = Vec::new();
+        if stdin().lock().read_until(b'\n', &mut bytes).map_err(Failure::io)? == 0 {
             say(format_args!(""))?;
             return Ok((!message.is_empty()).then_some(message));
         }
-        let line = line.trim_end_matches(['\n', '\r']);
+        let line = match core::str::from_utf8(&bytes) {
+            Ok(line) if bytes.len() < LINE_BYTES_MAX => line.trim_end_matches(['\n', '\r']),
+            refused => {
+                let what = if refused.is_err() { "is no UTF-8" } else { "may have been cut" };
+                say(format_args!(
+                    "error: the line {what}, and nothing was sent\n  hint: terminals hand over \
+                     {LINE_BYTES_MAX} bytes of a line: end lines with \\, or use `tercet run`"
+                ))?;
+                (message, mark) = (String::new(), "> ");
+                continue;
+            }
+        };
         match line.strip_suffix('\\') {
             Some(line) => {
                 message.push_str(line);

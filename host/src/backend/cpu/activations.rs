@@ -37,6 +37,10 @@ impl Activations {
         }
     }
 
+    pub(super) fn bytes(&self) -> usize {
+        self.values.len() + size_of_val(&self.units[..]) + 4 * self.floats.len()
+    }
+
     pub(super) fn rows(&self) -> usize {
         self.shape.0
     }

@@ -52,6 +52,11 @@ impl AttendScratch {
             parts: zeros("attention", spans * config.kv_heads, part_len(config))?,
         })
     }
+
+    /// Bytes of the parts; tiles are a few kilobytes a thread.
+    pub(super) fn bytes(&self) -> usize {
+        4 * self.parts.len()
+    }
 }
 
 /// Most rows whose spans are shared out; with more rows their heads are enough for all threads.

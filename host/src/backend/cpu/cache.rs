@@ -83,6 +83,10 @@ impl<T: KvNumber> KvCache<T> {
         Ok(Self { layout, keys: half()?, values: half()?, number: PhantomData })
     }
 
+    pub(super) fn bytes(&self) -> usize {
+        self.keys.len() + self.values.len()
+    }
+
     fn range(&self, layer: usize) -> core::ops::Range<usize> {
         let elements = self.layout.layer_elements();
         layer * elements..(layer + 1) * elements

@@ -136,6 +136,10 @@ pub(super) struct Head {
 }
 
 impl Head {
+    pub(super) fn bytes(&self) -> usize {
+        4 * (self.asking.len() + self.logits.len() + self.by_token.len())
+    }
+
     pub(super) fn new(logits_max: usize, config: &ModelConfig) -> Result<Self, DeviceError> {
         let ModelConfig { hidden, vocab, .. } = *config;
         let several = if logits_max > 1 { logits_max } else { 0 };

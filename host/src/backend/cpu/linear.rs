@@ -136,6 +136,10 @@ impl LinearScratch {
         let rows = rows_max.min(backend.tile_rows());
         Self { sums: core::array::from_fn(|_| vec![0; rows * features_max]) }
     }
+
+    pub(super) fn bytes(&self) -> usize {
+        4 * self.sums.iter().map(Vec::len).sum::<usize>()
+    }
 }
 
 /// What one stretch of an output row is made of: matrices of one shape that share an epilogue.

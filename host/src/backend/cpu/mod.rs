@@ -156,6 +156,19 @@ impl CpuWeights<'_> {
         }
     }
 
+    /// Bytes of the whole model: what was made for it, and what is read where it is mapped.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        // The embedding is the head's table where the two are tied.
+        let is_head = |table: &FloatMatrix<'_>| match &self.head {
+            HeadWeights::Stored(head) => core::ptr::eq(head.bytes, table.bytes),
+            HeadWeights::Int8(_) => false,
+        };
+        let tables = [Some(&self.embedding), self.positions.as_ref()].into_iter().flatten();
+        let tables = tables.filter(|table| !is_head(table)).map(|table| table.bytes.len() as u64);
+        self.bytes_per_step() + tables.sum::<u64>()
+    }
+
     /// Bytes of weights that a step reads, however many rows it has: every linear and norm and the
     /// head. Of the tables that are not also the head a row is read per token, which is left out.
     #[must_use]
@@ -212,6 +225,10 @@ impl Backend for CpuBackend {
             final_norm: model.final_norm.clone(),
             head,
         })
+    }
+
+    fn weights_bytes(&self, weights: &CpuWeights<'_>) -> u64 {
+        weights.bytes()
     }
 
     fn ops<'w>(

@@ -8,7 +8,7 @@ use super::head::Head;
 use super::linear::{Add, Linear, LinearScratch, Relu, Relu2, Silu, Store};
 use super::rope::Rope;
 use super::{CpuBackend, CpuLinear, CpuWeights};
-use crate::backend::{Buffer, DeviceError, KvType, Limits, Ops, Row, TokenId};
+use crate::backend::{Buffer, DeviceError, KvType, Limits, Ops, OpsBytes, Row, TokenId};
 use crate::config::{Activation, Positions};
 use crate::kv::KvLayout;
 use crate::model::Norm;
@@ -218,6 +218,20 @@ impl Ops for CpuOps<'_> {
     fn choose(&mut self, asked: usize, sampler: &mut Sampler) -> Result<TokenId, DeviceError> {
         let vocab = self.weights.config.vocab;
         sampler.choose(&self.head.logits_mut()[asked * vocab..(asked + 1) * vocab])
+    }
+
+    fn bytes(&self) -> OpsBytes {
+        let floats = [&self.hidden, &self.qkv, &self.mixed, &self.gated].map(Vec::len);
+        let floats = 4 * floats.iter().sum::<usize>();
+        let rope = self.rope.as_ref().map_or(0, Rope::bytes);
+        let parts =
+            [self.head.bytes(), self.acts.bytes(), self.scratch.bytes(), self.attend.bytes()];
+        let cache = match &self.cache {
+            Cache::F32(cache) => cache.bytes(),
+            Cache::F16(cache) => cache.bytes(),
+        };
+        let work = floats + rope + parts.iter().sum::<usize>();
+        OpsBytes { cache: cache as u64, work: work as u64 }
     }
 
     fn read(&mut self, buffer: Buffer) -> Result<Vec<f32>, DeviceError> {

@@ -20,6 +20,10 @@ impl Rope {
         Self { frequencies, cos: vec![0.0; numbers], sin: vec![0.0; numbers] }
     }
 
+    pub(super) fn bytes(&self) -> usize {
+        4 * (self.frequencies.len() + self.cos.len() + self.sin.len())
+    }
+
     /// Computes the angles of each row's position.
     pub(super) fn set_positions(&mut self, positions: impl Iterator<Item = usize>) {
         let pairs = self.frequencies.len();

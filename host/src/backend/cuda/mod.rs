@@ -30,8 +30,7 @@ use core::time::Duration;
 
 use self::driver::{Context, CudaError, Device};
 use self::kernels::KernelSet;
-pub use self::meter::GpuMemory;
-use self::meter::Meter;
+pub use self::meter::{GpuMemory, GpuMeter, GpuState, Slowed};
 use self::modules::Modules;
 pub use self::ops::CudaOps;
 use self::staging::Staging;
@@ -47,7 +46,7 @@ const TILE_WEIGHTS: &str = "tile_weights";
 pub struct CudaBackend {
     context: Context,
     kernels: KernelSet,
-    meter: Option<Meter>,
+    meter: Option<GpuMeter>,
     /// Device memory that the context takes by itself.
     context_bytes: u64,
     head: HeadType,
@@ -65,9 +64,9 @@ impl CudaBackend {
     ///
     /// What the driver answered.
     pub fn new(device: &Device, kernels: KernelSet) -> Result<Self, CudaError> {
-        let meter = Meter::start(device);
+        let meter = GpuMeter::start(device);
         let context = Context::new(device)?;
-        let context_bytes = meter.as_ref().and_then(Meter::used).unwrap_or(0);
+        let context_bytes = meter.as_ref().and_then(GpuMeter::used).unwrap_or(0);
         Ok(Self {
             context,
             kernels,
@@ -112,6 +111,13 @@ impl CudaBackend {
         self.head
     }
 
+    /// What looks at the device's memory, for another thread. `None` without the management
+    /// library.
+    #[must_use]
+    pub fn meter(&self) -> Option<GpuMeter> {
+        self.meter.clone()
+    }
+
     /// The device.
     #[must_use]
     pub fn device(&self) -> &Device {
@@ -154,6 +160,10 @@ impl Backend for CudaBackend {
             };
             weights::upload(&self.context, model, self.head, staging, modules, progress)
         })
+    }
+
+    fn weights_bytes(&self, weights: &CudaWeights) -> u64 {
+        weights.bytes()
     }
 
     fn ops<'w>(

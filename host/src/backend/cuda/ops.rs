@@ -11,7 +11,7 @@ use super::driver::{Event, GraphExec, Stream};
 use super::launches::{Launches, Step};
 use super::state::{BUCKET_MAX, NONE, State, bucket};
 use super::weights::CudaWeights;
-use crate::backend::{Buffer, DeviceError, Limits, Ops, Row, TokenId};
+use crate::backend::{Buffer, DeviceError, Limits, Ops, OpsBytes, Row, TokenId};
 use crate::forward::{Cancel, forward};
 use crate::sampler::Sampler;
 
@@ -82,12 +82,6 @@ impl<'w> CudaOps<'w> {
         };
         ops.record_all()?;
         Ok(ops)
-    }
-
-    /// Bytes of device memory: the key/value cache, and all other buffers.
-    #[must_use]
-    pub fn bytes(&self) -> (u64, u64) {
-        (self.state.cache_bytes(), self.state.work_bytes())
     }
 
     /// Records a step of every size that may come, so that none waits for it later.
@@ -273,6 +267,10 @@ impl Ops for CudaOps<'_> {
 
     fn finish(&mut self) -> Result<(), DeviceError> {
         Ok(self.stream.synchronize()?)
+    }
+
+    fn bytes(&self) -> OpsBytes {
+        OpsBytes { cache: self.state.cache_bytes(), work: self.state.work_bytes() }
     }
 
     fn read(&mut self, buffer: Buffer) -> Result<Vec<f32>, DeviceError> {
