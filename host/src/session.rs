@@ -261,7 +261,15 @@ impl<O: Ops> Session<O> {
             if answer.tokens == request.max_tokens {
                 return Ok(StopReason::MaxTokens);
             }
-            let token = self.ops.choose(0, &mut answer.sampler)?;
+            // What follows unless the answer ends with this token.
+            let position = self.cached.len();
+            let goes_on =
+                answer.tokens + 1 < request.max_tokens && position < self.limits.positions_max;
+            let token = if goes_on {
+                self.ops.choose_ahead(&mut answer.sampler, 0, position)?
+            } else {
+                self.ops.choose(0, &mut answer.sampler)?
+            };
             answer.sampler.observe(token);
             answer.tokens += 1;
             if request.stop_tokens.contains(&token) {
@@ -272,7 +280,6 @@ impl<O: Ops> Session<O> {
             let now = Instant::now();
             let elapsed = now - last;
             last = now;
-            let position = self.cached.len();
             let go_on = sink.event(Event::Token { token, text, position, elapsed }).is_continue();
             if stopped {
                 return Ok(StopReason::StopText);

@@ -1,9 +1,9 @@
 //! A stand-in for `libcuda.so.1`: one GPU in software, which fails where it is told to.
 //!
-//! Device memory is host memory. It loads every kernel of ours, and runs three: `embed`, by its
-//! definition, from tables as they are stored; `read_memory` and `tile_weights`, which here do
-//! nothing. Launches of others are not supported (801). The environment says what it is like and
-//! what goes wrong:
+//! Device memory is host memory. It loads every kernel of ours, and runs four: `embed`, by its
+//! definition, from tables as they are stored; `choose`, where it takes the likeliest;
+//! `read_memory` and `tile_weights`, which here do nothing. Launches of others are not supported
+//! (801). The environment says what it is like and what goes wrong:
 //!
 //! | variable | meaning |
 //! |---|---|
@@ -11,7 +11,7 @@
 //! | `FAKE_CUDA_CAPABILITY` | 90 for 9.0, which it is unless said |
 //! | `FAKE_CUDA_MEMORY` | bytes of the device, 1 GiB unless said |
 //! | `FAKE_CUDA_FAIL` | `cuXxx=CODE`, or `cuXxx=CODE@N` for the N-th call; several with commas |
-//! | `FAKE_CUDA_KERNEL` | `wrong`: the last number that `embed` writes is off by one |
+//! | `FAKE_CUDA_KERNEL` | `wrong`: `embed`'s last number is off by one; `idle`: others do nothing |
 
 #![allow(unsafe_code, reason = "it is a C library")]
 #![allow(non_snake_case, reason = "the driver's names")]
@@ -31,7 +31,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 
 use half::{bf16, f16};
-use tercet_kernels_ptx::contract::{ArgumentBlock, EmbedArgs, KERNELS, ReadMemoryArgs};
+use tercet_kernels_ptx::contract::{ArgumentBlock, ChooseArgs, EmbedArgs, KERNELS, ReadMemoryArgs};
 
 type Ptr = *mut c_void;
 
@@ -57,8 +57,9 @@ struct State {
 #[derive(Clone)]
 enum Launch {
     Embed { args: EmbedArgs, rows: usize },
+    Choose { args: ChooseArgs, rows: usize },
     ReadMemory(ReadMemoryArgs),
-    TileWeights,
+    Idle,
 }
 
 static STATE: Mutex<Option<State>> = Mutex::new(None);
@@ -212,7 +213,8 @@ impl Launch {
             Self::ReadMemory(args) => {
                 let _ = numbers::<u32>(args.words.address(), 4 * args.vectors as usize);
             }
-            Self::TileWeights => {}
+            Self::Choose { args, rows } => choose(args, *rows),
+            Self::Idle => {}
         }
     }
 }
@@ -243,6 +245,20 @@ fn embed(args: &EmbedArgs, rows: usize) {
     }
     if std::env::var("FAKE_CUDA_KERNEL").as_deref() == Ok("wrong") {
         hidden[rows * cols - 1] += 1.0;
+    }
+}
+
+/// The likeliest token of each row, of equals the first.
+fn choose(args: &ChooseArgs, rows: usize) {
+    let vocab = args.vocab as usize;
+    let chosen = numbers::<u32>(args.chosen.address(), rows);
+    let faults = numbers::<u32>(args.faults.address(), rows);
+    let logits = numbers::<f32>(args.logits.address(), rows * vocab);
+    for (row, logits) in logits.chunks_exact(vocab).enumerate() {
+        let fault = logits.iter().position(|logit| !logit.is_finite());
+        faults[row] = fault.map_or(ChooseArgs::NONE, |token| token as u32);
+        let better = |best, token| if logits[token] > logits[best] { token } else { best };
+        chosen[row] = if fault.is_some() { 0 } else { (0..vocab).fold(0, better) as u32 };
     }
 }
 
@@ -429,7 +445,14 @@ fn launch(entry: &str, grid: [u32; 3], threads: [u32; 3], parameters: Ptr) -> u3
     }
     let launch = match entry {
         "read_memory" => Launch::ReadMemory(block(parameters)),
-        "tile_weights" => Launch::TileWeights,
+        "tile_weights" => Launch::Idle,
+        "choose" => {
+            let args: ChooseArgs = block(parameters);
+            if args.temperature != 0.0 || args.seen.address() != 0 {
+                return NOT_SUPPORTED;
+            }
+            Launch::Choose { args, rows: grid[0] as usize }
+        }
         "embed" => {
             let args: EmbedArgs = block(parameters);
             if args.tiled != 0 || args.learned.address() != 0 {
@@ -437,6 +460,7 @@ fn launch(entry: &str, grid: [u32; 3], threads: [u32; 3], parameters: Ptr) -> u3
             }
             Launch::Embed { args, rows: grid[0] as usize }
         }
+        _ if std::env::var("FAKE_CUDA_KERNEL").as_deref() == Ok("idle") => Launch::Idle,
         _ => return NOT_SUPPORTED,
     };
     let recorded = with(|state| match &mut state.capture {

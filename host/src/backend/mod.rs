@@ -235,6 +235,22 @@ pub trait Ops {
     #[allow(clippy::missing_errors_doc, reason = "see `embed`")]
     fn choose(&mut self, asked: usize, sampler: &mut Sampler) -> Result<TokenId, DeviceError>;
 
+    /// As [`choose`](Self::choose) after a step of one row, by a caller whose next step is the
+    /// chosen token alone, at `position` of `slot`, asking for logits: a device may begin that step
+    /// before the caller knows the token.
+    ///
+    /// The logits that were chosen from are gone then. A caller who steps something else instead
+    /// loses the time, and what is cached for `position` counts as never written.
+    #[allow(clippy::missing_errors_doc, reason = "see `embed`")]
+    fn choose_ahead(
+        &mut self,
+        sampler: &mut Sampler,
+        _slot: usize,
+        _position: usize,
+    ) -> Result<TokenId, DeviceError> {
+        self.choose(0, sampler)
+    }
+
     /// Waits until everything asked for is computed: devices may still be at work when the other
     /// operations return. What reads a result waits by itself; clocks have to ask.
     #[allow(clippy::missing_errors_doc, reason = "see `embed`")]
@@ -291,6 +307,15 @@ impl<O: Ops + ?Sized> Ops for Box<O> {
 
     fn choose(&mut self, asked: usize, sampler: &mut Sampler) -> Result<TokenId, DeviceError> {
         (**self).choose(asked, sampler)
+    }
+
+    fn choose_ahead(
+        &mut self,
+        sampler: &mut Sampler,
+        slot: usize,
+        position: usize,
+    ) -> Result<TokenId, DeviceError> {
+        (**self).choose_ahead(sampler, slot, position)
     }
 
     fn finish(&mut self) -> Result<(), DeviceError> {

@@ -163,6 +163,11 @@ impl<O: Ops> Stepper<O> {
             return Ok(None);
         }
         let first = workload.depth + workload.prompt;
+        if workload.prompt == 0 {
+            for (slot, next) in self.next.iter_mut().enumerate() {
+                *next = token(slot, first, self.vocab);
+            }
+        }
         let chosen = usize::from(workload.prompt > 0 && workload.next == Next::Greedy);
         for step in chosen..workload.generate {
             let position = first + step - chosen;
@@ -178,10 +183,15 @@ impl<O: Ops> Stepper<O> {
             if forward(&mut self.ops, self.layers, &self.rows, cancel)? == Pass::Cancelled {
                 return Ok(None);
             }
-            self.ops.finish()?;
-            if workload.next == Next::Greedy {
-                for slot in 0..workload.slots {
-                    self.next[slot] = self.ops.choose(slot, &mut self.samplers[slot])?;
+            match workload.next {
+                Next::Given => self.ops.finish()?,
+                Next::Greedy if workload.slots == 1 && step + 1 < workload.generate => {
+                    self.next[0] = self.ops.choose_ahead(&mut self.samplers[0], 0, position + 1)?;
+                }
+                Next::Greedy => {
+                    for slot in 0..workload.slots {
+                        self.next[slot] = self.ops.choose(slot, &mut self.samplers[slot])?;
+                    }
                 }
             }
             timing.steps.push(before.elapsed());

@@ -6,6 +6,7 @@
 mod attend;
 mod attention_out;
 mod choose;
+mod choose_ahead;
 mod down;
 mod embed;
 mod gate_up;

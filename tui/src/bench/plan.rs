@@ -83,8 +83,9 @@ fn llama_bench(args: &BenchArgs, tests: &mut Vec<Test>) {
             let prompts =
                 prompts.map(|prompt| (format!("pp{prompt}"), Workload { prompt, ..here }));
             let answers = list(&args.generate, 128).into_iter();
-            let answers =
-                answers.map(|generate| (format!("tg{generate}"), Workload { generate, ..here }));
+            let answers = answers.map(|generate| {
+                (format!("tg{generate}"), Workload { generate, next: Next::Greedy, ..here })
+            });
             for (mut name, workload) in prompts.chain(answers) {
                 if workload.prompt + workload.generate == 0 {
                     continue;

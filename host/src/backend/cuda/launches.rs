@@ -10,24 +10,23 @@
 use std::collections::BTreeSet;
 
 use tercet_kernels_ptx::contract::{
-    ChooseArgs, DevicePtr, DevicePtrMut, EmbedArgs, FloatLinearArgs, LinearArgs, NormalizeArgs,
-    QuantizeArgs,
+    DevicePtr, DevicePtrMut, EmbedArgs, FloatLinearArgs, LinearArgs, NormalizeArgs, QuantizeArgs,
 };
 use tercet_kernels_ptx::launch::{self, FloatLinearShape, LinearShape, WeightType};
 
 use super::attention::{self, Attention};
+use super::choose::Choose;
 use super::decode::{self, Decode};
 use super::driver::{Context, Launch, Stream};
 use super::modules::Loaded;
-use super::state::{NONE, State, terms_stride};
+use super::state::{State, terms_stride};
 use super::weights::{
     CudaWeights, DeviceFloats, DeviceLinear, DeviceNorm, DeviceTernary, Embedding,
 };
-use crate::backend::{DeviceError, HeadType, Limits, TokenId};
+use crate::backend::{DeviceError, HeadType, Limits};
 use crate::config::{Activation, LinearKind, Positions};
 use crate::floats::FloatType;
 use crate::model::{Layer, LinearWeights, Model};
-use crate::sampler::{Sampler, Sampling};
 
 /// The kernels of a session, and the shape of the step at hand.
 #[derive(Debug)]
@@ -42,7 +41,7 @@ pub(super) struct Launches {
     floats: Vec<(&'static str, Loaded<FloatLinearArgs>)>,
     attention: Attention,
     decode: Decode,
-    choose: Loaded<ChooseArgs>,
+    pub(super) choose: Choose,
     step: Step,
 }
 
@@ -111,103 +110,13 @@ impl Launches {
             floats: modules.several(&Vec::from_iter(floats))?,
             attention: Attention::new(modules, &weights.config, limits)?,
             decode: Decode::new(context, modules, deterministic)?,
-            choose: modules.need("choose")?,
+            choose: Choose::new(modules)?,
             step: Step::default(),
         })
     }
 
     pub(super) fn begin(&mut self, step: Step) {
         self.step = step;
-    }
-
-    /// The likeliest token of every row that asked.
-    pub(super) fn choose(
-        &self,
-        state: &mut State,
-        asked: usize,
-        vocab: usize,
-        stream: &Stream,
-    ) -> Result<Vec<TokenId>, DeviceError> {
-        let args = ChooseArgs {
-            logits: state.logits.ptr(0),
-            seen: DevicePtrMut::new(0),
-            uniforms: DevicePtr::new(0),
-            weights: DevicePtrMut::new(0),
-            chosen: state.chosen.ptr_mut(0),
-            faults: state.chosen.ptr_mut(state.asking_max),
-            vocab: count(vocab),
-            top_k: 0,
-            temperature: 0.0,
-            repetition_penalty: 1.0,
-            top_p: 1.0,
-            min_p: 0.0,
-        };
-        self.run_choose(&args, 0, asked, state, stream)
-    }
-
-    /// The token that `sampler` takes from row `asked`: as [`Sampler::choose`] does, by the same
-    /// random number.
-    pub(super) fn sample(
-        &self,
-        state: &mut State,
-        asked: usize,
-        vocab: usize,
-        sampler: &mut Sampler,
-        stream: &Stream,
-    ) -> Result<TokenId, DeviceError> {
-        let Sampling { repetition_penalty, temperature, top_k, top_p, min_p } = sampler.sampling();
-        if temperature != 0.0 {
-            state.uniform.write(0, &[sampler.draw()])?;
-        }
-        let penalised = repetition_penalty != 1.0;
-        if penalised {
-            let mut seen = vec![0_u32; vocab.div_ceil(32)];
-            for &token in sampler.seen().iter().filter(|&&token| (token as usize) < vocab) {
-                seen[token as usize / 32] |= 1 << (token % 32);
-            }
-            state.seen.write(0, &seen)?;
-        }
-        let args = ChooseArgs {
-            logits: state.logits.ptr(asked * vocab),
-            seen: if penalised { state.seen.ptr_mut(0) } else { DevicePtrMut::new(0) },
-            uniforms: state.uniform.ptr(0),
-            weights: state.weights.ptr_mut(0),
-            chosen: state.chosen.ptr_mut(0),
-            faults: state.chosen.ptr_mut(state.asking_max),
-            vocab: count(vocab),
-            top_k: u32::try_from(top_k).unwrap_or(u32::MAX),
-            temperature,
-            repetition_penalty,
-            top_p,
-            min_p,
-        };
-        let chosen = self.run_choose(&args, asked, 1, state, stream)?;
-        Ok(chosen[0])
-    }
-
-    /// Runs `choose` on `rows` rows of logits, the first of which is `first`.
-    fn run_choose(
-        &self,
-        args: &ChooseArgs,
-        first: usize,
-        rows: usize,
-        state: &mut State,
-        stream: &Stream,
-    ) -> Result<Vec<TokenId>, DeviceError> {
-        let grid = self.choose.prepare(Launch::grid(count(rows), 1, 1));
-        // SAFETY: see the module's beginning: buffers have room for the step's rows.
-        unsafe { self.choose.function.launch(grid, stream, args) }?;
-        // SAFETY: the pinned list is kept, and read after the stream is done.
-        unsafe { state.chosen.read_queued(0, &mut state.chosen_host, stream) }?;
-        stream.synchronize()?;
-        let (chosen, faults) = state.chosen_host.split_at(state.asking_max);
-        if let Some(row) = faults[..rows].iter().position(|&fault| fault != NONE) {
-            let token = faults[row] as usize;
-            let mut got = [0.0];
-            state.logits.read((first + row) * args.vocab as usize + token, &mut got)?;
-            return Err(DeviceError::NotFinite { got: got[0], token });
-        }
-        Ok(chosen[..rows].to_vec())
     }
 
     /// `hidden = embedding[token]`, plus the position's row where positions are learned.

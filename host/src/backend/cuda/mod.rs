@@ -14,6 +14,7 @@
 //! ```
 
 mod attention;
+mod choose;
 mod decode;
 pub mod driver;
 pub mod kernels;

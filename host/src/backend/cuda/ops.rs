@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::CudaBackend;
 use super::attention;
+use super::choose::words;
 use super::driver::{Event, GraphExec, Stream};
 use super::launches::{Launches, Step};
 use super::state::{BUCKET_MAX, NONE, State, bucket};
@@ -24,6 +25,8 @@ enum Plan {
     Recording,
     /// All at once, with the last of them: a recording for so many rows.
     Recorded(usize),
+    /// Already, when the token was chosen.
+    Ahead,
 }
 
 /// Buffers of one session on a GPU, and what runs on them.
@@ -39,6 +42,8 @@ pub struct CudaOps<'w> {
     stream: Arc<Stream>,
     /// Behind the copy of the step's rows: from then on the host may write the next ones.
     listed: Event,
+    /// Behind the copy of what was chosen ahead.
+    chosen: Event,
     limits: Limits,
     /// Whether every operation runs when it is called.
     direct: bool,
@@ -51,6 +56,8 @@ pub struct CudaOps<'w> {
     recordings: BTreeMap<usize, GraphExec>,
     /// The likeliest token of each row that asked, if it was looked for since.
     likeliest: Option<Vec<TokenId>>,
+    /// The step that is under way before it was asked for.
+    ahead: Option<Row>,
 }
 
 impl<'w> CudaOps<'w> {
@@ -63,6 +70,7 @@ impl<'w> CudaOps<'w> {
         let stream = Arc::new(Stream::new(context)?);
         let listed = Event::new(context)?;
         listed.record(&stream)?;
+        let chosen = Event::new(context)?;
         let state = State::new(context, weights, &limits)?;
         let launches = Launches::new(context, weights, &limits, backend.deterministic)?;
         let mut ops = Self {
@@ -71,6 +79,7 @@ impl<'w> CudaOps<'w> {
             state,
             stream,
             listed,
+            chosen,
             limits,
             direct: backend.direct,
             plan: Plan::Direct,
@@ -79,6 +88,7 @@ impl<'w> CudaOps<'w> {
             asked: 0,
             recordings: BTreeMap::new(),
             likeliest: None,
+            ahead: None,
         };
         ops.record_all()?;
         Ok(ops)
@@ -116,6 +126,21 @@ impl<'w> CudaOps<'w> {
 
     /// Brings the step's rows to the device, padded to `padded` of them.
     fn list(&mut self, padded: usize, padded_asking: usize) -> Result<(), DeviceError> {
+        self.write_list(padded, padded_asking)?;
+        self.send_list()
+    }
+
+    /// Queues the copy of the list.
+    fn send_list(&mut self) -> Result<(), DeviceError> {
+        let list = &self.state.rows_host;
+        // SAFETY: the pinned list is kept, and not written before `listed` has happened.
+        unsafe { self.state.rows.write_queued(0, list, &self.stream) }?;
+        self.listed.record(&self.stream)?;
+        Ok(())
+    }
+
+    /// Writes the step's rows where the device gets them from.
+    fn write_list(&mut self, padded: usize, padded_asking: usize) -> Result<(), DeviceError> {
         // The copy of the step before has to be over.
         self.listed.synchronize()?;
         let places = self.state.list();
@@ -134,9 +159,15 @@ impl<'w> CudaOps<'w> {
         }
         let tiles = &mut list[places.tiles..places.tiles + 2 * padded];
         self.tiles = attention::tile(&self.rows, tiles);
-        // SAFETY: the pinned list is kept, and not written before `listed` has happened.
-        unsafe { self.state.rows.write_queued(0, list, &self.stream) }?;
-        self.listed.record(&self.stream)?;
+        Ok(())
+    }
+
+    /// Queues the recording of a step of `rows` rows, whose list has been sent.
+    fn launch(&self, rows: usize) -> Result<(), DeviceError> {
+        let recording = self.recordings.get(&rows).expect("looked for before the list was written");
+        // SAFETY: it was recorded on this session's buffers and weights, which live as long as it;
+        // only this stream works on them.
+        unsafe { recording.launch(&self.stream) }?;
         Ok(())
     }
 
@@ -151,7 +182,7 @@ impl<'w> CudaOps<'w> {
 
     /// Whether a recording does the step, so that its operations do nothing by themselves.
     fn is_recorded(&self) -> bool {
-        matches!(self.plan, Plan::Recorded(_))
+        matches!(self.plan, Plan::Recorded(_) | Plan::Ahead)
     }
 
     fn check(&self, rows: &[Row]) {
@@ -184,9 +215,14 @@ impl Ops for CudaOps<'_> {
         self.rows.extend_from_slice(rows);
         self.asked = rows.iter().filter(|row| row.logits).count();
         self.likeliest = None;
+        let ahead = self.ahead.take();
         let batch = Self::is_batch(rows);
         if self.plan != Plan::Recording {
             self.check(rows);
+            if ahead.is_some_and(|ahead| rows == [ahead]) {
+                self.plan = Plan::Ahead;
+                return Ok(());
+            }
             let size = bucket(rows.len());
             let recorded = batch && self.asked == rows.len() && self.recordings.contains_key(&size);
             if recorded {
@@ -240,14 +276,13 @@ impl Ops for CudaOps<'_> {
     }
 
     fn logits(&mut self) -> Result<(), DeviceError> {
-        let Plan::Recorded(size) = self.plan else {
-            return self.launches.logits(self.weights, &mut self.state, &self.stream);
-        };
-        let recording = self.recordings.get(&size).expect("`embed` looked for it");
-        // SAFETY: it was recorded on this session's buffers and weights, which live as long as it;
-        // only this stream works on them.
-        unsafe { recording.launch(&self.stream) }?;
-        Ok(())
+        match self.plan {
+            Plan::Ahead => Ok(()),
+            Plan::Recorded(size) => self.launch(size),
+            Plan::Direct | Plan::Recording => {
+                self.launches.logits(self.weights, &mut self.state, &self.stream)
+            }
+        }
     }
 
     fn choose(&mut self, asked: usize, sampler: &mut Sampler) -> Result<TokenId, DeviceError> {
@@ -255,14 +290,58 @@ impl Ops for CudaOps<'_> {
         let vocab = self.weights.config.vocab;
         if !sampler.is_greedy() {
             let (launches, state, stream) = (&self.launches, &mut self.state, &self.stream);
-            return launches.sample(state, asked, vocab, sampler, stream);
+            return launches.choose.sample(state, asked, vocab, sampler, stream);
         }
         if self.likeliest.is_none() {
             let (launches, state, stream) = (&self.launches, &mut self.state, &self.stream);
-            self.likeliest = Some(launches.choose(state, self.asked, vocab, stream)?);
+            self.likeliest = Some(launches.choose.likeliest(state, self.asked, vocab, stream)?);
         }
         let chosen = self.likeliest.as_ref().expect("just looked for");
         Ok(chosen[asked])
+    }
+
+    fn choose_ahead(
+        &mut self,
+        sampler: &mut Sampler,
+        slot: usize,
+        position: usize,
+    ) -> Result<TokenId, DeviceError> {
+        let &[row @ Row { logits: true, .. }] = &self.rows[..] else {
+            return self.choose(0, sampler);
+        };
+        // The tokens of a penalty have to be written first, which waits for the step.
+        let penalised = sampler.sampling().repetition_penalty != 1.0;
+        if penalised || !self.recordings.contains_key(&1) {
+            return self.choose(0, sampler);
+        }
+        let next = Row { slot, position, ..row };
+        self.rows[0] = next;
+        self.check(&[next]);
+        self.write_list(1, 1)?;
+        let places = self.state.list();
+        if sampler.sampling().temperature != 0.0 {
+            self.state.rows_host[places.uniform..places.positions]
+                .copy_from_slice(&words(sampler.draw()));
+        }
+        self.send_list()?;
+        let (vocab, sampling) = (self.weights.config.vocab, sampler.sampling());
+        self.launches.choose.ahead(&mut self.state, vocab, sampling, &self.stream)?;
+        self.chosen.record(&self.stream)?;
+        self.launch(1)?;
+        self.likeliest = None;
+        self.chosen.synchronize()?;
+        let &[fault, token] = &self.state.ahead_host[..] else { unreachable!("two words") };
+        if fault != NONE {
+            // The step again, since its logits are being written over.
+            self.rows[0] = row;
+            self.list(1, 1)?;
+            self.launch(1)?;
+            let mut got = [0.0];
+            self.state.logits.read(fault as usize, &mut got)?;
+            return Err(DeviceError::NotFinite { got: got[0], token: fault as usize });
+        }
+        self.ahead = Some(Row { token, ..next });
+        Ok(token)
     }
 
     fn finish(&mut self) -> Result<(), DeviceError> {

@@ -66,32 +66,44 @@ pub(super) struct State {
     /// `(asking,)` each: what was chosen, and where a logit is not finite.
     pub(super) chosen: DeviceBuffer<u32>,
     pub(super) chosen_host: PinnedBuffer<u32>,
+    /// Where the host reads what was chosen ahead: fault and token.
+    pub(super) ahead_host: PinnedBuffer<u32>,
     /// What sampling one row works in: weights `(vocab,)`, a bit for each token of the context
-    /// `(vocab / 32,)`, the random number.
+    /// `(vocab / 32,)`.
     pub(super) weights: DeviceBuffer<f32>,
     pub(super) seen: DeviceBuffer<u32>,
-    pub(super) uniform: DeviceBuffer<f64>,
 }
 
-/// Where in [`State::rows`] what stands: four lists of `rows` numbers, one of `asking`.
+/// Where in [`State::rows`] what stands. The tokens are last, behind the word that says whether
+/// there is one: `choose` writes both for a step that is begun before the host knows its token.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rows {
-    pub(super) tokens: usize,
+    /// A random number of 64 bits for `choose`.
+    pub(super) uniform: usize,
     pub(super) positions: usize,
     pub(super) slots: usize,
     /// Rows whose logits are wanted.
     pub(super) asking: usize,
     /// First row and number of rows of each tile of attention.
     pub(super) tiles: usize,
+    /// The first token whose logit is not finite, or [`NONE`].
+    pub(super) fault: usize,
+    pub(super) tokens: usize,
     pub(super) len: usize,
 }
 
 impl Rows {
     fn new(rows: usize, asking: usize) -> Self {
-        let (tokens, positions, slots) = (0, rows, 2 * rows);
-        let tiles = 3 * rows;
+        // First, since 64 bits start at a multiple of 8 bytes.
+        let uniform = 0;
+        let positions = uniform + 2;
+        let slots = positions + rows;
+        let tiles = slots + rows;
         let asking_at = tiles + 2 * rows;
-        Self { tokens, positions, slots, tiles, asking: asking_at, len: asking_at + asking }
+        let fault = asking_at + asking;
+        let tokens = fault + 1;
+        let len = tokens + rows;
+        Self { uniform, positions, slots, asking: asking_at, tiles, fault, tokens, len }
     }
 }
 
@@ -163,7 +175,7 @@ impl State {
                 "the sampler's work space",
                 config.vocab.div_ceil(32),
             )?,
-            uniform: DeviceBuffer::zeroed(context, "the sampler's work space", 1)?,
+            ahead_host: PinnedBuffer::zeroed(context, "pinned memory", 2, PinnedUse::Both)?,
             chosen_host: PinnedBuffer::zeroed(
                 context,
                 "pinned memory",

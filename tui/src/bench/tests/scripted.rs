@@ -154,6 +154,17 @@ fn a_greedy_answer_takes_its_first_token_from_the_prompt() {
 }
 
 #[test]
+fn an_answer_without_a_prompt_starts_alike_in_every_run() {
+    let workload = Workload { depth: 3, generate: 3, next: Next::Greedy, ..WORKLOAD };
+    let told = run(workload, (0, 2), &[0], None, 0.0);
+    assert_eq!(told.timings.unwrap()[1].steps.len(), 3);
+    let tokens: Vec<_> = told.steps[1..].iter().map(|step| step[0].token).collect();
+    assert_eq!(tokens[..3], tokens[3..]);
+    assert_eq!((tokens[1], tokens[2]), (7, 7));
+    assert_eq!(told.chosen.len(), 2 * 3);
+}
+
+#[test]
 fn cancelling_keeps_whole_runs_only() {
     let workload = Workload { generate: 3, ..WORKLOAD };
     let told = run(workload, (1, 5), &[0], Some(1 + 3 + 2), 0.0);
