@@ -25,6 +25,10 @@ const SPAN: usize = 16 * BLOCK;
 /// Most queries that share a decoded block.
 const QUERIES: usize = 64;
 
+/// Queries that are mixed together though each sees more of a block than the last: as many as a
+/// level has sums for.
+const UNLIKE: usize = 4;
+
 /// Elements of keys that are worth a handover to other threads.
 const STORE_PARALLEL: usize = 1 << 14;
 
@@ -462,19 +466,33 @@ impl Tile {
             );
             self.weigh(simd, from, first);
 
-            // Queries that see equally much of the block are mixed together.
+            // Queries that see equally much of the block are mixed together; where each sees one
+            // position more than the last, a few by what all of them see, then each by its rest.
             let mut query = from;
             while query < self.count {
                 let seen = |query: usize| BLOCK.min(self.ends[query] - first);
-                let count = seen(query);
-                let alike = (query..self.count).take_while(|other| seen(*other) == count).count();
-                simd.add_products(
-                    [alike, count, padded],
-                    FloatRows { values: &self.weights[query * BLOCK..], stride: BLOCK },
-                    FloatRows { values: &self.values, stride: dim },
-                    FloatRowsMut { values: &mut self.part.mixed[query * padded..], stride: padded },
-                );
-                query += alike;
+                let common = seen(query);
+                let alike = (query..self.count).take_while(|other| seen(*other) == common).count();
+                let together = alike.max(UNLIKE.min(self.count - query));
+                let mut mix = |queries: Range<usize>, positions: Range<usize>| {
+                    simd.add_products(
+                        [queries.len(), positions.len(), padded],
+                        FloatRows {
+                            values: &self.weights[queries.start * BLOCK + positions.start..],
+                            stride: BLOCK,
+                        },
+                        FloatRows { values: &self.values[positions.start * dim..], stride: dim },
+                        FloatRowsMut {
+                            values: &mut self.part.mixed[queries.start * padded..],
+                            stride: padded,
+                        },
+                    );
+                };
+                mix(query..query + together, 0..common);
+                for other in query + alike..query + together {
+                    mix(other..other + 1, common..seen(other));
+                }
+                query += together;
             }
         }
     }
