@@ -39,6 +39,8 @@ pub(super) struct AttendScratch {
     tiles: Vec<Mutex<Tile>>,
     /// Parts of spans that are computed side by side, `(row, head, span)`.
     parts: Vec<f32>,
+    /// Empty between steps: room for what [`by_head`] makes.
+    places: Vec<&'static mut [f32]>,
 }
 
 impl AttendScratch {
@@ -54,12 +56,13 @@ impl AttendScratch {
         Ok(Self {
             tiles: tiles.collect::<Result<_, _>>()?,
             parts: zeros("attention", spans * config.kv_heads, part_len(config))?,
+            places: Vec::with_capacity(limits.rows_max * config.kv_heads),
         })
     }
 
-    /// Bytes of the parts; tiles are a few kilobytes a thread.
+    /// Bytes of what grows with the session; tiles are a few kilobytes a thread.
     pub(super) fn bytes(&self) -> usize {
-        4 * self.parts.len()
+        4 * self.parts.len() + size_of::<&mut [f32]>() * self.places.capacity()
     }
 }
 
@@ -132,7 +135,8 @@ impl Attend<'_> {
             return;
         }
         // Head by head, so that what a thread looks at stays in its cache from rows to rows.
-        let mut places = by_head(mixed, config.kv_heads, group);
+        let mut places = core::mem::take(&mut scratch.places);
+        by_head(mixed, config.kv_heads, group, &mut places);
         let parts = (4 * count).div_ceil(config.kv_heads); // of a head
         let queries = config.heads / config.kv_heads;
         let most = (QUERIES / queries).clamp(1, rows.len().div_ceil(parts));
@@ -146,6 +150,11 @@ impl Attend<'_> {
                 look.rows(&mut lock(tiles), head, first, places);
             });
         });
+        places.clear();
+        // An empty list of other borrows; `collect` keeps its memory.
+        let room = places.capacity();
+        scratch.places = places.into_iter().map(|_| -> &mut [f32] { &mut [] }).collect();
+        debug_assert_eq!(scratch.places.capacity(), room, "nothing is allocated in a step");
     }
 
     /// Turns queries and keys by their positions.
@@ -218,16 +227,14 @@ fn lock(tiles: &[Mutex<Tile>]) -> MutexGuard<'_, Tile> {
     tiles[thread].lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The places of `mixed`, `(rows, heads, group)`, one a row and head, in the order
+/// Puts into `places` those of `mixed`, `(rows, heads, group)`, one a row and head, in the order
 /// `(heads, rows)`.
-fn by_head(mixed: &mut [f32], heads: usize, group: usize) -> Vec<&mut [f32]> {
+fn by_head<'a>(mixed: &'a mut [f32], heads: usize, group: usize, places: &mut Vec<&'a mut [f32]>) {
     let rows = mixed.len() / (heads * group);
-    let mut places: Vec<&mut [f32]> = Vec::new();
     places.resize_with(rows * heads, Default::default);
     for (index, place) in mixed.chunks_exact_mut(group).enumerate() {
         places[index % heads * rows + index / heads] = place;
     }
-    places
 }
 
 /// What queries look at: one layer of the cache.
