@@ -4,18 +4,21 @@
 //! [`Simd::vectorize`](tercet_core::simd::Simd::vectorize). Rust never contracts a product and a
 //! sum into one rounding, so widening the registers changes the speed and nothing else.
 
-/// The greatest of 32 numbers, NaN ignored; the order does not matter.
+/// The greatest of 32 numbers, NaN ignored and `-inf` for nothing else; the order does not matter.
 #[inline(always)]
 pub(crate) fn peak(x: &[f32; 32]) -> f32 {
-    let mut peaks = *x;
-    let mut width = 16;
-    while width > 0 {
-        for i in 0..width {
-            peaks[i] = peaks[i].max(peaks[i + width]);
+    // Not `f32::max`: whether either side is NaN takes it three instructions, none of which the
+    // compiler makes a vector of. A comparison with NaN keeps what is there, which never is.
+    let greater = |peak: f32, x: f32| if x > peak { x } else { peak };
+    let mut peaks = [f32::NEG_INFINITY; 16];
+    for half in x.as_chunks::<16>().0 {
+        for (peak, x) in peaks.iter_mut().zip(half) {
+            *peak = greater(*peak, *x);
         }
-        width /= 2;
     }
-    peaks[0]
+    let x: [f32; 8] = core::array::from_fn(|i| greater(peaks[i], peaks[i + 8]));
+    let x: [f32; 4] = core::array::from_fn(|i| greater(x[i], x[i + 4]));
+    greater(greater(x[0], x[2]), greater(x[1], x[3]))
 }
 
 /// `Σ x[i]` of 32 numbers: the upper half onto the lower half until one is left, which is how
@@ -150,6 +153,18 @@ mod tests {
             assert_eq!(sum_of_squares(&x[..length]), padded_tree(&x[..length]), "{length}");
         }
         assert_eq!(sum_of_squares(&[]), 0.0);
+    }
+
+    #[test]
+    fn peak_ignores_what_is_no_number() {
+        for place in 0..32 {
+            let mut x = [f32::NAN; 32];
+            assert_eq!(peak(&x), f32::NEG_INFINITY);
+            x[place] = -1.5;
+            assert_eq!(peak(&x), -1.5);
+            x[31 - place] = 2.0;
+            assert_eq!(peak(&x), 2.0);
+        }
     }
 
     #[test]

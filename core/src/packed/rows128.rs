@@ -84,6 +84,7 @@ impl<'a> PackedTernary<'a, Rows128> {
     /// # Panics
     ///
     /// When `row` is not below `self.rows()`.
+    #[inline]
     pub fn row_blocks(self, row: usize) -> &'a [[u8; Rows128::BLOCK_BYTES]] {
         assert!(row < self.rows(), "row {row} of a matrix with {} rows", self.rows());
         let row_bytes = Rows128::row_bytes(self.cols());

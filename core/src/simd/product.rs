@@ -90,8 +90,14 @@ impl<'a> Product<'a> {
     }
 
     /// `R` rows of codes, from `row` on. All rows have equally many blocks.
+    #[inline(always)]
     pub(super) fn codes<const R: usize>(&self, row: usize) -> [&'a [CodeBlock]; R] {
-        core::array::from_fn(|r| self.weights.row_blocks(row + r))
+        // A loop and not a closure, which is called where its tile is too large to take it in.
+        let mut codes: [&[CodeBlock]; R] = [&[]; R];
+        for (r, codes) in codes.iter_mut().enumerate() {
+            *codes = self.weights.row_blocks(row + r);
+        }
+        codes
     }
 
     /// `B` rows of values, from `b` on, each as many blocks as a row of codes.

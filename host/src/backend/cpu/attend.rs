@@ -25,6 +25,10 @@ const SPAN: usize = 16 * BLOCK;
 /// Most queries that share a decoded block.
 const QUERIES: usize = 64;
 
+/// Queries that are mixed together though each sees more of a block than the last: as many as a
+/// level has sums for.
+const UNLIKE: usize = 4;
+
 /// Elements of keys that are worth a handover to other threads.
 const STORE_PARALLEL: usize = 1 << 14;
 
@@ -35,6 +39,8 @@ pub(super) struct AttendScratch {
     tiles: Vec<Mutex<Tile>>,
     /// Parts of spans that are computed side by side, `(row, head, span)`.
     parts: Vec<f32>,
+    /// Empty between steps: room for what [`by_head`] makes.
+    places: Vec<&'static mut [f32]>,
 }
 
 impl AttendScratch {
@@ -50,12 +56,13 @@ impl AttendScratch {
         Ok(Self {
             tiles: tiles.collect::<Result<_, _>>()?,
             parts: zeros("attention", spans * config.kv_heads, part_len(config))?,
+            places: Vec::with_capacity(limits.rows_max * config.kv_heads),
         })
     }
 
-    /// Bytes of the parts; tiles are a few kilobytes a thread.
+    /// Bytes of what grows with the session; tiles are a few kilobytes a thread.
     pub(super) fn bytes(&self) -> usize {
-        4 * self.parts.len()
+        4 * self.parts.len() + size_of::<&mut [f32]>() * self.places.capacity()
     }
 }
 
@@ -110,13 +117,7 @@ impl Attend<'_> {
         let group = config.query_width() / config.kv_heads;
         let tiles = &scratch.tiles;
         let count = threads.count();
-        if count == 1 || rows.len() >= 2 * count {
-            let queries = config.heads / config.kv_heads;
-            let most = (QUERIES / queries).clamp(1, rows.len().div_ceil(2 * count));
-            threads.chunks(mixed, most * config.query_width(), |chunk, mixed| {
-                look.rows(&mut lock(tiles), chunk * most, mixed);
-            });
-        } else if rows.len() <= rows_by_span(count, config) {
+        if count > 1 && rows.len() <= rows_by_span(threads.count(), config).min(2 * count - 1) {
             let longest = rows.iter().map(|row| row.position + 1).max().unwrap_or(0);
             let spans = longest.div_ceil(SPAN);
             let parts =
@@ -131,12 +132,29 @@ impl Attend<'_> {
             for (index, (mixed, parts)) in heads.enumerate() {
                 look.merge(&mut lock(tiles), index / config.kv_heads, parts, mixed);
             }
-        } else {
-            threads.chunks(mixed, group, |index, mixed| {
-                let (row, head) = (index / config.kv_heads, index % config.kv_heads);
-                look.head(&mut lock(tiles), row..row + 1, head, mixed, group);
-            });
+            return;
         }
+        // Head by head, so that what a thread looks at stays in its cache from rows to rows.
+        let mut places = core::mem::take(&mut scratch.places);
+        by_head(mixed, config.kv_heads, group, &mut places);
+        let parts = (4 * count).div_ceil(config.kv_heads); // of a head
+        let queries = config.heads / config.kv_heads;
+        let most = (QUERIES / queries).clamp(1, rows.len().div_ceil(parts));
+        let heads = places.par_chunks_mut(rows.len()).enumerate();
+        let tasks = heads.flat_map(|(head, places)| {
+            let parts = places.par_chunks_mut(most).enumerate();
+            parts.map(move |(part, places)| (head, part * most, places))
+        });
+        threads.install(|| {
+            tasks.for_each(|(head, first, places)| {
+                look.rows(&mut lock(tiles), head, first, places);
+            });
+        });
+        places.clear();
+        // An empty list of other borrows; `collect` keeps its memory.
+        let room = places.capacity();
+        scratch.places = places.into_iter().map(|_| -> &mut [f32] { &mut [] }).collect();
+        debug_assert_eq!(scratch.places.capacity(), room, "nothing is allocated in a step");
     }
 
     /// Turns queries and keys by their positions.
@@ -209,6 +227,16 @@ fn lock(tiles: &[Mutex<Tile>]) -> MutexGuard<'_, Tile> {
     tiles[thread].lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Puts into `places` those of `mixed`, `(rows, heads, group)`, one a row and head, in the order
+/// `(heads, rows)`.
+fn by_head<'a>(mixed: &'a mut [f32], heads: usize, group: usize, places: &mut Vec<&'a mut [f32]>) {
+    let rows = mixed.len() / (heads * group);
+    places.resize_with(rows * heads, Default::default);
+    for (index, place) in mixed.chunks_exact_mut(group).enumerate() {
+        places[index % heads * rows + index / heads] = place;
+    }
+}
+
 /// What queries look at: one layer of the cache.
 struct Look<'a, T> {
     step: &'a Attend<'a>,
@@ -220,36 +248,24 @@ struct Look<'a, T> {
 }
 
 impl<T: KvNumber> Look<'_, T> {
-    /// All heads of the rows from `first` on, as many as `mixed`, `(rows, query)`, holds.
-    fn rows(&self, tile: &mut Tile, first: usize, mixed: &mut [f32]) {
-        let Attend { config, rows, .. } = self.step;
-        let query = config.query_width();
-        let group = query / config.kv_heads;
-        let rows = &rows[first..first + mixed.len() / query];
+    /// One key/value head of the rows from `first` on, as many as there are `places` for it.
+    fn rows(&self, tile: &mut Tile, head: usize, first: usize, places: &mut [&mut [f32]]) {
+        let rows = &self.step.rows[first..first + places.len()];
         // Rows that follow each other in a sequence see the same blocks.
         let follows = |a: &Row, b: &Row| a.slot == b.slot && a.position + 1 == b.position;
         let mut done = 0;
         for run in rows.chunk_by(follows) {
-            let range = first + done..first + done + run.len();
-            for head in 0..config.kv_heads {
-                let mixed = &mut mixed[done * query + head * group..];
-                self.head(tile, range.clone(), head, mixed, query);
-            }
+            let places = &mut places[done..done + run.len()];
+            self.head(tile, first + done, head, places);
             done += run.len();
         }
     }
 
-    /// One key/value head of `rows` that follow each other. Row `i` of them goes to
-    /// `mixed[i · stride..]`, one group of queries each.
-    fn head(
-        &self,
-        tile: &mut Tile,
-        rows: Range<usize>,
-        head: usize,
-        mixed: &mut [f32],
-        stride: usize,
-    ) {
+    /// One key/value head of rows that follow each other, from `first` on; each has a place, the
+    /// group of queries that share the head.
+    fn head(&self, tile: &mut Tile, first: usize, head: usize, places: &mut [&mut [f32]]) {
         let (simd, dim) = (self.step.backend.simd, self.step.config.head_dim);
+        let rows = first..first + places.len();
         let (keys, values) = self.of_head(rows.start, head);
         let queries = self.step.config.heads / self.step.config.kv_heads;
         for first in (0..queries).step_by(QUERIES) {
@@ -261,9 +277,8 @@ impl<T: KvNumber> Look<'_, T> {
                 tile.attend_span(simd, keys, values, start..end.min(start + SPAN));
                 tile.merge_part(simd, start);
             }
-            for (row, mixed) in mixed.chunks_mut(stride).take(rows.len()).enumerate() {
-                let mixed = &mut mixed[first * dim..(first + count) * dim];
-                tile.finish(row * count, mixed);
+            for (row, place) in places.iter_mut().enumerate() {
+                tile.finish(row * count, &mut place[first * dim..(first + count) * dim]);
             }
         }
     }
@@ -458,19 +473,33 @@ impl Tile {
             );
             self.weigh(simd, from, first);
 
-            // Queries that see equally much of the block are mixed together.
+            // Queries that see equally much of the block are mixed together; where each sees one
+            // position more than the last, a few by what all of them see, then each by its rest.
             let mut query = from;
             while query < self.count {
                 let seen = |query: usize| BLOCK.min(self.ends[query] - first);
-                let count = seen(query);
-                let alike = (query..self.count).take_while(|other| seen(*other) == count).count();
-                simd.add_products(
-                    [alike, count, padded],
-                    FloatRows { values: &self.weights[query * BLOCK..], stride: BLOCK },
-                    FloatRows { values: &self.values, stride: dim },
-                    FloatRowsMut { values: &mut self.part.mixed[query * padded..], stride: padded },
-                );
-                query += alike;
+                let common = seen(query);
+                let alike = (query..self.count).take_while(|other| seen(*other) == common).count();
+                let together = alike.max(UNLIKE.min(self.count - query));
+                let mut mix = |queries: Range<usize>, positions: Range<usize>| {
+                    simd.add_products(
+                        [queries.len(), positions.len(), padded],
+                        FloatRows {
+                            values: &self.weights[queries.start * BLOCK + positions.start..],
+                            stride: BLOCK,
+                        },
+                        FloatRows { values: &self.values[positions.start * dim..], stride: dim },
+                        FloatRowsMut {
+                            values: &mut self.part.mixed[queries.start * padded..],
+                            stride: padded,
+                        },
+                    );
+                };
+                mix(query..query + together, 0..common);
+                for other in query + alike..query + together {
+                    mix(other..other + 1, common..seen(other));
+                }
+                query += together;
             }
         }
     }
