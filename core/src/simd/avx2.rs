@@ -5,7 +5,7 @@ use core::{arch::x86_64::*, ops::Range};
 use crate::activation;
 
 use super::{
-    base3::{self, Base3Product},
+    base3::{self, Base3Codes, Base3Product},
     product::{CodeBlock, Product, ValueBlock},
 };
 
@@ -64,6 +64,11 @@ impl Avx2 {
         unsafe { gemv_base3(product) }
     }
 
+    pub(super) fn unpack_base3(self, codes: Base3Codes<'_>) {
+        // SAFETY: AVX2, FMA and F16C exist, because a token does.
+        unsafe { unpack_base3(codes) }
+    }
+
     #[inline]
     pub(super) fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
         // SAFETY: AVX2, FMA and F16C exist, because a token does.
@@ -104,6 +109,11 @@ fn gemm(mut product: Product<'_>) {
 #[target_feature(enable = "avx2,fma,f16c")]
 fn gemv_base3(product: Base3Product<'_>) {
     base3::gemv(product);
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn unpack_base3(codes: Base3Codes<'_>) {
+    codes.write(base3::unpack);
 }
 
 #[inline]
