@@ -1,7 +1,5 @@
 //! Operations on base-3 weights, checked, and the loops that every level can have.
 
-use core::ops::Range;
-
 use super::product::CodeBlock;
 use crate::packed::{Base3, Layout, LayoutError, PackedBase3, Place, Rows128};
 
@@ -96,12 +94,13 @@ impl<'a> Base3Codes<'a> {
     /// codes. What `unpack` makes of padding is replaced.
     #[inline(always)]
     pub(super) fn write(self, unpack: impl Fn(DigitBlocks<'_>, &mut CodeBlocks)) {
-        /// What stands for columns beyond the last block of digits.
+        /// Digits and codes of zero.
         const ZEROS: DigitBlock = [0x80; Base3::BLOCK_BYTES];
+        const ZERO_CODES: u8 = Rows128::ZERO_CODE * 0b01_01_01_01;
         let Self { weights, codes } = self;
         let cols = weights.cols();
         let Some(last) = cols.checked_sub(1) else { return };
-        let padding = cols % Rows128::BLOCK_COLS..Rows128::BLOCK_COLS;
+        let keep = keep(last % Rows128::BLOCK_COLS + 1);
         let rows = codes.chunks_exact_mut(Rows128::row_bytes(cols)).enumerate();
         for (row, codes) in rows {
             let (codes, _) = codes.as_chunks_mut();
@@ -117,19 +116,21 @@ impl<'a> Base3Codes<'a> {
                 unpack([first, &ZEROS], &mut tail);
             }
             rest.copy_from_slice(&tail[..rest.len()]);
-            if padding.start > 0 {
-                clear(&mut codes[last / Rows128::BLOCK_COLS], padding.clone());
+            for (byte, keep) in codes[last / Rows128::BLOCK_COLS].iter_mut().zip(keep) {
+                *byte = *byte & keep | ZERO_CODES & !keep;
             }
         }
     }
 }
 
-/// Writes the code of zero to the columns `cols` of a block.
-fn clear(block: &mut CodeBlock, cols: Range<usize>) {
-    for col in cols {
+/// The bits of a block that hold its first `cols` columns.
+fn keep(cols: usize) -> CodeBlock {
+    let mut keep = [0; Rows128::BLOCK_BYTES];
+    for col in 0..cols {
         let Place { byte, shift } = Rows128::place(1, Rows128::BLOCK_COLS, 0, col);
-        block[byte] = block[byte] & !(3 << shift) | Rows128::ZERO_CODE << shift;
+        keep[byte] |= 3 << shift;
     }
+    keep
 }
 
 /// [`Base3Codes::write`]'s `unpack` as plain loops, to be compiled once for each level. A digit is
