@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use clap::{Args, CommandFactory, ValueEnum};
 use tercet_host::preset::PRESETS;
 
-use crate::args::{Cli, DeviceArgs, ModelArg};
+use crate::args::{Cli, DeviceArgs, Layout, ModelArg};
 
 /// Options of `--bench`.
 #[derive(Debug, Args)]
@@ -21,6 +21,9 @@ pub struct BenchArgs {
     /// Seed of the random weights
     #[arg(long, default_value_t = 1, requires = "preset")]
     pub seed: u64,
+    /// How the random weights are packed
+    #[arg(long, value_enum, default_value_t, requires = "preset")]
+    pub layout: Layout,
     /// Which tests
     #[arg(long, value_enum, default_value_t = Suite::LlamaBench)]
     pub suite: Suite,

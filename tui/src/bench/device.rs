@@ -74,7 +74,8 @@ impl Benched for CpuBackend {
 
     fn room_for(&self, model: &Model<'_>, limits: Limits) -> Result<(), DeviceError> {
         let what = "the model with its session";
-        let needed = upload_bytes(model, self.head()) + session_bytes(&model.config, &limits);
+        let needed =
+            upload_bytes(model, self.head()) + session_bytes(model, &limits, self.threads());
         match machine::available_memory() {
             Some(available) if available < needed => {
                 Err(DeviceError::TooLarge { what, needed, available })

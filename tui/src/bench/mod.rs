@@ -73,7 +73,8 @@ fn open(args: &BenchArgs) -> Result<Package, Failure> {
     let Some(name) = &args.preset else { return engine::open(&args.model) };
     let progress = Progress::new("making random weights", args.device.quiet);
     let mut show = |done, total| progress.show(done, total);
-    let checkpoint = synth::in_memory(crate::synth::preset(name)?, args.seed, &mut show)?;
+    let checkpoint =
+        synth::in_memory(crate::synth::preset(name)?, args.layout.into(), args.seed, &mut show)?;
     progress.done();
     Ok(Package::from_checkpoint(checkpoint)?)
 }
