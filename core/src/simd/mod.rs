@@ -258,7 +258,7 @@ impl Simd {
     /// `weights` is `(rows, cols)`, `values` at least `(padded_cols,)` and 0 from `cols` on,
     /// `value_sum` is `Σ_{c < cols} values[c]`, `sums` is `(rows,)`. Exact. As
     /// [`gemv`](Self::gemv), of four fifths of the bytes and with more work for each: for threads
-    /// that wait for memory. Written for `avx512vnni`; below, a plain loop.
+    /// that wait for memory, as those of `avx512vnni` do; the levels below compute for longer.
     ///
     /// # Panics
     ///

@@ -173,7 +173,8 @@ impl Bench<'_> {
 
     /// What a session for `workload` holds.
     fn limits(&self, workload: &Workload, backend: &impl Benched) -> Limits {
-        let rows_max = self.args.ubatch.map_or(backend.prefill_rows(), |rows| rows as usize);
+        let rows_max =
+            self.args.ubatch.map_or(backend.prefill_rows(self.package), |rows| rows as usize);
         // No step has more rows than there are positions.
         let rows_max = rows_max.min(workload.slots * workload.positions());
         let mut limits = workload.limits(rows_max, engine::kv_type(self.args.device.kv));

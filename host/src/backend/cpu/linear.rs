@@ -13,10 +13,13 @@ use crate::layout::WeightLayout;
 use crate::math;
 
 /// Most rows of a step that one task of a prefill multiplies together: those of
-/// [`CpuBackend::tile_rows`] at the level that takes most.
+/// [`CpuBackend::tile_rows`] where it is most.
 const TILE_ROWS_MAX: usize = 128;
 /// Features of a tile; the sums of its rows of two matrices stay in the second-level cache.
 const TILE_FEATURES: usize = 128;
+/// Most rows of a step that are multiplied by digits in base 3, each by itself; unpacking digits to
+/// codes costs as much as a few products with a row.
+const DIGIT_ROWS_MAX: usize = 3;
 /// Features of a row that are finished together, in the first-level cache.
 const STRETCH: usize = 256;
 /// Most matrices that share an epilogue (gate and up).
@@ -138,8 +141,13 @@ pub(super) struct LinearScratch {
 }
 
 impl LinearScratch {
-    pub(super) fn new(backend: &CpuBackend, rows_max: usize, features_max: usize) -> Self {
-        let rows = rows_max.min(backend.tile_rows());
+    pub(super) fn new(
+        backend: &CpuBackend,
+        layout: WeightLayout,
+        rows_max: usize,
+        features_max: usize,
+    ) -> Self {
+        let rows = rows_max.min(backend.tile_rows(layout));
         Self { sums: core::array::from_fn(|_| vec![0; rows * features_max]) }
     }
 
@@ -154,13 +162,15 @@ pub(super) struct UnpackScratch {
     /// Codes of at most [`TILE_FEATURES`] features.
     codes: PerThread<Vec<u8>>,
     bytes: usize,
+    /// How the model's matrices are held.
+    layout: WeightLayout,
 }
 
 impl UnpackScratch {
     pub(super) fn new(backend: &CpuBackend, weights: &CpuWeights<'_>, rows_max: usize) -> Self {
         let each = unpacked_bytes(weights.base3_cols_max(), rows_max);
         let codes = PerThread::new(&backend.threads, || vec![0; each]);
-        Self { codes, bytes: backend.threads() * each }
+        Self { codes, bytes: backend.threads() * each, layout: weights.layout() }
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -216,6 +226,10 @@ impl Linear<'_> {
         &self.backend.threads
     }
 
+    fn tile_rows(&self) -> usize {
+        self.backend.tile_rows(self.unpack.layout)
+    }
+
     pub(super) fn run(
         &self,
         jobs: &[Job<'_>],
@@ -228,7 +242,7 @@ impl Linear<'_> {
         let rows = self.acts.rows();
         if rows == 1 {
             self.one_row(jobs, out, finish);
-        } else if rows < self.backend.tile_rows() * self.threads().count() {
+        } else if rows < self.tile_rows() * self.threads().count() {
             self.few_rows(jobs, scratch, out, finish);
         } else {
             self.many_rows(jobs, out, finish);
@@ -259,8 +273,13 @@ impl Linear<'_> {
             }
             CpuMatrix::Base3(matrix) => {
                 let weights = matrix.view().row_range(features);
-                if let [unit] = units {
-                    return simd.gemv_base3(weights, values, unit.sum, sums);
+                if batch <= DIGIT_ROWS_MAX {
+                    let sums = sums.chunks_exact_mut(weights.rows());
+                    for (row, (unit, sums)) in units.iter().zip(sums).enumerate() {
+                        let values = self.acts.values(first + row, 1);
+                        simd.gemv_base3(weights, values, unit.sum, sums);
+                    }
+                    return;
                 }
                 let bytes = weights.rows() * WeightLayout::Rows128.row_bytes(weights.cols());
                 let mut codes = self.unpack.codes.own();
@@ -326,11 +345,11 @@ impl Linear<'_> {
         let rows = self.acts.rows();
         let features = out.len() / rows;
         let mut chunk = self.threads().chunk_of(features, 16);
-        if self.unpack.bytes > 0 {
+        if self.unpack.layout == WeightLayout::Base3 {
             chunk = chunk.min(TILE_FEATURES);
         }
         let [sums, more_sums] = &mut scratch.sums;
-        let tile_rows = self.backend.tile_rows();
+        let tile_rows = self.tile_rows();
         for first in (0..rows).step_by(tile_rows) {
             let batch = tile_rows.min(rows - first);
             let sums = &mut sums[..features * batch];
@@ -364,7 +383,7 @@ impl Linear<'_> {
 
     fn many_rows(&self, jobs: &[Job<'_>], out: &mut [f32], finish: &impl Finish) {
         let width = out.len() / self.acts.rows();
-        let tile_rows = self.backend.tile_rows();
+        let tile_rows = self.tile_rows();
         self.threads().chunks(out, tile_rows * width, |tile, out| {
             let first = tile * tile_rows;
             let batch = out.len() / width;

@@ -23,6 +23,7 @@ pub use self::ops::CpuOps;
 use self::threads::Threads;
 use super::{Backend, DeviceError, HeadType, Limits};
 use crate::config::ModelConfig;
+use crate::layout::WeightLayout;
 use crate::model::{FloatMatrix, Layer, Linear, LinearWeights, Model, Norm};
 use crate::ternary::{Base3Matrix, Rows128Matrix};
 
@@ -68,14 +69,16 @@ impl CpuBackend {
         self.threads.count()
     }
 
-    /// Rows that one task multiplies with the same weights: steps of a prefill should have as many
-    /// for every thread. Unpacking weights for tiles pays over more rows than for vectors.
+    /// Rows that one task multiplies with the same weights of a model in `layout`: steps of a
+    /// prefill should have as many for every thread. Unpacking weights for tiles, or digits to
+    /// codes, pays over more rows than codes for vectors.
     #[must_use]
-    pub fn tile_rows(&self) -> usize {
-        match self.simd {
+    pub fn tile_rows(&self, layout: WeightLayout) -> usize {
+        match (layout, self.simd) {
+            (WeightLayout::Base3, _) => 128,
             #[cfg(target_arch = "x86_64")]
-            Simd::AmxInt8(_) => 128,
-            _ => 32,
+            (WeightLayout::Rows128, Simd::AmxInt8(_)) => 128,
+            (WeightLayout::Rows128, _) => 32,
         }
     }
 
@@ -178,6 +181,11 @@ impl CpuWeights<'_> {
         let tables = [Some(&self.embedding), self.positions.as_ref()].into_iter().flatten();
         let tables = tables.filter(|table| !is_head(table)).map(|table| table.bytes.len() as u64);
         self.bytes_per_step() + tables.sum::<u64>()
+    }
+
+    /// How the ternary matrices are held.
+    fn layout(&self) -> WeightLayout {
+        self.base3_cols_max().map_or(WeightLayout::Rows128, |_| WeightLayout::Base3)
     }
 
     /// Columns of the widest matrix in base 3.

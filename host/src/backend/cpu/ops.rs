@@ -80,7 +80,7 @@ impl<'w> CpuOps<'w> {
             gated: zeros("the feed-forward block", rows_max, config.ffn)?,
             head: Head::new(limits.logits_max, config)?,
             acts: Activations::new(rows_max, widest),
-            scratch: LinearScratch::new(backend, rows_max, most_features),
+            scratch: LinearScratch::new(backend, weights.layout(), rows_max, most_features),
             unpack: UnpackScratch::new(backend, weights, rows_max),
             attend: AttendScratch::new(backend, config, &limits)?,
             rope: match config.positions {
