@@ -412,10 +412,10 @@ pub enum Kind {
 /// How a file of our own packs ternary weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Layout {
-    /// Two bits a weight, for GPUs and for processors that wait for no memory
+    /// Two bits a weight: for GPUs, batches, and processors without AVX-512
     #[default]
     Rows128,
-    /// 1.6 bits a weight: a fifth less to read, more to compute
+    /// 1.6 bits a weight: faster answers on a CPU with AVX-512, slower prompts
     Base3,
 }
 

@@ -19,7 +19,7 @@ const TILE_ROWS_MAX: usize = 128;
 const TILE_FEATURES: usize = 128;
 /// Most rows of a step that are multiplied by digits in base 3, each by itself; unpacking digits to
 /// codes costs as much as a few products with a row.
-const DIGIT_ROWS_MAX: usize = 3;
+const DIGIT_ROWS_MAX: usize = 4;
 /// Features of a row that are finished together, in the first-level cache.
 const STRETCH: usize = 256;
 /// Most matrices that share an epilogue (gate and up).
