@@ -46,7 +46,8 @@ pub enum Kind {
     Native,
 }
 
-/// Makes a `.tercet` model in memory, its matrices in `layout`, in huge pages where the system has them.
+/// Makes a `.tercet` model in memory, its matrices in `layout`, in huge pages where the system has
+/// them.
 ///
 /// `progress` hears bytes done and bytes in all.
 ///

@@ -44,7 +44,7 @@ fn a_command_line_that_cannot_be_meant_is_2() {
     tercet(["run", "-p", "x", "--simd", "mmx"]).fail(2, &["mmx"]);
     for kind in ["hf", "native"] {
         let synth = ["synth", "bitnet-3b", "/no/x", "--to", kind, "--layout", "base3"];
-        tercet(synth).fail(2, &["--layout", "--to tercet"]);
+        tercet(synth).fail(2, &["--layout", "folder"]);
     }
     tercet(["man", "no-such-command"]).fail(2, &["no-such-command"]);
 }
