@@ -7,8 +7,10 @@ use tercet_core::packed::{PackedTernary, Rows128};
 use tercet_core::simd::{FloatRows, Simd};
 
 use super::activations::Activations;
+use super::buffer::zeros;
 use super::threads::{PerThread, Threads};
 use super::{CpuBackend, CpuLinear, CpuMatrix, CpuWeights};
+use crate::backend::DeviceError;
 use crate::layout::WeightLayout;
 use crate::math;
 
@@ -167,10 +169,14 @@ pub(super) struct UnpackScratch {
 }
 
 impl UnpackScratch {
-    pub(super) fn new(backend: &CpuBackend, weights: &CpuWeights<'_>, rows_max: usize) -> Self {
+    pub(super) fn new(
+        backend: &CpuBackend,
+        weights: &CpuWeights<'_>,
+        rows_max: usize,
+    ) -> Result<Self, DeviceError> {
         let each = unpacked_bytes(weights.base3_cols_max(), rows_max);
-        let codes = PerThread::new(&backend.threads, || vec![0; each]);
-        Self { codes, bytes: backend.threads() * each, layout: weights.layout() }
+        let codes = PerThread::new(&backend.threads, || zeros("unpacked weights", 1, each))?;
+        Ok(Self { codes, bytes: backend.threads() * each, layout: weights.layout() })
     }
 
     pub(super) fn bytes(&self) -> usize {

@@ -81,7 +81,7 @@ impl<'w> CpuOps<'w> {
             head: Head::new(limits.logits_max, config)?,
             acts: Activations::new(rows_max, widest),
             scratch: LinearScratch::new(backend, weights.layout(), rows_max, most_features),
-            unpack: UnpackScratch::new(backend, weights, rows_max),
+            unpack: UnpackScratch::new(backend, weights, rows_max)?,
             attend: AttendScratch::new(backend, config, &limits)?,
             rope: match config.positions {
                 Positions::Rotary { theta } => Some(Rope::new(config.head_dim, theta, rows_max)),

@@ -75,8 +75,10 @@ impl Threads {
 pub(super) struct PerThread<T>(Vec<Mutex<T>>);
 
 impl<T> PerThread<T> {
-    pub(super) fn new(threads: &Threads, one: impl Fn() -> T) -> Self {
-        Self((0..threads.count()).map(|_| Mutex::new(one())).collect())
+    /// Calls `one` for each thread; gives its first error.
+    pub(super) fn new<E>(threads: &Threads, one: impl Fn() -> Result<T, E>) -> Result<Self, E> {
+        let all: Result<_, E> = (0..threads.count()).map(|_| one().map(Mutex::new)).collect();
+        all.map(Self)
     }
 
     /// The part of the thread that asks, one of the pool: nobody else ever locks it.
