@@ -2,9 +2,10 @@
 //!
 //! `cargo bench -p tercet-core --features std --bench base3`. Products with one row of values, as
 //! decoding does, over matrices that together exceed the caches by far; one thread, and two that
-//! share the rows of every matrix. Both formats and a plain read of the two-bit codes take turns
-//! within each sample, so that a noisy neighbour meets all three. Given as billions of weights a
-//! second: the median of the samples with the least and the greatest behind it.
+//! share the rows of every matrix. Both formats, a plain read of the two-bit codes and unpacking
+//! (128 rows at a time, as for products with several rows of values) take turns within each sample,
+//! so that a noisy neighbour meets all of them. Given as billions of weights a second: the median
+//! of the samples with the least and the greatest behind it.
 
 use core::{hint::black_box, ops::Range, time::Duration};
 use std::{thread, time::Instant};
@@ -66,6 +67,21 @@ impl Work {
         }
     }
 
+    fn unpack(&self, rows: Range<usize>, sums: &mut [i32]) {
+        const ROWS: usize = 128;
+        let row_bytes = Rows128::row_bytes(self.cols);
+        let mut codes = vec![0; ROWS * row_bytes];
+        for bytes in self.bytes.chunks_exact(self.rows * Base3::row_bytes(self.cols)) {
+            let matrix = PackedBase3::new(bytes, self.rows, self.cols).expect("the right length");
+            for start in rows.clone().step_by(ROWS) {
+                let part = matrix.row_range(start..rows.end.min(start + ROWS));
+                let codes = &mut codes[..part.rows() * row_bytes];
+                black_box(self.simd.unpack_base3(part, codes).expect("the right length"));
+            }
+        }
+        sums[0] = i32::from(codes[0]);
+    }
+
     fn read(&self, rows: Range<usize>, sums: &mut [i32]) {
         let row_bytes = Rows128::row_bytes(self.cols);
         let mut sum = 0_u64;
@@ -125,6 +141,7 @@ fn compare(work: &Work, threads: usize, samples: usize, weights: usize) {
         ("read 2-bit", Work::read as fn(&Work, Range<usize>, &mut [i32]), work.codes.len()),
         ("rows128", Work::two_bits, work.codes.len()),
         ("base3", Work::base3, work.bytes.len()),
+        ("unpack", Work::unpack, work.bytes.len()),
     ];
     let mut times = ways.map(|_| Vec::new());
     for sample in 0..=samples {

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use serde_json::{Map, Value};
-use tercet_core::packed::{Layout, Rows128};
 use tercet_kernels_ptx::contract::CONTRACT_VERSION;
 use tercet_kernels_ptx::kernels;
 
@@ -12,6 +11,7 @@ use crate::checkpoint::{
     Dtype, TERCET_FILE_PREFIX, TERCET_FORMAT_KEY, TERCET_FORMAT_VERSION, TERCET_LAYOUT_KEY, Tensor,
 };
 use crate::error::Error;
+use crate::layout::WeightLayout;
 use crate::package::{Package, SIDE_FILES};
 use crate::ternary::TernaryMatrix;
 use crate::write::{DIGEST_PREFIX, Entry, Header, SafetensorsWriter, Style};
@@ -23,10 +23,10 @@ pub const TERCET_ALIGN: usize = 256;
 pub(crate) const TERCET_STYLE: Style = Style { align: TERCET_ALIGN, fill: true, digests: true };
 
 /// What the metadata of a `.tercet` file says beside the digests.
-pub(crate) fn tercet_metadata() -> Map<String, Value> {
+pub(crate) fn tercet_metadata(layout: WeightLayout) -> Map<String, Value> {
     let mut metadata = Map::new();
     metadata.insert(TERCET_FORMAT_KEY.into(), TERCET_FORMAT_VERSION.into());
-    metadata.insert(TERCET_LAYOUT_KEY.into(), Rows128::NAME.into());
+    metadata.insert(TERCET_LAYOUT_KEY.into(), layout.name().into());
     metadata
 }
 
@@ -50,7 +50,7 @@ pub enum Kernels {
 
 /// Writes `package` to `path` as a `.tercet` file. `progress` hears bytes done and bytes in all.
 ///
-/// Ternary matrices are packed into layout `rows128` with their unit beside them
+/// Ternary matrices are packed into `layout` with their unit beside them
 /// (`NAME.weight_unit`, F32); everything else is copied as stored. The metadata holds the BLAKE3
 /// digest of every tensor. The PTX of the layout's kernels follows, if `with` says so. The file
 /// appears under its name when it is complete.
@@ -61,6 +61,7 @@ pub enum Kernels {
 pub fn write_tercet(
     package: &Package,
     path: &Path,
+    layout: WeightLayout,
     with: Kernels,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(), Error> {
@@ -72,7 +73,7 @@ pub fn write_tercet(
         parts.push(part);
     };
     for matrix in model.layers.iter().flat_map(|layer| layer.matrices()) {
-        let shape = vec![matrix.rows, Rows128::row_bytes(matrix.cols)];
+        let shape = vec![matrix.rows, layout.row_bytes(matrix.cols)];
         add(matrix.name.clone(), Dtype::U8, shape, Part::Codes(matrix));
         add(format!("{}_unit", matrix.name), Dtype::F32, vec![1], Part::Unit);
     }
@@ -88,7 +89,7 @@ pub fn write_tercet(
         }
     }
 
-    let mut metadata = tercet_metadata();
+    let mut metadata = tercet_metadata(layout);
     if with == Kernels::Include {
         metadata.insert(TERCET_CONTRACT_KEY.into(), CONTRACT_VERSION.to_string().into());
         for kernel in kernels() {
@@ -104,9 +105,9 @@ pub fn write_tercet(
     for part in &parts {
         writer.tensor(|write| match part {
             Part::Codes(matrix) => {
-                let packed = matrix.rows128()?;
-                unit = packed.unit;
-                write(&packed.bytes)
+                let (bytes, of_matrix) = matrix.packed(layout)?;
+                unit = of_matrix;
+                write(&bytes)
             }
             Part::Unit => write(&unit.to_le_bytes()),
             Part::Plain(tensor) => write(tensor.bytes),

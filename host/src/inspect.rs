@@ -1,7 +1,6 @@
 //! What a model is, in numbers; and whether every byte of it makes sense.
 
 use serde::Serialize;
-use tercet_core::Rows128;
 
 use crate::backend::cuda::kernels::{KernelSet, Origin, TERCET_CONTRACT_KEY, TERCET_PTX_PREFIX};
 use crate::backend::{KvType, Limits};
@@ -9,6 +8,7 @@ use crate::config::LinearKind;
 use crate::convert::{DigestReport, check_digests};
 use crate::floats::FloatType;
 use crate::kv::KvLayout;
+use crate::layout::WeightLayout;
 use crate::model::{FloatMatrix, Layer, Linear, LinearWeights, Model, ModelError};
 use crate::package::Package;
 use crate::ternary::Codes;
@@ -42,7 +42,7 @@ pub struct Description {
     pub bits_per_weight_nominal: f64,
     /// Bits of such a weight in the file, units included.
     pub bits_per_weight_stored: f64,
-    /// Bits of such a weight in memory, padding included.
+    /// Bits of such a weight in main memory, padding included.
     pub bits_per_weight_in_memory: f64,
     pub file_bytes: u64,
     pub memory: Memory,
@@ -184,7 +184,15 @@ fn stored_bytes(linear: &Linear<'_>) -> u64 {
 
 fn bytes_in_memory(linear: &Linear<'_>) -> u64 {
     match &linear.weights {
-        LinearWeights::Ternary(matrix) => (matrix.rows * Rows128::row_bytes(matrix.cols)) as u64,
+        LinearWeights::Ternary(matrix) => {
+            let layout = match matrix.codes {
+                Codes::Base3 { .. } => WeightLayout::Base3,
+                Codes::Rows128 { .. } | Codes::Quarters { .. } | Codes::Master { .. } => {
+                    WeightLayout::Rows128
+                }
+            };
+            (matrix.rows * layout.row_bytes(matrix.cols)) as u64
+        }
         LinearWeights::Float(matrix) => matrix.bytes.len() as u64,
     }
 }
@@ -193,6 +201,7 @@ fn storage(model: &Model<'_>) -> String {
     match model.layers.first().map(|layer| &layer.down.weights) {
         Some(LinearWeights::Ternary(matrix)) => match matrix.codes {
             Codes::Rows128 { .. } => "2-bit codes, layout rows128".into(),
+            Codes::Base3 { .. } => "base-3 digits (1.6 bits), layout base3".into(),
             Codes::Quarters { .. } => "2-bit codes, layout quarters (Hugging Face)".into(),
             Codes::Master { float, .. } => {
                 format!("{} master weights, quantised when loaded", float.name())

@@ -63,6 +63,7 @@ pub mod text;
 
 pub mod floats;
 mod int8;
+pub mod layout;
 pub mod model;
 pub mod ternary;
 

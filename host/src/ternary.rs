@@ -1,10 +1,15 @@
-//! [`TernaryMatrix`]: one ternary linear as a checkpoint stores it, and its way to `rows128`.
+//! [`TernaryMatrix`]: one ternary linear as a checkpoint stores it, and its way to `rows128`
+//! or `base3`.
 
 use std::borrow::Cow;
 
-use tercet_core::packed::{PackedTernary, Quarters, Rows128, pack, repack};
+use tercet_core::packed::{
+    Base3, LayoutError, PackedBase3, PackedTernary, Quarters, Rows128, pack, repack,
+};
+use tercet_core::simd::Simd;
 
 use crate::floats::FloatType;
+use crate::layout::WeightLayout;
 use crate::model::ModelError;
 
 /// Smallest mean absolute weight that is divided by; transformers' `WeightQuant` clamps there.
@@ -23,11 +28,19 @@ pub struct TernaryMatrix<'c> {
     pub codes: Codes<'c>,
 }
 
-/// The three ways in which checkpoints hold ternary weights.
+/// The four ways in which checkpoints hold ternary weights.
 #[derive(Debug, Clone)]
 pub enum Codes<'c> {
     /// Two-bit codes in our own layout (`.tercet`); used as they are.
     Rows128 {
+        /// Bytes of the layout.
+        bytes: &'c [u8],
+        /// Real size of a trit.
+        unit: f32,
+    },
+    /// Five trits a byte in our own layout (`.tercet`); used as they are where one row of values is
+    /// multiplied on a CPU.
+    Base3 {
         /// Bytes of the layout.
         bytes: &'c [u8],
         /// Real size of a trit.
@@ -74,25 +87,85 @@ impl Rows128Matrix<'_> {
     }
 }
 
+/// A ternary matrix in layout `base3`, borrowed from the checkpoint.
+#[derive(Debug, Clone, Copy)]
+pub struct Base3Matrix<'c> {
+    /// Output features.
+    pub rows: usize,
+    /// Input features.
+    pub cols: usize,
+    /// Bytes of the layout.
+    pub bytes: &'c [u8],
+    /// Real size of a trit.
+    pub unit: f32,
+}
+
+impl<'c> Base3Matrix<'c> {
+    /// The digits as a typed view.
+    ///
+    /// # Panics
+    ///
+    /// Never: the length was checked when the matrix was made.
+    #[must_use]
+    pub fn view(&self) -> PackedBase3<'c> {
+        PackedBase3::new(self.bytes, self.rows, self.cols).expect("checked by base3()")
+    }
+}
+
 impl<'c> TernaryMatrix<'c> {
     /// Bytes of the stored weights.
     #[must_use]
     pub fn stored_bytes(&self) -> usize {
         match &self.codes {
             Codes::Rows128 { bytes, .. }
+            | Codes::Base3 { bytes, .. }
             | Codes::Quarters { bytes, .. }
             | Codes::Master { bytes, .. } => bytes.len(),
         }
     }
 
-    /// The matrix in layout `rows128`: borrowed, repacked or quantised.
+    /// The matrix where it is stored, if that is in layout `base3`.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Code`] for bytes that do not fit the shape.
+    pub fn base3(&self) -> Result<Option<Base3Matrix<'c>>, ModelError> {
+        let &Self { rows, cols, .. } = self;
+        let Codes::Base3 { bytes, unit } = self.codes else { return Ok(None) };
+        PackedBase3::new(bytes, rows, cols).map_err(|source| self.damaged(source))?;
+        Ok(Some(Base3Matrix { rows, cols, bytes, unit }))
+    }
+
+    /// The bytes of `layout`, and the real size of a trit.
+    ///
+    /// # Errors
+    ///
+    /// As [`rows128`](Self::rows128).
+    pub fn packed(&self, layout: WeightLayout) -> Result<(Cow<'c, [u8]>, f32), ModelError> {
+        let codes = self.rows128()?;
+        Ok(match layout {
+            WeightLayout::Rows128 => (codes.bytes, codes.unit),
+            WeightLayout::Base3 => {
+                let mut bytes = vec![0; self.rows * Base3::row_bytes(self.cols)];
+                PackedBase3::pack(codes.view(), &mut bytes)
+                    .map_err(|source| self.damaged(source))?;
+                (Cow::Owned(bytes), codes.unit)
+            }
+        })
+    }
+
+    fn damaged(&self, source: LayoutError) -> ModelError {
+        ModelError::Code { tensor: self.name.clone(), source }
+    }
+
+    /// The matrix in layout `rows128`: borrowed, repacked, unpacked or quantised.
     ///
     /// # Errors
     ///
     /// [`ModelError::Code`] for a code that is no trit and [`ModelError::Number`] for a master
     /// weight that is not finite.
     pub fn rows128(&self) -> Result<Rows128Matrix<'c>, ModelError> {
-        let code_error = |source| ModelError::Code { tensor: self.name.clone(), source };
+        let code_error = |source| self.damaged(source);
         let &Self { rows, cols, .. } = self;
         let mut packed = Vec::new();
         let (bytes, unit) = match self.codes {
@@ -100,6 +173,12 @@ impl<'c> TernaryMatrix<'c> {
                 let view = PackedTernary::<Rows128>::new(bytes, rows, cols).map_err(code_error)?;
                 view.check_codes().map_err(code_error)?;
                 (Cow::Borrowed(bytes), unit)
+            }
+            Codes::Base3 { bytes, unit } => {
+                let view = PackedBase3::new(bytes, rows, cols).map_err(code_error)?;
+                packed.resize(rows * Rows128::row_bytes(cols), 0);
+                Simd::detect().unpack_base3(view, &mut packed).map_err(code_error)?;
+                (Cow::Owned(packed), unit)
             }
             Codes::Quarters { bytes, unit } => {
                 let view = PackedTernary::<Quarters>::new(bytes, rows, cols).map_err(code_error)?;
@@ -170,7 +249,7 @@ impl<'c> TernaryMatrix<'c> {
             i8::from(x > 0.5) - i8::from(x < -0.5)
         };
         pack::<Rows128>(self.rows, self.cols, trit, packed)
-            .map_err(|source| ModelError::Code { tensor: self.name.clone(), source })?;
+            .map_err(|source| self.damaged(source))?;
         Ok(if ternary { magnitude } else { 1.0 / factor })
     }
 }

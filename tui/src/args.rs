@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
+use tercet_host::layout::WeightLayout;
 
 use crate::bench::{BenchArgs, preset_names, with_bench_as_command};
 
@@ -390,6 +391,9 @@ pub struct ConvertArgs {
     /// What to write
     #[arg(long, value_enum)]
     pub to: Kind,
+    /// How ternary weights are packed
+    #[arg(long, value_enum, default_value_t)]
+    pub layout: Layout,
     /// Leave the GPU kernels out of the file
     #[arg(long)]
     pub no_kernels: bool,
@@ -403,6 +407,25 @@ pub struct ConvertArgs {
 pub enum Kind {
     /// One packed, self-contained file
     Tercet,
+}
+
+/// How a file of our own packs ternary weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Layout {
+    /// Two bits a weight: for GPUs, batches, and processors without AVX-512
+    #[default]
+    Rows128,
+    /// 1.6 bits a weight: faster answers on a CPU with AVX-512, slower prompts
+    Base3,
+}
+
+impl From<Layout> for WeightLayout {
+    fn from(layout: Layout) -> Self {
+        match layout {
+            Layout::Rows128 => Self::Rows128,
+            Layout::Base3 => Self::Base3,
+        }
+    }
 }
 
 /// Options of `doctor`.
@@ -434,6 +457,9 @@ pub struct SynthArgs {
     /// Kind of checkpoint
     #[arg(long, value_enum)]
     pub to: SynthKind,
+    /// How ternary weights are packed, with --to tercet [default: rows128]
+    #[arg(long, value_enum)]
+    pub layout: Option<Layout>,
     /// The same seed gives the same bytes
     #[arg(long, default_value_t = 1)]
     pub seed: u64,

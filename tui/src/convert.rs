@@ -18,9 +18,13 @@ pub fn convert(args: &ConvertArgs) -> Result<(), Failure> {
     match args.to {
         Kind::Tercet => {
             let with = if args.no_kernels { Kernels::LeaveOut } else { Kernels::Include };
-            write_tercet(&package, &args.destination, with, &mut |done, total| {
-                progress.show(done, total);
-            })?;
+            write_tercet(
+                &package,
+                &args.destination,
+                args.layout.into(),
+                with,
+                &mut |done, total| progress.show(done, total),
+            )?;
         }
     }
     progress.done();

@@ -200,7 +200,7 @@ pub fn with_watched_session<R: Send>(
     match choice.device {
         Chosen::Cpu => {
             let backend = cpu(args)?;
-            let limits = limits(args, context, purpose, prefill_rows(&backend));
+            let limits = limits(args, context, purpose, prefill_rows(&backend, package));
             on_device(&backend, package, limits, watch, |session, held| {
                 let place = place(cpu_id(&backend), held, None);
                 // On a thread of the pool, which other threads would first have to wake.
@@ -286,8 +286,9 @@ where
 
 /// Rows of a prefill step, unless the user says otherwise: every thread multiplies a whole tile.
 #[must_use]
-pub fn prefill_rows(backend: &CpuBackend) -> usize {
-    (backend.tile_rows() * backend.threads()).max(64)
+pub fn prefill_rows(backend: &CpuBackend, package: &Package) -> usize {
+    let layout = package.checkpoint.layout().unwrap_or_default();
+    (backend.tile_rows(layout) * backend.threads()).max(64)
 }
 
 /// The host's name for how the head is held.

@@ -14,8 +14,14 @@ use crate::failure::Failure;
 /// [`Failure`] of the preset or the destination.
 pub fn synth(args: &SynthArgs) -> Result<(), Failure> {
     let preset = preset(&args.preset)?;
+    if args.layout.is_some() && args.to != SynthKind::Tercet {
+        return Err(Failure::Usage {
+            what: "--layout is given, and a folder whose packing is Hugging Face's".into(),
+            hint: "leave it out, or choose --to tercet",
+        });
+    }
     let kind = match args.to {
-        SynthKind::Tercet => Kind::Tercet,
+        SynthKind::Tercet => Kind::Tercet(args.layout.unwrap_or_default().into()),
         SynthKind::Hf => Kind::HuggingFace,
         SynthKind::Native => Kind::Native,
     };

@@ -3,7 +3,7 @@
 
 use super::{
     Avx512Vnni,
-    base3::Base3Product,
+    base3::{Base3Codes, Base3Product},
     lanes::{AddProducts, Rows},
     panels::{self, SIDE},
     product::Product,
@@ -67,6 +67,10 @@ impl AmxInt8 {
 
     pub(super) fn gemv_base3(self, product: Base3Product<'_>) {
         self.0.gemv_base3(product);
+    }
+
+    pub(super) fn unpack_base3(self, codes: Base3Codes<'_>) {
+        self.0.unpack_base3(codes);
     }
 
     pub(super) fn widen(self, numbers: Stored<'_>, out: &mut [f32]) {

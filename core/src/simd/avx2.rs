@@ -1,11 +1,14 @@
 //! 256-bit vectors, products of bytes summed in 16-bit lanes.
 
-use core::{arch::x86_64::*, ops::Range};
+use core::{
+    arch::{asm, x86_64::*},
+    ops::Range,
+};
 
 use crate::activation;
 
 use super::{
-    base3::{self, Base3Product},
+    base3::{self, Base3Codes, Base3Product, DigitBlock},
     product::{CodeBlock, Product, ValueBlock},
 };
 
@@ -64,6 +67,11 @@ impl Avx2 {
         unsafe { gemv_base3(product) }
     }
 
+    pub(super) fn unpack_base3(self, codes: Base3Codes<'_>) {
+        // SAFETY: AVX2, FMA and F16C exist, because a token does.
+        unsafe { unpack_base3(codes) }
+    }
+
     #[inline]
     pub(super) fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
         // SAFETY: AVX2, FMA and F16C exist, because a token does.
@@ -102,8 +110,17 @@ fn gemm(mut product: Product<'_>) {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn gemv_base3(product: Base3Product<'_>) {
-    base3::gemv(product);
+fn gemv_base3(mut product: Base3Product<'_>) {
+    for row in 0..product.rows() {
+        let [digits] = product.digits(row);
+        let dot = dot_base3(digits, product.values());
+        product.store(row, dot);
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn unpack_base3(codes: Base3Codes<'_>) {
+    codes.write(base3::unpack);
 }
 
 #[inline]
@@ -165,6 +182,58 @@ fn dots<const B: usize>(codes: &[CodeBlock], values: [&[ValueBlock]; B]) -> [i32
     sums.map(|lanes| sum_lanes(lanes))
 }
 
+/// `Σ digit · value` of one row of digits and one row of values, equally many blocks each.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn dot_base3(digits: &[DigitBlock], values: &[base3::ValueBlock]) -> i32 {
+    // maddubs sums pairs: |2 · digit · value| ≤ 2 · 2 · 128 = 512. A lane gets five pairs a block:
+    // 12 · 5 · 512 = 30 720, i16 holds it.
+    const BLOCKS_MAX: usize = 12;
+    // Bytes less 128, to be compared as signed; tripling keeps that, since 3 · 128 = 128 mod 256.
+    let bias = _mm256_set1_epi8(-128);
+    let (one, two) = (_mm256_set1_epi8(-43), _mm256_set1_epi8(42)); // 85 and 170, less 128
+    let zero = _mm256_setzero_si256();
+    let ones = _mm256_set1_epi16(1);
+    let mut sums = zero; // i32 lanes
+    for (digits, values) in digits.chunks(BLOCKS_MAX).zip(values.chunks(BLOCKS_MAX)) {
+        let mut pairs = [zero; 2]; // i16 lanes
+        for (block, values) in digits.iter().zip(values) {
+            prefetch_digits(block);
+            let halves = block.as_chunks().0;
+            for half in 0..2 {
+                let mut bytes = _mm256_xor_si256(load_codes(&halves[half]), bias);
+                for values in values {
+                    // Minus one for every third of 256 that is passed.
+                    let (first, second) =
+                        (_mm256_cmpgt_epi8(bytes, one), _mm256_cmpgt_epi8(bytes, two));
+                    let digit = _mm256_sub_epi8(_mm256_sub_epi8(zero, first), second);
+                    let values = load_32(&values.as_chunks().0[half]);
+                    let products = _mm256_maddubs_epi16(digit, values);
+                    pairs[half] = _mm256_add_epi16(pairs[half], products);
+                    bytes = triple(bytes);
+                }
+            }
+        }
+        for pairs in pairs {
+            sums = _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, ones));
+        }
+    }
+    sum_lanes(sums)
+}
+
+/// Three times every byte, modulo 256, in two additions.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn triple(bytes: __m256i) -> __m256i {
+    let mut tripled = _mm256_add_epi8(bytes, _mm256_add_epi8(bytes, bytes));
+    // As for 512 bits: keeps the compiler from multiplying by powers of 3.
+    // SAFETY: there is nothing to execute.
+    unsafe {
+        asm!("/* {} */", inout(ymm_reg) tripled, options(pure, nomem, nostack, preserves_flags));
+    }
+    tripled
+}
+
 /// The sum of eight `i32` lanes.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -186,18 +255,29 @@ fn load_codes(block: &CodeBlock) -> __m256i {
 #[target_feature(enable = "avx2,fma,f16c")]
 fn load_values(block: &ValueBlock) -> [__m256i; 4] {
     let quarters: &[[i8; 32]] = block.as_chunks().0;
-    [0, 1, 2, 3].map(|i| {
-        let quarter = &quarters[i];
-        // SAFETY: 32 bytes are readable, because the reference covers them; loadu wants no
-        // alignment.
-        unsafe { _mm256_loadu_si256(quarter.as_ptr().cast()) }
-    })
+    [0, 1, 2, 3].map(|i| load_32(&quarters[i]))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn load_32(values: &[i8; 32]) -> __m256i {
+    // SAFETY: 32 bytes are readable, because the reference covers them; loadu wants no alignment.
+    unsafe { _mm256_loadu_si256(values.as_ptr().cast()) }
 }
 
 /// Asks for the bytes that are read `AHEAD` bytes later, whether they belong to the matrix or not.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn prefetch(block: &CodeBlock) {
+    const AHEAD: usize = 4096;
+    let address = block.as_ptr().wrapping_add(AHEAD);
+    _mm_prefetch::<_MM_HINT_T0>(address.cast());
+}
+
+/// As `prefetch`, for blocks of digits.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn prefetch_digits(block: &DigitBlock) {
     const AHEAD: usize = 4096;
     let address = block.as_ptr().wrapping_add(AHEAD);
     _mm_prefetch::<_MM_HINT_T0>(address.cast());

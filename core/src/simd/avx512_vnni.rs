@@ -8,7 +8,7 @@ use core::{
 use crate::activation;
 
 use super::{
-    base3::{self, Base3Product, DigitBlock, ValueGroup},
+    base3::{self, Base3Codes, Base3Product, CodeBlocks, DigitBlock, DigitBlocks, ValueGroup},
     product::{CodeBlock, Product, ValueBlock},
 };
 
@@ -75,6 +75,11 @@ impl Avx512Vnni {
         unsafe { gemv_base3(product) }
     }
 
+    pub(super) fn unpack_base3(self, codes: Base3Codes<'_>) {
+        // SAFETY: the level's instructions exist, because a token does.
+        unsafe { unpack_base3(codes) }
+    }
+
     #[inline]
     pub(super) fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
         // SAFETY: the level's instructions exist, because a token does.
@@ -128,6 +133,17 @@ fn gemv_base3(mut product: Base3Product<'_>) {
         let [dot] = tile_base3(product.digits::<1>(row), product.values());
         product.store(row, dot);
     }
+}
+
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn unpack_base3(codes: Base3Codes<'_>) {
+    // Averages with a zero that the compiler knows become three instructions each.
+    let mut zero = _mm512_setzero_si512();
+    // SAFETY: there is nothing to execute.
+    unsafe {
+        asm!("/* {} */", inout(zmm_reg) zero, options(pure, nomem, nostack, preserves_flags));
+    }
+    codes.write(|blocks, codes| unpack(blocks, codes, zero));
 }
 
 #[inline]
@@ -267,6 +283,50 @@ fn tile_base3<const R: usize>(
         }
     }
     dots
+}
+
+/// [`base3::unpack`] in registers; `zero` is zero.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn unpack(blocks: DigitBlocks<'_>, codes: &mut CodeBlocks, zero: __m512i) {
+    let mut bytes = blocks.map(|block| load_digits(block));
+    for (k, block) in codes.iter_mut().enumerate() {
+        let head = next_digits(&mut bytes[2 * k / 5], zero); // columns 0..64
+        let tail = next_digits(&mut bytes[(2 * k + 1) / 5], zero); // 64..128
+        // Digits in two bits: where columns 0..32 and 64..96 stand in a byte of codes; the other
+        // half is to be shifted to 32..64 and 96..128. Bits that cross a byte in the 16-bit shifts
+        // are not among those that are chosen.
+        let pairs = choose(_mm512_set1_epi8(0xf0_u8 as i8), head, _mm512_srli_epi16::<4>(tail));
+        let upper = _mm512_extracti64x4_epi64::<1>(pairs);
+        let both = _mm256_ternarylogic_epi32::<0xca>(
+            _mm256_set1_epi8(0xcc_u8 as i8),
+            _mm512_castsi512_si256(pairs),
+            _mm256_srli_epi16::<2>(upper),
+        );
+        // SAFETY: 32 bytes may be written, because the reference covers them; storeu wants no
+        // alignment.
+        unsafe { _mm256_storeu_si256(block.as_mut_ptr().cast(), both) }
+    }
+}
+
+/// The first digit of every byte in its upper two bits, with anything below; triples the bytes.
+/// `zero` is zero.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn next_digits(bytes: &mut __m512i, zero: __m512i) -> __m512i {
+    // ⌈(q + max(⌊q / 2⌋ − 1, 0)) / 2⌉ is 64 from q = 86 on and 128 from 171 on, as 3·q / 4 is, and
+    // no more than 191.
+    let half = _mm512_avg_epu8(_mm512_subs_epu8(*bytes, _mm512_set1_epi8(3)), zero);
+    let digits = _mm512_avg_epu8(*bytes, half);
+    *bytes = triple(*bytes);
+    digits
+}
+
+/// Bits of `yes` where `mask` has ones, otherwise of `no`.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn choose(mask: __m512i, yes: __m512i, no: __m512i) -> __m512i {
+    _mm512_ternarylogic_epi32::<0xca>(mask, yes, no)
 }
 
 /// The sum of 16 `i32` lanes, of which the lower eight count a quarter (and are multiples of 4).

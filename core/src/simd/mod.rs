@@ -32,9 +32,9 @@ pub use portable::Portable;
 
 use crate::{
     activation::{PEAK_MIN, RowUnit, VALUE_MAX},
-    packed::{COLS_MAX, PackedBase3, PackedTernary, Rows128},
+    packed::{COLS_MAX, LayoutError, PackedBase3, PackedTernary, Rows128},
 };
-use base3::Base3Product;
+use base3::{Base3Codes, Base3Product};
 use product::{Order, Product};
 
 /// An instruction set that this CPU has, and with it every operation.
@@ -258,7 +258,7 @@ impl Simd {
     /// `weights` is `(rows, cols)`, `values` at least `(padded_cols,)` and 0 from `cols` on,
     /// `value_sum` is `Σ_{c < cols} values[c]`, `sums` is `(rows,)`. Exact. As
     /// [`gemv`](Self::gemv), of four fifths of the bytes and with more work for each: for threads
-    /// that wait for memory. Written for `avx512vnni`; below, a plain loop.
+    /// that wait for memory, as those of `avx512vnni` do; the levels below compute for longer.
     ///
     /// # Panics
     ///
@@ -273,6 +273,26 @@ impl Simd {
     ) {
         let product = Base3Product::new(weights, values, value_sum, sums);
         on_level!(self, level => level.gemv_base3(product));
+    }
+
+    /// Writes the matrix into `codes` in layout [`Rows128`], and views it; equal to
+    /// [`PackedBase3::unpack`].
+    ///
+    /// For products with several rows of values, which pay for it:
+    /// [`row_range`](PackedBase3::row_range) gives as many rows at a time as a cache holds.
+    ///
+    /// # Errors
+    ///
+    /// [`LayoutError::Length`] unless `codes` is [`Rows128::row_bytes`] long for every row;
+    /// [`LayoutError::Overflow`] when that exceeds `usize`.
+    pub fn unpack_base3<'c>(
+        self,
+        weights: PackedBase3<'_>,
+        codes: &'c mut [u8],
+    ) -> Result<PackedTernary<'c, Rows128>, LayoutError> {
+        let to_be_made = Base3Codes::new(weights, codes)?;
+        on_level!(self, level => level.unpack_base3(to_be_made));
+        PackedTernary::new(codes, weights.rows(), weights.cols())
     }
 
     /// Calls `f` where the compiler may use this level's instructions.

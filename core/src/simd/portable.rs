@@ -3,7 +3,7 @@
 use crate::activation;
 
 use super::{
-    base3::{self, Base3Product},
+    base3::{self, Base3Codes, Base3Product},
     product::{CodeBlock, Product, ValueBlock},
 };
 
@@ -47,6 +47,10 @@ impl Portable {
 
     pub(super) fn gemv_base3(self, product: Base3Product<'_>) {
         base3::gemv(product);
+    }
+
+    pub(super) fn unpack_base3(self, codes: Base3Codes<'_>) {
+        codes.write(base3::unpack);
     }
 
     #[inline]

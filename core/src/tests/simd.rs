@@ -6,7 +6,7 @@ use super::Seeded;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::gemm_on_model;
 use crate::{
-    packed::{Base3, Layout, PackedBase3, PackedTernary, Rows128, pack},
+    packed::{Base3, Layout, LayoutError, PackedBase3, PackedTernary, Rows128, pack},
     reference,
     simd::Simd,
 };
@@ -234,6 +234,45 @@ fn base3_product(simd: Simd) {
     }
 }
 
+/// Compares `unpack_base3` with [`PackedBase3::unpack`] on any bytes, at every width around blocks
+/// of both layouts; whole, and by ranges of rows.
+fn base3_codes(simd: Simd) {
+    for cols in (0..=700).chain([959, 960, 961, 1279, 1280, 1281, 3200, 5460, 6912, 8640]) {
+        let rows = 1 + cols % 5;
+        let bytes = Seeded(cols as u64).bytes(Base3::bytes(rows, cols).unwrap());
+        let weights = PackedBase3::new(&bytes, rows, cols).unwrap();
+        let mut expected = vec![0xdd; Rows128::bytes(rows, cols).unwrap()];
+        weights.unpack::<Rows128>(&mut expected).unwrap();
+        // Prefilled, so that a byte that nobody wrote shows.
+        let mut codes = vec![0xee; expected.len()];
+        let view = simd.unpack_base3(weights, &mut codes).unwrap();
+        assert_eq!((view.rows(), view.cols(), view.check_codes()), (rows, cols, Ok(())));
+        assert_eq!(codes, expected, "{simd}, {weights:?}");
+        for range in [0..0, 0..1, 0..rows / 2, rows / 2..rows, rows..rows] {
+            let part = weights.row_range(range.clone());
+            let row_bytes = Rows128::row_bytes(cols);
+            let mut codes = vec![0xee; range.len() * row_bytes];
+            simd.unpack_base3(part, &mut codes).unwrap();
+            let expected = &expected[range.start * row_bytes..range.end * row_bytes];
+            assert_eq!(codes, expected, "{simd}, rows {range:?} of {weights:?}");
+        }
+    }
+    for byte in 0..=255 {
+        let bytes = [byte; 128];
+        let weights = PackedBase3::new(&bytes, 1, 640).unwrap();
+        let mut expected = [0; 160];
+        weights.unpack::<Rows128>(&mut expected).unwrap();
+        let mut codes = [0xee; 160];
+        simd.unpack_base3(weights, &mut codes).unwrap();
+        assert_eq!(codes, expected, "{simd}, byte {byte}");
+    }
+    let weights = PackedBase3::new(&[0; 64], 1, 320).unwrap();
+    for got in [0, 95, 97] {
+        let error = simd.unpack_base3(weights, &mut vec![0xee; got]).unwrap_err();
+        assert_eq!(error, LayoutError::Length { expected: 96, got });
+    }
+}
+
 fn compare_base3(simd: Simd, weights: PackedBase3<'_>, value: impl FnMut(usize) -> i8) {
     let (rows, cols) = (weights.rows(), weights.cols());
     let mut values = vec![99; Base3::padded_cols(cols) + 3];
@@ -321,7 +360,8 @@ macro_rules! level_tests {
     };
     ($($level:ident)*) => {
         $(level_tests!($level: every_col_count every_tile_shape around_tiles
-            model_widths many_row_chunks extreme_values one_hot base3_product row_ranges
+            model_widths many_row_chunks extreme_values one_hot base3_product base3_codes
+            row_ranges
             quantization vectorized_closure);)*
     };
 }

@@ -20,10 +20,11 @@ pub(crate) use mapped::anonymous;
 use memmap2::Mmap;
 pub use safetensors::Dtype;
 use safetensors::tensor::Metadata;
-use tercet_core::{Layout, Rows128};
 #[cfg(unix)]
 pub use truncation::before_exit;
 pub use truncation::{LAST_WORD, install_truncation_guard};
+
+use crate::layout::WeightLayout;
 
 /// Metadata key that makes a safetensors file a `.tercet` file; its value is the format's version.
 pub const TERCET_FORMAT_KEY: &str = "tercet.format";
@@ -245,13 +246,11 @@ impl Checkpoint {
             Some(got) => return Err(CheckpointError::Version { path, got: got.to_owned() }),
             None => return Err(CheckpointError::Lone { path }),
         }
-        match self.metadata(TERCET_LAYOUT_KEY) {
-            Some(layout) if layout == Rows128::NAME => Ok(self),
-            other => {
-                let got = other.unwrap_or("unnamed").to_owned();
-                Err(CheckpointError::Layout { path, got })
-            }
+        if self.layout().is_none() {
+            let got = self.metadata(TERCET_LAYOUT_KEY).unwrap_or("unnamed").to_owned();
+            return Err(CheckpointError::Layout { path, got });
         }
+        Ok(self)
     }
 
     fn from_files(
@@ -293,6 +292,15 @@ impl Checkpoint {
     #[must_use]
     pub fn is_tercet(&self) -> bool {
         self.folder.is_none()
+    }
+
+    /// How the ternary matrices of a `.tercet` file are laid out; `None` for a folder.
+    #[must_use]
+    pub fn layout(&self) -> Option<WeightLayout> {
+        if !self.is_tercet() {
+            return None;
+        }
+        self.metadata(TERCET_LAYOUT_KEY).and_then(WeightLayout::by_name)
     }
 
     /// The tensor called `name`.

@@ -5,12 +5,12 @@
 use core::cell::RefCell;
 
 use safetensors::Dtype;
-use tercet_core::Rows128;
 
 use super::{FloatMatrix, Layer, Linear, LinearWeights, Model, ModelError, Norm};
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::config::{LinearKind, ModelConfig, Positions, Topology, UnitRule};
 use crate::floats::FloatType;
+use crate::layout::WeightLayout;
 use crate::ternary::{Codes, TernaryMatrix};
 
 /// The names of the two sub-norms of a layer.
@@ -211,7 +211,7 @@ impl<'c> Bind<'c, '_> {
         Ok(Linear { weights, bias })
     }
 
-    /// A ternary matrix, whichever of the three ways it is stored in.
+    /// A ternary matrix, whichever of the four ways it is stored in.
     fn ternary(
         &self,
         prefix: &str,
@@ -229,11 +229,15 @@ impl<'c> Bind<'c, '_> {
             });
         }
         let tensor = self.tensor(&name)?;
-        let codes = if tensor.dtype == Dtype::U8 && self.checkpoint.is_tercet() {
+        let codes = if tensor.dtype == Dtype::U8
+            && let Some(layout) = self.checkpoint.layout()
+        {
             let unit = self.unit(&format!("{prefix}.weight_unit"))?;
-            let row_bytes = Rows128::row_bytes(cols);
-            check_shape(&name, &tensor, &[rows, row_bytes])?;
-            Codes::Rows128 { bytes: tensor.bytes, unit }
+            check_shape(&name, &tensor, &[rows, layout.row_bytes(cols)])?;
+            match layout {
+                WeightLayout::Rows128 => Codes::Rows128 { bytes: tensor.bytes, unit },
+                WeightLayout::Base3 => Codes::Base3 { bytes: tensor.bytes, unit },
+            }
         } else if tensor.dtype == Dtype::U8 {
             let stored = self.unit(&format!("{prefix}.weight_scale"))?;
             let unit = match self.config.unit_rule {

@@ -27,7 +27,7 @@ pub(super) fn metadata() -> Map<String, Value> {
 /// weights), it gets the one of Microsoft's packed models, whose scales are multiplied by. Master
 /// weights of a model that has one are marked `online`, as in Microsoft's bf16 repository.
 pub(super) fn config(preset: &Preset, kind: Kind) -> Result<String, Error> {
-    if kind == Kind::Tercet || preset.parse()?.linears == LinearKind::Float {
+    if matches!(kind, Kind::Tercet(_)) || preset.parse()?.linears == LinearKind::Float {
         return Ok(preset.config.to_owned());
     }
     let key = "quantization_config";

@@ -17,7 +17,6 @@ use std::path::Path;
 
 use half::bf16;
 use safetensors::Dtype;
-use tercet_core::packed::Rows128;
 
 use self::names::tensors;
 use self::tensors::{Role, Take, Tensor};
@@ -27,6 +26,7 @@ use crate::config::{ModelConfig, UnitRule};
 use crate::convert::{TERCET_STYLE, tercet_metadata};
 use crate::error::Error;
 use crate::floats::FloatType;
+use crate::layout::WeightLayout;
 use crate::measure::machine::available_memory;
 use crate::preset::Preset;
 use crate::write::{Entry, Header, SafetensorsWriter};
@@ -34,8 +34,8 @@ use crate::write::{Entry, Header, SafetensorsWriter};
 /// Kinds of checkpoints that can be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// One packed `.tercet` file.
-    Tercet,
+    /// One packed `.tercet` file, its matrices in this layout.
+    Tercet(WeightLayout),
     /// A folder in Hugging Face's layout, weights packed to `uint8` with a `weight_scale` each.
     HuggingFace,
     /// A folder in Hugging Face's layout, master weights in bfloat16: each is its trit times the
@@ -46,7 +46,8 @@ pub enum Kind {
     Native,
 }
 
-/// Makes a `.tercet` model in memory, in huge pages where the system has them.
+/// Makes a `.tercet` model in memory, its matrices in `layout`, in huge pages where the system has
+/// them.
 ///
 /// `progress` hears bytes done and bytes in all.
 ///
@@ -56,11 +57,12 @@ pub enum Kind {
 /// when there is less memory than the model takes.
 pub fn in_memory(
     preset: &Preset,
+    layout: WeightLayout,
     seed: u64,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Checkpoint, Error> {
     let what = "the model";
-    let plan = Plan::new(preset, Kind::Tercet)?;
+    let plan = Plan::new(preset, Kind::Tercet(layout))?;
     let bytes = plan.header.file_bytes();
     if let Some(available) = available_memory().filter(|available| *available < bytes as u64) {
         return Err(DeviceError::TooLarge { what, needed: bytes as u64, available }.into());
@@ -90,7 +92,7 @@ pub fn write(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(), Error> {
     let plan = Plan::new(preset, kind)?;
-    if kind == Kind::Tercet {
+    if matches!(kind, Kind::Tercet(_)) {
         let writer = SafetensorsWriter::create(path, plan.header.clone())?;
         return plan.write(seed, writer, progress)?.finish();
     }
@@ -109,8 +111,8 @@ struct Part {
 }
 
 enum Content {
-    /// Codes in layout `rows128`.
-    Rows128(Tensor),
+    /// Codes in a layout of our own.
+    Packed(Tensor, WeightLayout),
     /// Codes as Hugging Face packs them.
     Quarters(Tensor),
     /// Trits times their unit, in bfloat16.
@@ -150,9 +152,9 @@ impl Plan {
                     };
                     add(name, dtype, tensor.shape(), Content::Floats(tensor, preset.float));
                 }
-                (Role::Ternary, Kind::Tercet) => {
-                    let shape = vec![rows, Rows128::row_bytes(cols)];
-                    add(name.clone(), Dtype::U8, shape, Content::Rows128(tensor));
+                (Role::Ternary, Kind::Tercet(layout)) => {
+                    let shape = vec![rows, layout.row_bytes(cols)];
+                    add(name.clone(), Dtype::U8, shape, Content::Packed(tensor, layout));
                     let unit = Content::Bytes(unit.to_le_bytes().into());
                     add(format!("{name}_unit"), Dtype::F32, vec![1], unit);
                 }
@@ -169,10 +171,10 @@ impl Plan {
             }
         }
         let (metadata, style) = match kind {
-            Kind::Tercet => {
+            Kind::Tercet(layout) => {
                 let (name, text) = (format!("{TERCET_FILE_PREFIX}config.json"), config.as_bytes());
                 add(name, Dtype::U8, vec![text.len()], Content::Bytes(text.into()));
-                (tercet_metadata(), TERCET_STYLE)
+                (tercet_metadata(layout), TERCET_STYLE)
             }
             Kind::HuggingFace | Kind::Native => (files::metadata(), files::STYLE),
         };
@@ -206,7 +208,8 @@ impl Plan {
 impl Content {
     fn make(&self, seed: u64, take: Take<'_>) -> Result<(), Error> {
         match self {
-            Self::Rows128(tensor) => tensor.codes(seed, take),
+            Self::Packed(tensor, WeightLayout::Rows128) => tensor.codes(seed, take),
+            Self::Packed(tensor, WeightLayout::Base3) => tensor.base3(seed, take),
             Self::Quarters(tensor) => tensor.quarters(seed, take),
             Self::Master(tensor) => tensor.master(seed, take),
             Self::Floats(tensor, float) => tensor.floats(seed, *float, take),

@@ -1,7 +1,9 @@
 //! [`Tensor`]: one tensor of a preset, and how its numbers are made.
 
 use half::bf16;
-use tercet_core::packed::{Layout, PackedTernary, Quarters, Rows128, repack};
+use tercet_core::packed::{
+    Base3, Layout, LayoutError, PackedBase3, PackedTernary, Quarters, Rows128, repack,
+};
 
 use super::random::Random;
 use crate::error::Error;
@@ -94,6 +96,23 @@ impl Tensor {
         Ok(())
     }
 
+    /// The same trits in layout `base3`.
+    pub(super) fn base3(&self, seed: u64, take: Take<'_>) -> Result<(), Error> {
+        let mut bytes = Vec::new();
+        self.codes(seed, &mut |piece| {
+            let rows = piece.len() / Rows128::row_bytes(self.cols);
+            bytes.resize(rows * Base3::row_bytes(self.cols), 0);
+            let view = PackedTernary::<Rows128>::new(piece, rows, self.cols);
+            let packed = view.and_then(|view| PackedBase3::pack(view, &mut bytes));
+            packed.map_err(|source| self.damaged(source))?;
+            take(&bytes)
+        })
+    }
+
+    fn damaged(&self, source: LayoutError) -> ModelError {
+        ModelError::Code { tensor: self.name.clone(), source }
+    }
+
     /// The same codes as Hugging Face packs them; takes the whole tensor at once.
     pub(super) fn quarters(&self, seed: u64, take: Take<'_>) -> Result<(), Error> {
         let mut codes = Vec::with_capacity(self.rows * Rows128::row_bytes(self.cols));
@@ -104,7 +123,7 @@ impl Tensor {
         let mut packed = vec![0; self.rows.div_ceil(4) * self.cols];
         let view = PackedTernary::new(&codes, self.rows, self.cols);
         view.and_then(|view| repack::<Rows128, Quarters>(view, &mut packed))
-            .map_err(|source| ModelError::Code { tensor: self.name.clone(), source })?;
+            .map_err(|source| self.damaged(source))?;
         take(&packed)
     }
 

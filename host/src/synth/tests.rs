@@ -67,13 +67,16 @@ fn logits(package: &Package) -> Vec<f32> {
 fn every_kind_holds_the_same_model() {
     let folder = tempfile::tempdir().unwrap();
     for (number, preset) in tiny().into_iter().enumerate() {
-        let memory =
-            Package::from_checkpoint(in_memory(&preset, 7, &mut |_, _| {}).unwrap()).unwrap();
+        let memory = Package::from_checkpoint(
+            in_memory(&preset, WeightLayout::Rows128, 7, &mut |_, _| {}).unwrap(),
+        )
+        .unwrap();
         let expected = logits(&memory);
         let spread = expected.iter().fold(0.0_f32, |max, x| max.max(x.abs()));
         assert!((0.1..100.0).contains(&spread), "logits up to {spread}");
         let architecture = &memory.config.architecture;
-        for kind in [Kind::Tercet, Kind::HuggingFace, Kind::Native] {
+        let tercet = WeightLayout::ALL.map(Kind::Tercet);
+        for kind in tercet.into_iter().chain([Kind::HuggingFace, Kind::Native]) {
             let path = folder.path().join(format!("{number} {kind:?}"));
             write_to(&preset, kind, &path, 7);
             let package = Package::open(&Source::Path(path.clone())).unwrap();
@@ -81,8 +84,12 @@ fn every_kind_holds_the_same_model() {
             assert_eq!(inspect::check(&package, &mut |_, _| {}).unwrap().problems, [""; 0]);
             // What was made converts like what was downloaded.
             let converted = folder.path().join("converted.tercet");
-            write_tercet(&package, &converted, Kernels::LeaveOut, &mut |_, _| {}).unwrap();
-            assert_eq!(logits(&Package::open(&Source::Path(converted)).unwrap()), expected);
+            for layout in WeightLayout::ALL {
+                write_tercet(&package, &converted, layout, Kernels::LeaveOut, &mut |_, _| {})
+                    .unwrap();
+                let converted = Package::open(&Source::Path(converted.clone())).unwrap();
+                assert_eq!(logits(&converted), expected, "{architecture} {kind:?} as {layout:?}");
+            }
         }
     }
 }
@@ -91,17 +98,20 @@ fn every_kind_holds_the_same_model() {
 fn the_same_seed_gives_the_same_bytes_in_memory_and_on_disk() {
     let folder = tempfile::tempdir().unwrap();
     let [preset, ..] = tiny();
-    let file = |seed| {
+    let file_in = |layout, seed| {
         let path = folder.path().join("model.tercet");
-        write_to(&preset, Kind::Tercet, &path, seed);
+        write_to(&preset, Kind::Tercet(layout), &path, seed);
         fs::read(path).unwrap()
     };
-    let made = in_memory(&preset, 3, &mut |_, _| {}).unwrap();
+    let file = |seed| file_in(WeightLayout::Rows128, seed);
+    let made = in_memory(&preset, WeightLayout::Rows128, 3, &mut |_, _| {}).unwrap();
     assert!(file(3) == made.first_file());
     assert!(file(3) == file(3));
     assert!(file(3) != file(4));
     // Recorded once: the numbers of a seed do not change between versions or machines.
     assert_eq!(blake3::hash(&file(3)).to_hex()[..16], *"21dfb86af4d0bbe1");
+    let base3 = in_memory(&preset, WeightLayout::Base3, 3, &mut |_, _| {}).unwrap();
+    assert!(file_in(WeightLayout::Base3, 3) == base3.first_file());
     let package = Package::from_checkpoint(made).unwrap();
     let report = check_digests(&package);
     assert!(report.matching > 20 && report.differing.is_empty(), "{report:?}");

@@ -84,6 +84,8 @@ pub fn simd_equals_reference(data: &[u8]) {
     let mut one_row = vec![0; Base3::padded_cols(cols)];
     one_row[..cols.min(values.len())].copy_from_slice(&values[..cols.min(values.len())]);
     let one_sum = one_row.iter().map(|value| i32::from(*value)).sum();
+    let mut unpacked = vec![0xdd; codes.len()];
+    digits.unpack::<Rows128>(&mut unpacked).expect("cut to fit");
     let mut of_digits = vec![0; rows];
     reference::gemv_base3(digits, &one_row, &mut of_digits);
     let reals: Vec<f32> =
@@ -105,6 +107,9 @@ pub fn simd_equals_reference(data: &[u8]) {
         let mut sums = vec![i32::MIN; rows];
         simd.gemv_base3(digits, &one_row, one_sum, &mut sums);
         assert_eq!(sums, of_digits, "gemv_base3 at {simd}");
+        let mut codes = vec![0xee; unpacked.len()];
+        simd.unpack_base3(digits, &mut codes).expect("cut to fit");
+        assert_eq!(codes, unpacked, "unpack_base3 at {simd}");
         let mut row = vec![99; reals.len()];
         let unit = simd.quantize_row(&reals, &mut row);
         assert_eq!(

@@ -6,6 +6,8 @@ use serde_json::json;
 use tercet_host::checkpoint::{Checkpoint, CheckpointError};
 use tercet_host::convert::{Kernels, write_tercet};
 use tercet_host::error::{Error, ExitCode};
+use tercet_host::layout::WeightLayout;
+use tercet_host::model::ModelError;
 use tercet_host::text::TokenizerError;
 use tercet_tests::files::{byte_tokenizer, safetensors, safetensors_bytes};
 use tercet_tests::fixture::Form;
@@ -127,20 +129,54 @@ fn a_tercet_file_of_another_time() {
         if got == "spiral");
     with_metadata(json!({ "tercet.format": "1" }));
     assert_refused!(&path, Data, Error::Checkpoint(CheckpointError::Layout { .. }));
-    with_metadata(json!({ "tercet.format": "1", "tercet.layout": "rows128" }));
-    assert_refused!(&path, NoInput, Error::Checkpoint(CheckpointError::NoFile { .. }));
+    for layout in WeightLayout::ALL {
+        with_metadata(json!({ "tercet.format": "1", "tercet.layout": layout.name() }));
+        assert_refused!(&path, NoInput, Error::Checkpoint(CheckpointError::NoFile { .. }));
+    }
 }
 
 #[test]
 fn a_tercet_file_cut_short() {
     let folder = small().folder(Form::Multiply);
     let path = folder.join("model.tercet");
-    write_tercet(&folder.package(), &path, Kernels::Include, &mut |_, _| {}).expect("a file");
-    let whole = std::fs::read(&path).expect("the file");
-    for length in [4, 100, 5000, whole.len() / 2, whole.len() - 1] {
-        folder.put("model.tercet", &whole[..length]);
-        assert_refused!(&path, Data, Error::Checkpoint(CheckpointError::Header { .. }));
+    for layout in WeightLayout::ALL {
+        write_tercet(&folder.package(), &path, layout, Kernels::Include, &mut |_, _| {})
+            .expect("a file");
+        let whole = std::fs::read(&path).expect("the file");
+        for length in [4, 100, 5000, whole.len() / 2, whole.len() - 1] {
+            folder.put("model.tercet", &whole[..length]);
+            assert_refused!(&path, Data, Error::Checkpoint(CheckpointError::Header { .. }));
+        }
     }
+}
+
+/// Matrices that have the length of another layout than the one that the metadata names.
+#[test]
+fn a_tercet_file_that_names_another_layout() {
+    let folder = small().folder(Form::Multiply);
+    let path = folder.join("model.tercet");
+    let [rows128, base3] = WeightLayout::ALL.map(|layout| layout.name());
+    for (layout, from, to) in
+        [(WeightLayout::Rows128, rows128, base3), (WeightLayout::Base3, base3, rows128)]
+    {
+        write_tercet(&folder.package(), &path, layout, Kernels::LeaveOut, &mut |_, _| {})
+            .expect("a file");
+        let whole = std::fs::read(&path).expect("the file");
+        let (header, data) = safetensors_parts_of(&whole);
+        let key = |name: &str| format!("\"tercet.layout\":\"{name}\"");
+        assert!(header.contains(&key(from)), "{header}");
+        let altered = header.replace(&key(from), &key(to));
+        folder.put("model.tercet", &safetensors_bytes(&altered, data));
+        assert_refused!(&path, Data, Error::Model(ModelError::Shape { .. }));
+    }
+}
+
+/// The header and the data of a safetensors file.
+fn safetensors_parts_of(file: &[u8]) -> (&str, &[u8]) {
+    let (length, rest) = file.split_first_chunk().expect("a length");
+    let length = usize::try_from(u64::from_le_bytes(*length)).expect("a short header");
+    let (header, data) = rest.split_at(length);
+    (core::str::from_utf8(header).expect("text"), data)
 }
 
 #[test]
@@ -176,8 +212,14 @@ fn a_side_file_beyond_its_limit_inside_a_tercet_file() {
 fn a_file_that_cannot_be_written() {
     let folder = small().folder(Form::Multiply);
     let path = folder.join("nowhere/model.tercet");
-    let error = write_tercet(&folder.package(), &path, Kernels::Include, &mut |_, _| {})
-        .expect_err("no folder");
+    let error = write_tercet(
+        &folder.package(),
+        &path,
+        WeightLayout::Rows128,
+        Kernels::Include,
+        &mut |_, _| {},
+    )
+    .expect_err("no folder");
     assert!(matches!(error, Error::Write { .. }), "{error:?}");
     check(&error, ExitCode::CannotCreate);
 }
@@ -193,8 +235,14 @@ fn a_failed_conversion_leaves_what_was_there() {
     let folder = Folder::new();
     folder.put("model.tercet", b"what was there");
     let path = folder.join("model.tercet");
-    let error = write_tercet(&damaged.package(), &path, Kernels::Include, &mut |_, _| {})
-        .expect_err("no trits");
+    let error = write_tercet(
+        &damaged.package(),
+        &path,
+        WeightLayout::Rows128,
+        Kernels::Include,
+        &mut |_, _| {},
+    )
+    .expect_err("no trits");
     assert!(matches!(error, Error::Model(_)), "{error:?}");
     check(&error, ExitCode::Data);
     assert_eq!(std::fs::read(&path).expect("the old file"), b"what was there");

@@ -54,6 +54,31 @@ fn a_tercet_file_becomes_itself() {
     assert_eq!(names(folder.path()), ["altered.tercet", "made.tercet"]);
 }
 
+/// To five trits a byte and back; both files are the same model.
+#[test]
+fn another_layout_is_the_same_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let [digits, again, codes] =
+        ["digits", "again", "codes"].map(|name| folder.path().join(name).with_extension("tercet"));
+    for (from, to) in [(builtin(), &digits), (digits.clone(), &again)] {
+        convert_bare(&from, to).arg("--layout").arg("base3").succeed();
+    }
+    assert!(fs::read(&digits).unwrap() == fs::read(&again).unwrap(), "other bytes");
+    let json = tercet(["inspect", "--check", "--json", text(&digits)]).succeed().json();
+    assert_eq!(json["weights"], "base-3 digits (1.6 bits), layout base3");
+    assert_eq!(json["check"]["problems"], serde_json::json!([]));
+    // 512 columns take two blocks of 64 bytes, 1408 five.
+    let (hidden, kv, ffn) = (512, 256, 1408);
+    let bytes = 8 * (128 * (2 * hidden + 2 * kv + 2 * ffn) + 320 * hidden);
+    let in_memory = json["bits_per_weight_in_memory"].as_f64().unwrap();
+    let weights = json["ternary_parameters"].as_f64().unwrap();
+    assert!((in_memory - 8.0 * f64::from(bytes) / weights).abs() < 1e-9, "{in_memory}");
+    assert_eq!(answer(&digits), answer(&builtin()));
+
+    convert_bare(&digits, &codes).arg("--layout").arg("rows128").succeed();
+    assert!(fs::read(&codes).unwrap() == fs::read(builtin()).unwrap(), "other bytes");
+}
+
 #[test]
 fn a_folder_and_its_file_answer_alike() {
     if !require("shared") {

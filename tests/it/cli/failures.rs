@@ -10,7 +10,7 @@ use super::support::{tercet, text};
 /// The parser's own failures: it says what is wrong with the line, and where help is.
 #[test]
 fn a_wrong_command_line_is_2() {
-    let wrong: [&[&str]; 12] = [
+    let wrong: [&[&str]; 16] = [
         &["--no-such-flag"],
         &["run", "--no-such-flag"],
         &["run", "-p", "x", "--temp", "hot"],
@@ -22,6 +22,10 @@ fn a_wrong_command_line_is_2() {
         &["run", "-p", "x", "--device", "tpu"],
         &["run", "-p", "x", "--greedy", "--temp", "1"],
         &["convert", "a", "b", "--to", "gguf2"],
+        &["convert", "a", "b", "--to", "tercet", "--layout", "i2_s"],
+        &["synth", "bitnet-3b", "a", "--to", "tercet", "--layout", "base4"],
+        &["--bench", "--layout", "base3"],
+        &["--bench", "a", "--layout", "base3"],
         &["completions", "tcsh"],
     ];
     for args in wrong {
@@ -38,6 +42,10 @@ fn a_command_line_that_cannot_be_meant_is_2() {
     tercet(["run", "-p", "x", "--ctx", "769"]).fail(2, &["769", "768 positions"]);
     tercet(["inspect", "--ctx", "100000"]).fail(2, &["100000", "768"]);
     tercet(["run", "-p", "x", "--simd", "mmx"]).fail(2, &["mmx"]);
+    for kind in ["hf", "native"] {
+        let synth = ["synth", "bitnet-3b", "/no/x", "--to", kind, "--layout", "base3"];
+        tercet(synth).fail(2, &["--layout", "folder"]);
+    }
     tercet(["man", "no-such-command"]).fail(2, &["no-such-command"]);
 }
 

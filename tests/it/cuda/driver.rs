@@ -1,14 +1,19 @@
 //! The driver's layer: what goes in comes out, what is refused is said, memory comes back.
 
+use tercet_host::backend::Backend;
+use tercet_host::backend::cuda::CudaBackend;
 use tercet_host::backend::cuda::driver::{
     Code, Context, CudaError, DeviceBuffer, Driver, DriverVersion, Event, Function, Launch, Module,
     PinnedBuffer, PinnedUse, Stream, usable,
 };
+use tercet_host::backend::cuda::kernels::KernelSet;
 use tercet_kernels_ptx::contract::{DevicePtr, DevicePtrMut, EmbedArgs};
 use tercet_kernels_ptx::kernel_for;
 use tercet_kernels_ptx::ptx::Target;
+use tercet_tests::folder::Folder;
 
-use super::inside;
+use super::{in_base3, inside};
+use crate::oracle::builtin;
 
 fn context() -> Context {
     Context::new(&usable(None).unwrap()).unwrap()
@@ -273,4 +278,24 @@ fn addresses_are_the_drivers() {
     assert!(start.is_multiple_of(256), "{start:#x}");
     assert_eq!(buffer.ptr(2), DevicePtr::new(start + 8));
     assert_eq!(buffer.ptr_mut(4), DevicePtrMut::new(start + 16));
+}
+
+/// Weights in base 3 take the way of all others: what arrives is two-bit codes.
+#[test]
+fn five_trits_a_byte_are_uploaded_as_codes() {
+    if !inside("cuda::driver::five_trits_a_byte_are_uploaded_as_codes", &[]) {
+        return;
+    }
+    let backend = CudaBackend::new(&usable(None).unwrap(), KernelSet::program()).unwrap();
+    let folder = Folder::new();
+    let codes = builtin::package();
+    let digits = in_base3(&folder, &codes);
+    let bytes = [&codes, &digits].map(|package| {
+        let model = package.bind().unwrap();
+        let mut reported = (0, 0);
+        let weights = backend.upload(&model, &mut |done, total| reported = (done, total)).unwrap();
+        assert_eq!(reported.0, reported.1, "all of it was uploaded");
+        (weights.bytes(), weights.bytes_per_step())
+    });
+    assert_eq!(bytes[0], bytes[1]);
 }

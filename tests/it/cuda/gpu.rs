@@ -14,10 +14,13 @@ use tercet_host::measure::sampler::Sampler;
 use tercet_host::package::Package;
 use tercet_host::session::Session;
 use tercet_kernels_ptx::ptx::ComputeCapability;
-use tercet_tests::cpu::{rows, step};
+use tercet_tests::cpu::{assert_same_bits, rows, step};
+use tercet_tests::folder::Folder;
+use tercet_tests::on::logits;
 use tercet_tests::tolerance::PERPLEXITY_CUDA;
 use tercet_tests::{golden, require};
 
+use super::in_base3;
 use crate::oracle::perplexity::{RECORDED, measure, tiny_stories, wiki_text};
 use crate::oracle::record::{BITNET, BITNET_HALF, Bounds, CONTROL, CONTROL_HALF, Record};
 use crate::oracle::{CONTROLS, MODELS, builtin, has_model, record, shared_model};
@@ -98,6 +101,19 @@ fn the_driver_counts_what_a_session_holds() {
     assert!(memory.context.bytes > 1 << 20, "a context and kernels take some");
     assert!(meter.counts().unwrap().ours >= held.weights + cache + work);
     assert_eq!(memory.total.bytes, meter.counts().unwrap().total);
+}
+
+/// Digits become codes on the way: the GPU computes the same bits.
+#[test]
+fn five_trits_a_byte_are_the_same_model() {
+    let Some(backend) = backend() else { return };
+    let folder = Folder::new();
+    let of = |package: &Package| {
+        let tokens: Vec<u32> = (0..60).map(|place| place * 997 % 4096).collect();
+        logits(&backend, package, &tokens, 32, KvType::F16)
+    };
+    let (codes, digits) = (builtin::package(), in_base3(&folder, &builtin::package()));
+    assert_same_bits(&of(&codes), &of(&digits), "base3");
 }
 
 fn check(record: &Record, package: &Package, kinds: &[&str], bounds: Bounds, what: &str) {

@@ -17,6 +17,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
+use tercet_host::convert::{Kernels, write_tercet};
+use tercet_host::layout::WeightLayout;
+use tercet_host::package::{Package, Source};
+use tercet_tests::folder::Folder;
 use tercet_tests::skipped;
 
 /// The stand-in, which `cargo test` builds as an example.
@@ -48,6 +52,14 @@ fn damaged() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("libcuda.so.1"), "\x7fELF, and then nothing").unwrap();
     folder
+}
+
+/// `package` in layout `base3`, in a file of `folder`.
+fn in_base3(folder: &Folder, package: &Package) -> Package {
+    let file = folder.join("base3.tercet");
+    let (layout, with) = (WeightLayout::Base3, Kernels::LeaveOut);
+    write_tercet(package, &file, layout, with, &mut |_, _| {}).unwrap();
+    Package::open(&Source::Path(file)).unwrap()
 }
 
 /// Runs the test `name` of this program again, in a process whose driver is the stand-in.

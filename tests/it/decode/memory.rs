@@ -5,12 +5,15 @@ use core::time::Duration;
 use std::time::Instant;
 
 use tercet_host::backend::{Backend, HeadType, KvType, Limits, OpsBytes};
+use tercet_host::convert::{Kernels, write_tercet};
 use tercet_host::event::Event;
 use tercet_host::forward::Cancel;
 use tercet_host::inspect::describe;
+use tercet_host::layout::WeightLayout;
 use tercet_host::measure::memory::{Held, MemoryKind};
 use tercet_host::measure::sampler::{Sampler, Snapshot};
 use tercet_host::measure::{session_bytes, upload_bytes};
+use tercet_host::package::{Package, Source};
 use tercet_host::sampler::Sampling;
 use tercet_host::session::{Request, Session};
 use tercet_tests::cpu::Cpu;
@@ -20,9 +23,14 @@ use crate::oracle::builtin;
 
 #[test]
 fn bytes_are_those_that_were_announced() {
-    for shape in Shape::ALL {
-        let folder = Tiny::new(shape, 5).folder(Form::Multiply);
-        let package = folder.package();
+    let folders = Shape::ALL.map(|shape| Tiny::new(shape, 5).folder(Form::Multiply));
+    let packages = folders.iter().flat_map(|folder| {
+        let file = folder.join("base3.tercet");
+        let (layout, with) = (WeightLayout::Base3, Kernels::LeaveOut);
+        write_tercet(&folder.package(), &file, layout, with, &mut |_, _| {}).unwrap();
+        [folder.package(), Package::open(&Source::Path(file)).unwrap()]
+    });
+    for package in packages {
         let model = package.bind().unwrap();
         for (kv, rows_max) in [(KvType::F16, 1), (KvType::F32, 7)] {
             let limits = Limits { slots: 2, positions_max: 64, rows_max, logits_max: 2, kv };
@@ -36,7 +44,7 @@ fn bytes_are_those_that_were_announced() {
             let number = if kv == KvType::F16 { 1 } else { 2 };
             assert_eq!(cache, 2 * number * said.kv_bytes, "two sequences");
             assert!(work > 0);
-            let most = session_bytes(&model.config, &limits);
+            let most = session_bytes(&model, &limits, backend.threads());
             assert!(cache + work <= most, "{cache} and {work}, announced as {most}");
         }
         // A head in INT8 is held beside the embedding.

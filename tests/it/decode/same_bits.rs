@@ -2,6 +2,7 @@
 
 use tercet_host::backend::{KvType, Limits, Row};
 use tercet_host::convert::{Kernels, write_tercet};
+use tercet_host::layout::WeightLayout;
 use tercet_host::package::{Package, Source};
 use tercet_tests::cpu::{Cpu, assert_same_bits, logits, rows, step, with_ops};
 use tercet_tests::files::{safetensors_bytes, safetensors_parts};
@@ -19,6 +20,14 @@ fn logits_of(folder: &Folder, tokens: &[u32]) -> Vec<f32> {
     logits(&folder.package(), Cpu::fast(), tokens, 16, KvType::F16)
 }
 
+/// The model of `folder` as a `.tercet` file in it.
+fn converted(folder: &Folder, layout: WeightLayout) -> Package {
+    let file = folder.join(&format!("{layout:?}.tercet"));
+    write_tercet(&folder.package(), &file, layout, Kernels::LeaveOut, &mut |_, _| {})
+        .expect("a file");
+    Package::open(&Source::Path(file)).expect("a valid file")
+}
+
 #[test]
 fn every_way_to_store_a_model_is_the_same_model() {
     for (seed, shape) in (71..).zip(Shape::ALL) {
@@ -32,12 +41,11 @@ fn every_way_to_store_a_model_is_the_same_model() {
                 let sharded = tiny.sharded_folder(form, 3);
                 assert_same_bits(&expected, &logits_of(&sharded, &tokens), &what);
 
-                let file = sharded.join("model.tercet");
-                write_tercet(&sharded.package(), &file, Kernels::Include, &mut |_, _| {})
-                    .expect("a file");
-                let package = Package::open(&Source::Path(file)).expect("a valid file");
-                let got = logits(&package, Cpu::fast(), &tokens, 16, KvType::F16);
-                assert_same_bits(&expected, &got, &format!("{what} as .tercet"));
+                for layout in WeightLayout::ALL {
+                    let package = converted(&sharded, layout);
+                    let got = logits(&package, Cpu::fast(), &tokens, 16, KvType::F16);
+                    assert_same_bits(&expected, &got, &format!("{what} as {layout:?}"));
+                }
             }
         }
     }
@@ -107,11 +115,14 @@ fn chunks_and_threads_change_nothing() {
         let package = folder.package();
         let tokens = tokens(seed, 150);
         let expected = logits(&package, Cpu::portable(), &tokens, 1, KvType::F16);
-        for cpu in Cpu::every() {
-            for chunk in [1, 7, 32, 64, 150] {
-                let got = logits(&package, cpu, &tokens, chunk, KvType::F16);
-                let what = format!("{} {cpu:?} in chunks of {chunk}", shape.architecture);
-                assert_same_bits(&expected, &got, &what);
+        for package in [package, converted(&folder, WeightLayout::Base3)] {
+            for cpu in Cpu::every() {
+                for chunk in [1, 7, 32, 64, 150] {
+                    let got = logits(&package, cpu, &tokens, chunk, KvType::F16);
+                    let (name, layout) = (shape.architecture, package.checkpoint.layout());
+                    let what = format!("{name} {layout:?} {cpu:?} in chunks of {chunk}");
+                    assert_same_bits(&expected, &got, &what);
+                }
             }
         }
     }
@@ -119,7 +130,6 @@ fn chunks_and_threads_change_nothing() {
 
 #[test]
 fn a_sequence_is_the_same_in_any_company() {
-    const SLOTS: usize = 5;
     for (seed, shape) in (82..).zip(Shape::ALL) {
         let folder = Tiny::new(shape.clone(), seed).folder(Form::Multiply);
         let package = folder.package();
@@ -131,42 +141,44 @@ fn a_sequence_is_the_same_in_any_company() {
             .map(|tokens| logits(&package, Cpu::fast(), tokens, 8, KvType::F16))
             .collect();
 
-        // Each step takes a random stretch of every sequence that is not over.
-        let limits = Limits {
-            slots: SLOTS,
-            positions_max: 40,
-            rows_max: 64,
-            logits_max: 64,
-            kv: KvType::F16,
-        };
-        let mut together = vec![Vec::new(); SLOTS];
-        let mut random = Random::new(seed);
-        with_ops(&package, Cpu::fast(), limits, |mut ops| {
-            loop {
-                let mut batch: Vec<Row> = Vec::new();
-                for (slot, tokens) in sequences.iter().enumerate() {
-                    let first = together[slot].len() / shape.vocab;
-                    let last = (first + random.below(10)).min(tokens.len());
-                    batch.extend(rows(slot, first, &tokens[first..last]));
-                }
-                if batch.is_empty() {
-                    let done = |slot: usize| together[slot].len() == alone[slot].len();
-                    if (0..SLOTS).all(done) {
-                        break;
-                    }
-                    continue;
-                }
-                let logits = step(&mut ops, shape.layers, &batch).expect("no error");
-                for (row, logits) in batch.iter().zip(logits.chunks_exact(shape.vocab)) {
-                    together[row.slot].extend_from_slice(logits);
-                }
+        for package in [package, converted(&folder, WeightLayout::Base3)] {
+            let together = together(&package, &shape, seed, &sequences);
+            for (slot, (alone, together)) in alone.iter().zip(&together).enumerate() {
+                let layout = package.checkpoint.layout();
+                let what = format!("{} {layout:?} sequence {slot}", shape.architecture);
+                assert_same_bits(alone, together, &what);
             }
-        });
-        for (slot, (alone, together)) in alone.iter().zip(&together).enumerate() {
-            let what = format!("{} sequence {slot}", shape.architecture);
-            assert_same_bits(alone, together, &what);
         }
     }
+}
+
+/// The logits of all sequences, of which each step takes a random stretch if it is not over.
+fn together(package: &Package, shape: &Shape, seed: u64, sequences: &[Vec<u32>]) -> Vec<Vec<f32>> {
+    let slots = sequences.len();
+    let limits = Limits { slots, positions_max: 40, rows_max: 64, logits_max: 64, kv: KvType::F16 };
+    let mut together = vec![Vec::new(); slots];
+    let mut random = Random::new(seed);
+    with_ops(package, Cpu::fast(), limits, |mut ops| {
+        let over = |slot: usize, together: &[Vec<f32>]| {
+            together[slot].len() == sequences[slot].len() * shape.vocab
+        };
+        while !(0..slots).all(|slot| over(slot, &together)) {
+            let mut batch: Vec<Row> = Vec::new();
+            for (slot, tokens) in sequences.iter().enumerate() {
+                let first = together[slot].len() / shape.vocab;
+                let last = (first + random.below(10)).min(tokens.len());
+                batch.extend(rows(slot, first, &tokens[first..last]));
+            }
+            if batch.is_empty() {
+                continue;
+            }
+            let logits = step(&mut ops, shape.layers, &batch).expect("no error");
+            for (row, logits) in batch.iter().zip(logits.chunks_exact(shape.vocab)) {
+                together[row.slot].extend_from_slice(logits);
+            }
+        }
+    });
+    together
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use tercet_host::backend::KvType;
 use tercet_host::convert::{Kernels, check_digests, write_tercet};
+use tercet_host::layout::WeightLayout;
 use tercet_host::package::{Package, Source};
 use tercet_tests::cpu::{Cpu, assert_same_bits, logits};
 use tercet_tests::folder::Folder;
@@ -42,8 +43,14 @@ fn can_be_made_again_from_its_checkpoint() {
     }
     let folder = Folder::new();
     let made = folder.join("made.tercet");
-    write_tercet(&shared_model("stories-bitnet-25m"), &made, Kernels::LeaveOut, &mut |_, _| {})
-        .expect("a file");
+    write_tercet(
+        &shared_model("stories-bitnet-25m"),
+        &made,
+        WeightLayout::Rows128,
+        Kernels::LeaveOut,
+        &mut |_, _| {},
+    )
+    .expect("a file");
     let [made, committed] = [made, file()].map(|path| std::fs::read(path).expect("a file"));
     assert_eq!(made.len(), committed.len(), "bytes");
     let differs = made.iter().zip(&committed).position(|(made, committed)| made != committed);

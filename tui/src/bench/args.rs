@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use clap::{Args, CommandFactory, ValueEnum};
 use tercet_host::preset::PRESETS;
 
-use crate::args::{Cli, DeviceArgs, ModelArg};
+use crate::args::{Cli, DeviceArgs, Layout, ModelArg};
 
 /// Options of `--bench`.
 #[derive(Debug, Args)]
@@ -21,6 +21,9 @@ pub struct BenchArgs {
     /// Seed of the random weights
     #[arg(long, default_value_t = 1, requires = "preset")]
     pub seed: u64,
+    /// How the random weights are packed
+    #[arg(long, value_enum, default_value_t, requires = "preset", conflicts_with = "model")]
+    pub layout: Layout,
     /// Which tests
     #[arg(long, value_enum, default_value_t = Suite::LlamaBench)]
     pub suite: Suite,
@@ -44,7 +47,7 @@ pub struct BenchArgs {
     #[arg(short = 't', value_name = "N,..", value_delimiter = ',', conflicts_with = "threads",
           value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub thread_counts: Option<Vec<u16>>,
-    /// Most prompt tokens of one step [default: 32 per thread, at least 64]
+    /// Most prompt tokens of one step [default: 32 per thread, at least 64; with AMX or base3 128]
     #[arg(short = 'u', long = "n-ubatch", value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub ubatch: Option<u32>,

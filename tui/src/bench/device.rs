@@ -5,6 +5,7 @@ use tercet_host::backend::cuda::{CudaBackend, CudaOps, CudaWeights};
 use tercet_host::backend::{Backend, DeviceError, HeadType, Limits, Ops, OpsBytes};
 use tercet_host::measure::{machine, read_bandwidth, session_bytes, upload_bytes};
 use tercet_host::model::Model;
+use tercet_host::package::Package;
 
 use super::row::{Context, Gpu};
 use crate::engine;
@@ -13,7 +14,7 @@ use crate::failure::Failure;
 /// A device that is measured.
 pub trait Benched: Backend {
     /// Most prompt rows of a step, unless the user says otherwise.
-    fn prefill_rows(&self) -> usize;
+    fn prefill_rows(&self, package: &Package) -> usize;
 
     /// What rows say of the device.
     fn describe(&self, context: &mut Context);
@@ -49,8 +50,8 @@ pub trait Benched: Backend {
 }
 
 impl Benched for CpuBackend {
-    fn prefill_rows(&self) -> usize {
-        engine::prefill_rows(self)
+    fn prefill_rows(&self, package: &Package) -> usize {
+        engine::prefill_rows(self, package)
     }
 
     fn describe(&self, context: &mut Context) {
@@ -74,7 +75,8 @@ impl Benched for CpuBackend {
 
     fn room_for(&self, model: &Model<'_>, limits: Limits) -> Result<(), DeviceError> {
         let what = "the model with its session";
-        let needed = upload_bytes(model, self.head()) + session_bytes(&model.config, &limits);
+        let needed =
+            upload_bytes(model, self.head()) + session_bytes(model, &limits, self.threads());
         match machine::available_memory() {
             Some(available) if available < needed => {
                 Err(DeviceError::TooLarge { what, needed, available })
@@ -105,7 +107,7 @@ impl Benched for CpuBackend {
 }
 
 impl Benched for CudaBackend {
-    fn prefill_rows(&self) -> usize {
+    fn prefill_rows(&self, _: &Package) -> usize {
         engine::GPU_PREFILL_ROWS
     }
 

@@ -73,7 +73,8 @@ fn open(args: &BenchArgs) -> Result<Package, Failure> {
     let Some(name) = &args.preset else { return engine::open(&args.model) };
     let progress = Progress::new("making random weights", args.device.quiet);
     let mut show = |done, total| progress.show(done, total);
-    let checkpoint = synth::in_memory(crate::synth::preset(name)?, args.seed, &mut show)?;
+    let checkpoint =
+        synth::in_memory(crate::synth::preset(name)?, args.layout.into(), args.seed, &mut show)?;
     progress.done();
     Ok(Package::from_checkpoint(checkpoint)?)
 }
@@ -172,7 +173,8 @@ impl Bench<'_> {
 
     /// What a session for `workload` holds.
     fn limits(&self, workload: &Workload, backend: &impl Benched) -> Limits {
-        let rows_max = self.args.ubatch.map_or(backend.prefill_rows(), |rows| rows as usize);
+        let rows_max =
+            self.args.ubatch.map_or(backend.prefill_rows(self.package), |rows| rows as usize);
         // No step has more rows than there are positions.
         let rows_max = rows_max.min(workload.slots * workload.positions());
         let mut limits = workload.limits(rows_max, engine::kv_type(self.args.device.kv));

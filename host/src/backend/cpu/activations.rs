@@ -2,11 +2,11 @@
 
 use rayon::prelude::*;
 use tercet_core::activation::{PEAK_MIN, RowUnit};
-use tercet_core::packed::Rows128;
 use tercet_core::simd::Simd;
 
 use super::CpuBackend;
 use crate::config::LinearKind;
+use crate::layout::padded_cols;
 use crate::math;
 use crate::model::Norm;
 
@@ -27,7 +27,7 @@ pub(super) struct Activations {
 
 impl Activations {
     pub(super) fn new(rows_max: usize, cols_max: usize) -> Self {
-        let stride = Rows128::padded_cols(cols_max);
+        let stride = padded_cols(cols_max);
         Self {
             values: vec![0; rows_max * stride],
             units: vec![RowUnit { unit: 0.0, sum: 0 }; rows_max],
@@ -76,7 +76,7 @@ impl Activations {
     ) {
         let CpuBackend { threads, simd, .. } = backend;
         self.shape = (x.len() / cols, cols);
-        let padded = Rows128::padded_cols(cols);
+        let padded = padded_cols(cols);
         let one = |((values, unit), (floats, x)): Row<'_>| {
             let (values, floats) = (&mut values[..padded], &mut floats[..cols]);
             match (kind, norm) {

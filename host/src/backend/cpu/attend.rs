@@ -4,8 +4,6 @@
 //! of [`SPAN`]; in a span blocks of 32 with a running maximum; spans merged in ascending order.
 
 use core::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use rayon::prelude::*;
 use tercet_core::simd::{FloatRows, FloatRowsMut, Simd};
 
@@ -13,6 +11,7 @@ use super::CpuBackend;
 use super::buffer::zeros;
 use super::cache::{KvCache, KvNumber};
 use super::rope::Rope;
+use super::threads::PerThread;
 use crate::backend::{DeviceError, Limits, Row};
 use crate::config::{HEAD_DIM_MAX, ModelConfig};
 use crate::kv::{KEY_BLOCK as BLOCK, KvLayout};
@@ -35,8 +34,7 @@ const STORE_PARALLEL: usize = 1 << 14;
 /// Working memory of attention.
 #[derive(Debug)]
 pub(super) struct AttendScratch {
-    /// One per thread. A thread only ever locks its own.
-    tiles: Vec<Mutex<Tile>>,
+    tiles: PerThread<Tile>,
     /// Parts of spans that are computed side by side, `(row, head, span)`.
     parts: Vec<f32>,
     /// Empty between steps: room for what [`by_head`] makes.
@@ -50,11 +48,10 @@ impl AttendScratch {
         limits: &Limits,
     ) -> Result<Self, DeviceError> {
         let threads = backend.threads.count();
-        let tiles = (0..threads).map(|_| Tile::new(config.head_dim).map(Mutex::new));
         let rows = if threads > 1 { rows_by_span(threads, config).min(limits.rows_max) } else { 0 };
         let spans = rows * limits.positions_max.div_ceil(SPAN);
         Ok(Self {
-            tiles: tiles.collect::<Result<_, _>>()?,
+            tiles: PerThread::new(&backend.threads, || Tile::new(config.head_dim))?,
             parts: zeros("attention", spans * config.kv_heads, part_len(config))?,
             places: Vec::with_capacity(limits.rows_max * config.kv_heads),
         })
@@ -124,13 +121,13 @@ impl Attend<'_> {
                 &mut scratch.parts[..rows.len() * config.kv_heads * spans * part_len(config)];
             threads.chunks(parts, part_len(config), |index, part| {
                 let (head, span) = (index / spans, index % spans);
-                let mut tile = lock(tiles);
+                let mut tile = tiles.own();
                 look.span_of(&mut tile, head / config.kv_heads, head % config.kv_heads, span, part);
             });
             let heads =
                 mixed.chunks_exact_mut(group).zip(parts.chunks_exact(spans * part_len(config)));
             for (index, (mixed, parts)) in heads.enumerate() {
-                look.merge(&mut lock(tiles), index / config.kv_heads, parts, mixed);
+                look.merge(&mut tiles.own(), index / config.kv_heads, parts, mixed);
             }
             return;
         }
@@ -147,7 +144,7 @@ impl Attend<'_> {
         });
         threads.install(|| {
             tasks.for_each(|(head, first, places)| {
-                look.rows(&mut lock(tiles), head, first, places);
+                look.rows(&mut tiles.own(), head, first, places);
             });
         });
         places.clear();
@@ -218,13 +215,6 @@ impl Attend<'_> {
             });
         });
     }
-}
-
-/// The working memory of this thread.
-fn lock(tiles: &[Mutex<Tile>]) -> MutexGuard<'_, Tile> {
-    let thread = rayon::current_thread_index().unwrap_or(0);
-    // What a panic left behind is written anew before it is read.
-    tiles[thread].lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Puts into `places` those of `mixed`, `(rows, heads, group)`, one a row and head, in the order

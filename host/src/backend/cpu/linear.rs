@@ -3,18 +3,25 @@
 
 use core::ops::Range;
 
+use tercet_core::packed::{PackedTernary, Rows128};
 use tercet_core::simd::{FloatRows, Simd};
 
 use super::activations::Activations;
-use super::threads::Threads;
-use super::{CpuBackend, CpuLinear, CpuMatrix};
+use super::buffer::zeros;
+use super::threads::{PerThread, Threads};
+use super::{CpuBackend, CpuLinear, CpuMatrix, CpuWeights};
+use crate::backend::DeviceError;
+use crate::layout::WeightLayout;
 use crate::math;
 
 /// Most rows of a step that one task of a prefill multiplies together: those of
-/// [`CpuBackend::tile_rows`] at the level that takes most.
+/// [`CpuBackend::tile_rows`] where it is most.
 const TILE_ROWS_MAX: usize = 128;
 /// Features of a tile; the sums of its rows of two matrices stay in the second-level cache.
 const TILE_FEATURES: usize = 128;
+/// Most rows of a step that are multiplied by digits in base 3, each by itself; unpacking digits to
+/// codes costs as much as a few products with a row.
+const DIGIT_ROWS_MAX: usize = 4;
 /// Features of a row that are finished together, in the first-level cache.
 const STRETCH: usize = 256;
 /// Most matrices that share an epilogue (gate and up).
@@ -96,9 +103,13 @@ impl Products<'_> {
         out: &mut [f32],
     ) {
         let (linear, sums) = (self.matrices[matrix], self.sums[matrix]);
-        match &linear.matrix {
-            CpuMatrix::Ternary(matrix) => {
-                let weight_unit = matrix.unit;
+        let ternary = match &linear.matrix {
+            CpuMatrix::Rows128(matrix) => Some(matrix.unit),
+            CpuMatrix::Base3(matrix) => Some(matrix.unit),
+            CpuMatrix::Float(_) => None,
+        };
+        match ternary {
+            Some(weight_unit) => {
                 let sums = &sums[row * features + from..][..out.len()];
                 for (out, sum) in out.iter_mut().zip(sums) {
                     #[allow(
@@ -109,7 +120,7 @@ impl Products<'_> {
                     *out = (sum * unit) * weight_unit;
                 }
             }
-            CpuMatrix::Float(_) => {
+            None => {
                 let dots = sums[from * self.batch + row..].iter().step_by(self.batch);
                 for (out, dot) in out.iter_mut().zip(dots) {
                     *out = f32::from_bits(dot.cast_unsigned());
@@ -132,13 +143,53 @@ pub(super) struct LinearScratch {
 }
 
 impl LinearScratch {
-    pub(super) fn new(backend: &CpuBackend, rows_max: usize, features_max: usize) -> Self {
-        let rows = rows_max.min(backend.tile_rows());
+    pub(super) fn new(
+        backend: &CpuBackend,
+        layout: WeightLayout,
+        rows_max: usize,
+        features_max: usize,
+    ) -> Self {
+        let rows = rows_max.min(backend.tile_rows(layout));
         Self { sums: core::array::from_fn(|_| vec![0; rows * features_max]) }
     }
 
     pub(super) fn bytes(&self) -> usize {
         4 * self.sums.iter().map(Vec::len).sum::<usize>()
+    }
+}
+
+/// Room for codes of matrices in base 3, which several rows are multiplied by.
+#[derive(Debug)]
+pub(super) struct UnpackScratch {
+    /// Codes of at most [`TILE_FEATURES`] features.
+    codes: PerThread<Vec<u8>>,
+    bytes: usize,
+    /// How the model's matrices are held.
+    layout: WeightLayout,
+}
+
+impl UnpackScratch {
+    pub(super) fn new(
+        backend: &CpuBackend,
+        weights: &CpuWeights<'_>,
+        rows_max: usize,
+    ) -> Result<Self, DeviceError> {
+        let each = unpacked_bytes(weights.base3_cols_max(), rows_max);
+        let codes = PerThread::new(&backend.threads, || zeros("unpacked weights", 1, each))?;
+        Ok(Self { codes, bytes: backend.threads() * each, layout: weights.layout() })
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+/// Bytes of the codes that a thread unpacks at a time, for steps of at most `rows_max` rows;
+/// `cols_max` are the columns of the widest matrix in base 3, if there is one.
+pub(crate) fn unpacked_bytes(cols_max: Option<usize>, rows_max: usize) -> usize {
+    match cols_max {
+        Some(cols) if rows_max > 1 => TILE_FEATURES * WeightLayout::Rows128.row_bytes(cols),
+        _ => 0,
     }
 }
 
@@ -158,6 +209,7 @@ pub(super) type Job<'a> = &'a [&'a CpuLinear<'a>];
 pub(super) struct Linear<'a> {
     pub(super) backend: &'a CpuBackend,
     pub(super) acts: &'a Activations,
+    pub(super) unpack: &'a UnpackScratch,
 }
 
 /// The parts of the features `range` of `jobs`, by job: the job, its own features among them, and
@@ -180,6 +232,10 @@ impl Linear<'_> {
         &self.backend.threads
     }
 
+    fn tile_rows(&self) -> usize {
+        self.backend.tile_rows(self.unpack.layout)
+    }
+
     pub(super) fn run(
         &self,
         jobs: &[Job<'_>],
@@ -192,7 +248,7 @@ impl Linear<'_> {
         let rows = self.acts.rows();
         if rows == 1 {
             self.one_row(jobs, out, finish);
-        } else if rows < self.backend.tile_rows() * self.threads().count() {
+        } else if rows < self.tile_rows() * self.threads().count() {
             self.few_rows(jobs, scratch, out, finish);
         } else {
             self.many_rows(jobs, out, finish);
@@ -200,7 +256,8 @@ impl Linear<'_> {
     }
 
     /// Products of `features` of `linear` with `batch` rows from `first`, as [`Products`] has
-    /// them. `batch` is at most a tile.
+    /// them. `batch` is at most a tile; if it is more than one and the matrix in base 3, `features`
+    /// are at most [`TILE_FEATURES`].
     fn multiply(
         &self,
         linear: &CpuLinear<'_>,
@@ -210,27 +267,56 @@ impl Linear<'_> {
         sums: &mut [i32],
     ) {
         let simd = self.backend.simd;
-        let stride = self.acts.stride();
+        let values = self.acts.values(first, batch);
+        let units = &self.acts.units()[first..first + batch];
         match &linear.matrix {
-            CpuMatrix::Ternary(matrix) => {
-                let codes = matrix.view().row_range(features);
-                let values = self.acts.values(first, batch);
-                let units = &self.acts.units()[first..first + batch];
-                if let [unit] = units {
-                    return simd.gemv(codes, values, unit.sum, sums);
+            CpuMatrix::Rows128(matrix) => {
+                let weights = matrix.view().row_range(features);
+                match units {
+                    [unit] => simd.gemv(weights, values, unit.sum, sums),
+                    _ => self.gemm(weights, first, batch, sums),
                 }
-                let mut value_sums = [0; TILE_ROWS_MAX];
-                for (sum, unit) in value_sums.iter_mut().zip(units) {
-                    *sum = unit.sum;
+            }
+            CpuMatrix::Base3(matrix) => {
+                let weights = matrix.view().row_range(features);
+                if batch <= DIGIT_ROWS_MAX {
+                    let sums = sums.chunks_exact_mut(weights.rows());
+                    for (row, (unit, sums)) in units.iter().zip(sums).enumerate() {
+                        let values = self.acts.values(first + row, 1);
+                        simd.gemv_base3(weights, values, unit.sum, sums);
+                    }
+                    return;
                 }
-                simd.gemm_batch_major(codes, values, stride, &value_sums[..batch], sums);
+                let bytes = weights.rows() * WeightLayout::Rows128.row_bytes(weights.cols());
+                let mut codes = self.unpack.codes.own();
+                let weights = simd.unpack_base3(weights, &mut codes[..bytes]);
+                self.gemm(weights.expect("cut to fit"), first, batch, sums);
             }
             CpuMatrix::Float(matrix) => {
-                let x = FloatRows { values: self.acts.floats(first, batch), stride };
+                let x = FloatRows {
+                    values: self.acts.floats(first, batch),
+                    stride: self.acts.stride(),
+                };
                 let dots = bytemuck::cast_slice_mut::<i32, f32>(sums);
                 simd.dots(matrix.stored(features), matrix.cols, x, batch, dots);
             }
         }
+    }
+
+    /// As [`multiply`](Self::multiply), of a ternary matrix and several rows.
+    fn gemm(
+        &self,
+        weights: PackedTernary<'_, Rows128>,
+        first: usize,
+        batch: usize,
+        sums: &mut [i32],
+    ) {
+        let mut value_sums = [0; TILE_ROWS_MAX];
+        for (sum, unit) in value_sums.iter_mut().zip(&self.acts.units()[first..first + batch]) {
+            *sum = unit.sum;
+        }
+        let (values, stride) = (self.acts.values(first, batch), self.acts.stride());
+        self.backend.simd.gemm_batch_major(weights, values, stride, &value_sums[..batch], sums);
     }
 
     fn one_row(&self, jobs: &[Job<'_>], out: &mut [f32], finish: &impl Finish) {
@@ -264,9 +350,12 @@ impl Linear<'_> {
     ) {
         let rows = self.acts.rows();
         let features = out.len() / rows;
-        let chunk = self.threads().chunk_of(features, 16);
+        let mut chunk = self.threads().chunk_of(features, 16);
+        if self.unpack.layout == WeightLayout::Base3 {
+            chunk = chunk.min(TILE_FEATURES);
+        }
         let [sums, more_sums] = &mut scratch.sums;
-        let tile_rows = self.backend.tile_rows();
+        let tile_rows = self.tile_rows();
         for first in (0..rows).step_by(tile_rows) {
             let batch = tile_rows.min(rows - first);
             let sums = &mut sums[..features * batch];
@@ -300,7 +389,7 @@ impl Linear<'_> {
 
     fn many_rows(&self, jobs: &[Job<'_>], out: &mut [f32], finish: &impl Finish) {
         let width = out.len() / self.acts.rows();
-        let tile_rows = self.backend.tile_rows();
+        let tile_rows = self.tile_rows();
         self.threads().chunks(out, tile_rows * width, |tile, out| {
             let first = tile * tile_rows;
             let batch = out.len() / width;

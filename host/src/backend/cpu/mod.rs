@@ -18,12 +18,14 @@ use rayon::prelude::*;
 pub use tercet_core::Simd;
 
 use self::head::HeadWeights;
+pub(crate) use self::linear::unpacked_bytes;
 pub use self::ops::CpuOps;
 use self::threads::Threads;
 use super::{Backend, DeviceError, HeadType, Limits};
 use crate::config::ModelConfig;
+use crate::layout::WeightLayout;
 use crate::model::{FloatMatrix, Layer, Linear, LinearWeights, Model, Norm};
-use crate::ternary::Rows128Matrix;
+use crate::ternary::{Base3Matrix, Rows128Matrix};
 
 /// A CPU with a number of threads and a SIMD level.
 #[derive(Debug)]
@@ -67,14 +69,16 @@ impl CpuBackend {
         self.threads.count()
     }
 
-    /// Rows that one task multiplies with the same weights: steps of a prefill should have as many
-    /// for every thread. Unpacking weights for tiles pays over more rows than for vectors.
+    /// Rows that one task multiplies with the same weights of a model in `layout`: steps of a
+    /// prefill should have as many for every thread. Unpacking weights for tiles, or digits to
+    /// codes, pays over more rows than codes for vectors.
     #[must_use]
-    pub fn tile_rows(&self) -> usize {
-        match self.simd {
+    pub fn tile_rows(&self, layout: WeightLayout) -> usize {
+        match (layout, self.simd) {
+            (WeightLayout::Base3, _) => 128,
             #[cfg(target_arch = "x86_64")]
-            Simd::AmxInt8(_) => 128,
-            _ => 32,
+            (WeightLayout::Rows128, Simd::AmxInt8(_)) => 128,
+            (WeightLayout::Rows128, _) => 32,
         }
     }
 
@@ -91,8 +95,8 @@ impl CpuBackend {
     }
 }
 
-/// A model in memory: codes borrowed from the mapping where the file holds `rows128`, floats
-/// always.
+/// A model in memory: codes borrowed from the mapping where the file holds `rows128` or `base3`,
+/// floats always.
 #[derive(Debug)]
 pub struct CpuWeights<'c> {
     config: ModelConfig,
@@ -125,21 +129,31 @@ struct CpuLinear<'c> {
 
 #[derive(Debug)]
 enum CpuMatrix<'c> {
-    Ternary(Rows128Matrix<'c>),
+    Rows128(Rows128Matrix<'c>),
+    Base3(Base3Matrix<'c>),
     Float(FloatMatrix<'c>),
+}
+
+impl<'c> CpuLayer<'c> {
+    fn linears(&self) -> impl Iterator<Item = &CpuLinear<'c>> {
+        let attention = self.qkv.iter().chain([&self.attention_out]);
+        attention.chain(&self.gate).chain([&self.up, &self.down])
+    }
 }
 
 impl CpuLinear<'_> {
     fn rows(&self) -> usize {
         match &self.matrix {
-            CpuMatrix::Ternary(matrix) => matrix.rows,
+            CpuMatrix::Rows128(matrix) => matrix.rows,
+            CpuMatrix::Base3(matrix) => matrix.rows,
             CpuMatrix::Float(matrix) => matrix.rows,
         }
     }
 
     fn bytes(&self) -> usize {
         let weights = match &self.matrix {
-            CpuMatrix::Ternary(matrix) => matrix.bytes.len(),
+            CpuMatrix::Rows128(matrix) => matrix.bytes.len(),
+            CpuMatrix::Base3(matrix) => matrix.bytes.len(),
             CpuMatrix::Float(matrix) => matrix.bytes.len(),
         };
         weights + 4 * self.bias.as_ref().map_or(0, Vec::len)
@@ -169,14 +183,28 @@ impl CpuWeights<'_> {
         self.bytes_per_step() + tables.sum::<u64>()
     }
 
+    /// How the ternary matrices are held.
+    fn layout(&self) -> WeightLayout {
+        self.base3_cols_max().map_or(WeightLayout::Rows128, |_| WeightLayout::Base3)
+    }
+
+    /// Columns of the widest matrix in base 3.
+    fn base3_cols_max(&self) -> Option<usize> {
+        let linears = self.layers.iter().flat_map(CpuLayer::linears);
+        let base3 = linears.filter_map(|linear| match &linear.matrix {
+            CpuMatrix::Base3(matrix) => Some(matrix.cols),
+            CpuMatrix::Rows128(_) | CpuMatrix::Float(_) => None,
+        });
+        base3.max()
+    }
+
     /// Bytes of weights that a step reads, however many rows it has: every linear and norm and the
     /// head. Of the tables that are not also the head a row is read per token, which is left out.
     #[must_use]
     pub fn bytes_per_step(&self) -> u64 {
         let norm = |norm: &Norm| 4 * (norm.weight.len() + norm.bias.as_ref().map_or(0, Vec::len));
         let layer = |layer: &CpuLayer<'_>| -> usize {
-            let linears = layer.qkv.iter().chain([&layer.attention_out]).chain(&layer.gate);
-            let linears = linears.chain([&layer.up, &layer.down]).map(CpuLinear::bytes);
+            let linears = layer.linears().map(CpuLinear::bytes);
             let norms = [&layer.attention_norm, &layer.ffn_norm].into_iter();
             let norms = norms.chain(&layer.attention_sub_norm).chain(&layer.ffn_sub_norm);
             linears.chain(norms.map(norm)).sum()
@@ -257,7 +285,10 @@ fn cpu_layer<'c>(layer: &Layer<'c>) -> Result<CpuLayer<'c>, DeviceError> {
 
 fn cpu_linear<'c>(linear: &Linear<'c>) -> Result<CpuLinear<'c>, DeviceError> {
     let matrix = match &linear.weights {
-        LinearWeights::Ternary(matrix) => CpuMatrix::Ternary(matrix.rows128()?),
+        LinearWeights::Ternary(matrix) => match matrix.base3()? {
+            Some(matrix) => CpuMatrix::Base3(matrix),
+            None => CpuMatrix::Rows128(matrix.rows128()?),
+        },
         LinearWeights::Float(matrix) => CpuMatrix::Float(*matrix),
     };
     Ok(CpuLinear { matrix, bias: linear.bias.clone() })

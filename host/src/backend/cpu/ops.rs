@@ -5,7 +5,7 @@ use super::attend::{Attend, AttendScratch};
 use super::buffer::zeros;
 use super::cache::{Half, KvCache};
 use super::head::Head;
-use super::linear::{Add, Linear, LinearScratch, Relu, Relu2, Silu, Store};
+use super::linear::{Add, Linear, LinearScratch, Relu, Relu2, Silu, Store, UnpackScratch};
 use super::rope::Rope;
 use super::{CpuBackend, CpuLinear, CpuWeights};
 use crate::backend::{Buffer, DeviceError, KvType, Limits, Ops, OpsBytes, Row, TokenId};
@@ -41,6 +41,7 @@ pub struct CpuOps<'w> {
     head: Head,
     acts: Activations,
     scratch: LinearScratch,
+    unpack: UnpackScratch,
     attend: AttendScratch,
     /// Where positions are rotary.
     rope: Option<Rope>,
@@ -79,7 +80,8 @@ impl<'w> CpuOps<'w> {
             gated: zeros("the feed-forward block", rows_max, config.ffn)?,
             head: Head::new(limits.logits_max, config)?,
             acts: Activations::new(rows_max, widest),
-            scratch: LinearScratch::new(backend, rows_max, most_features),
+            scratch: LinearScratch::new(backend, weights.layout(), rows_max, most_features),
+            unpack: UnpackScratch::new(backend, weights, rows_max)?,
             attend: AttendScratch::new(backend, config, &limits)?,
             rope: match config.positions {
                 Positions::Rotary { theta } => Some(Rope::new(config.head_dim, theta, rows_max)),
@@ -97,7 +99,7 @@ impl<'w> CpuOps<'w> {
     fn add_to_hidden(&mut self, linear: &CpuLinear<'_>) {
         let width = self.weights.config.hidden;
         let hidden = &mut self.hidden[..self.rows.len() * width];
-        let step = Linear { backend: self.backend, acts: &self.acts };
+        let step = Linear { backend: self.backend, acts: &self.acts, unpack: &self.unpack };
         step.run(&[&[linear]], &mut self.scratch, hidden, &Add);
     }
 
@@ -150,7 +152,7 @@ impl Ops for CpuOps<'_> {
         let width = config.query_width() + 2 * config.kv_width();
         let out = &mut self.qkv[..self.rows.len() * width];
         let [query, key, value] = &layers[layer].qkv;
-        let step = Linear { backend: self.backend, acts: &self.acts };
+        let step = Linear { backend: self.backend, acts: &self.acts, unpack: &self.unpack };
         step.run(&[&[query], &[key], &[value]], &mut self.scratch, out, &Store);
         Ok(())
     }
@@ -185,7 +187,7 @@ impl Ops for CpuOps<'_> {
         let norm = Some(self.norm(&layer.ffn_norm));
         self.acts.prepare(self.backend, config.linears, hidden, config.hidden, norm);
         let out = &mut self.gated[..self.rows.len() * config.ffn];
-        let step = Linear { backend: self.backend, acts: &self.acts };
+        let step = Linear { backend: self.backend, acts: &self.acts, unpack: &self.unpack };
         let (alone, gated) = ([&layer.up], layer.gate.as_ref().map(|gate| [gate, &layer.up]));
         let jobs = [gated.as_ref().map_or(&alone[..], |gated| &gated[..])];
         match config.activation {
@@ -224,8 +226,13 @@ impl Ops for CpuOps<'_> {
         let floats = [&self.hidden, &self.qkv, &self.mixed, &self.gated].map(Vec::len);
         let floats = 4 * floats.iter().sum::<usize>();
         let rope = self.rope.as_ref().map_or(0, Rope::bytes);
-        let parts =
-            [self.head.bytes(), self.acts.bytes(), self.scratch.bytes(), self.attend.bytes()];
+        let parts = [
+            self.head.bytes(),
+            self.acts.bytes(),
+            self.scratch.bytes(),
+            self.unpack.bytes(),
+            self.attend.bytes(),
+        ];
         let cache = match &self.cache {
             Cache::F32(cache) => cache.bytes(),
             Cache::F16(cache) => cache.bytes(),

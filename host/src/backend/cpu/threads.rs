@@ -1,5 +1,7 @@
 //! A fixed pool of threads that share out chunks of a buffer.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use rayon::prelude::*;
 
 use crate::backend::DeviceError;
@@ -65,5 +67,24 @@ impl Threads {
             return count.max(1);
         }
         count.div_ceil(4 * self.count()).next_multiple_of(multiple)
+    }
+}
+
+/// Something that every thread of a pool has for itself.
+#[derive(Debug)]
+pub(super) struct PerThread<T>(Vec<Mutex<T>>);
+
+impl<T> PerThread<T> {
+    /// Calls `one` for each thread; gives its first error.
+    pub(super) fn new<E>(threads: &Threads, one: impl Fn() -> Result<T, E>) -> Result<Self, E> {
+        let all: Result<_, E> = (0..threads.count()).map(|_| one().map(Mutex::new)).collect();
+        all.map(Self)
+    }
+
+    /// The part of the thread that asks, one of the pool: nobody else ever locks it.
+    pub(super) fn own(&self) -> MutexGuard<'_, T> {
+        let thread = rayon::current_thread_index().unwrap_or(0);
+        // What a panic left behind is written anew before it is read.
+        self.0[thread].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

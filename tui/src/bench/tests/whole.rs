@@ -160,6 +160,27 @@ fn json_has_one_row_per_test_with_llama_benchs_names() {
 }
 
 #[test]
+fn a_preset_is_measured_in_the_layout_that_was_asked_for() {
+    let rows = ["rows128", "base3"].map(|layout| {
+        let run = "--preset bitnet-700m -p 0 -n 1 -r 1 --warmup 0";
+        let text = report(&format!("{run} --layout {layout} --format jsonl"));
+        let row: Schema = serde_json::from_str(&text).unwrap();
+        assert!(row.type_weights.ends_with(layout), "{}", row.type_weights);
+        assert_eq!(row.seed, Some(1));
+        row
+    });
+    let [codes, digits] = rows.each_ref().map(|row| row.bytes_read_per_token.unwrap() as f64);
+    // 24 layers: 4 matrices of 1536 x 1536, 2 of 4096 x 1536, 1 of 1536 x 4096, whose rows take
+    // 384 and 1024 bytes, or 320 and 832.
+    let less = 24 * (4 * 1536 * 64 + 2 * 4096 * 64 + 1536 * 192);
+    assert_eq!(codes - digits, f64::from(less));
+    assert_eq!(rows[0].model_size - rows[1].model_size, less as u64);
+    assert!(rows[1].type_weights.contains("1.6 bits"), "{}", rows[1].type_weights);
+    let table = report("--preset bitnet-700m -p 0 -n 1 -r 1 --warmup 0 --layout base3");
+    assert!(table.lines().next().unwrap().contains("layout base3"), "{table}");
+}
+
+#[test]
 fn json_lines_are_the_same_rows_and_csv_their_flat_form() {
     let lines = report("-p 3 -n 2 -r 1 --format jsonl");
     let rows: Vec<Schema> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

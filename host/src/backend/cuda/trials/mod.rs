@@ -34,6 +34,7 @@ use crate::backend::{Backend, Buffer, DeviceError, HeadType, KvType, Ops, Row};
 use crate::config::LinearKind;
 use crate::error::Error;
 use crate::forward::{Cancel, forward};
+use crate::layout::WeightLayout;
 use crate::package::Package;
 use crate::sampler::{Sampler, Sampling};
 use crate::synth;
@@ -264,7 +265,8 @@ impl Rig {
     ///
     /// [`TrialError`] of the first step that went wrong.
     pub fn run(&self, trial: &Trial) -> Result<Passed, TrialError> {
-        let checkpoint = synth::in_memory(&trial.model, trial.seed(), &mut |_, _| {})?;
+        let checkpoint =
+            synth::in_memory(&trial.model, WeightLayout::Rows128, trial.seed(), &mut |_, _| {})?;
         let package = Package::from_checkpoint(checkpoint)?;
         let model = package.bind().map_err(Error::from)?;
         let (direct, recorded) = (self.backend(true, trial.head), self.backend(false, trial.head));

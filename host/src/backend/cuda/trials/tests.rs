@@ -129,7 +129,8 @@ fn steps_hold_batches_of_every_size() {
 fn the_cpu_passes_its_own_trial_and_a_wrong_one_does_not() {
     let cpu = CpuBackend::new(1, Simd::detect()).unwrap();
     let trial = &TRIALS[0];
-    let made = synth::in_memory(&trial.model, trial.seed(), &mut |_, _| {}).unwrap();
+    let made = synth::in_memory(&trial.model, WeightLayout::Rows128, trial.seed(), &mut |_, _| {})
+        .unwrap();
     let package = Package::from_checkpoint(made).unwrap();
     let model = package.bind().unwrap();
     let weights = cpu.upload(&model, &mut |_, _| {}).unwrap();
