@@ -39,7 +39,7 @@ enum Part<'m> {
     Kernel(&'static str),
 }
 
-/// Whether a file carries the kernels that read its layout.
+/// Whether a file carries GPU kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kernels {
     /// As U8 tensors `tercet.ptx.NAME`, so that the file and its kernels cannot drift apart.
@@ -52,7 +52,7 @@ pub enum Kernels {
 ///
 /// Ternary matrices are packed into `layout` with their unit beside them
 /// (`NAME.weight_unit`, F32); everything else is copied as stored. The metadata holds the BLAKE3
-/// digest of every tensor. The PTX of the layout's kernels follows, if `with` says so. The file
+/// digest of every tensor. The PTX of the kernels follows, if `with` says so. The file
 /// appears under its name when it is complete.
 ///
 /// # Errors

@@ -8,8 +8,8 @@ pub enum WeightLayout {
     /// Two-bit codes, which are multiplied as they are.
     #[default]
     Rows128,
-    /// Five trits a byte: a fifth less to read. On a CPU one row of values is multiplied by the
-    /// digits as they are, several rows by codes that are made of them on the way.
+    /// Five trits a byte: a fifth less to read. On a CPU few rows of values are multiplied by the
+    /// digits as they are, more by codes that are made of them on the way.
     Base3,
 }
 

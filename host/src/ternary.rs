@@ -38,8 +38,8 @@ pub enum Codes<'c> {
         /// Real size of a trit.
         unit: f32,
     },
-    /// Five trits a byte in our own layout (`.tercet`); used as they are where one row of values is
-    /// multiplied on a CPU.
+    /// Five trits a byte in our own layout (`.tercet`); used as they are where few rows of values
+    /// are multiplied on a CPU.
     Base3 {
         /// Bytes of the layout.
         bytes: &'c [u8],

@@ -282,8 +282,8 @@ fn addresses_are_the_drivers() {
 
 /// Weights in base 3 take the way of all others: what arrives is two-bit codes.
 #[test]
-fn five_trits_a_byte_are_uploaded_as_codes() {
-    if !inside("cuda::driver::five_trits_a_byte_are_uploaded_as_codes", &[]) {
+fn five_trits_a_byte_take_as_many_bytes_as_codes() {
+    if !inside("cuda::driver::five_trits_a_byte_take_as_many_bytes_as_codes", &[]) {
         return;
     }
     let backend = CudaBackend::new(&usable(None).unwrap(), KernelSet::program()).unwrap();

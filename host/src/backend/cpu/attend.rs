@@ -4,6 +4,7 @@
 //! of [`SPAN`]; in a span blocks of 32 with a running maximum; spans merged in ascending order.
 
 use core::ops::Range;
+
 use rayon::prelude::*;
 use tercet_core::simd::{FloatRows, FloatRowsMut, Simd};
 
@@ -48,7 +49,7 @@ impl AttendScratch {
         limits: &Limits,
     ) -> Result<Self, DeviceError> {
         let threads = backend.threads.count();
-        let rows = if threads > 1 { rows_by_span(threads, config).min(limits.rows_max) } else { 0 };
+        let rows = rows_by_span(threads, config).min(limits.rows_max);
         let spans = rows * limits.positions_max.div_ceil(SPAN);
         Ok(Self {
             tiles: PerThread::new(&backend.threads, || Tile::new(config.head_dim))?,
@@ -65,7 +66,10 @@ impl AttendScratch {
 
 /// Most rows whose spans are shared out; with more rows their heads are enough for all threads.
 fn rows_by_span(threads: usize, config: &ModelConfig) -> usize {
-    (4 * threads).div_ceil(config.kv_heads) - 1
+    if threads == 1 {
+        return 0;
+    }
+    ((4 * threads).div_ceil(config.kv_heads) - 1).min(2 * threads - 1)
 }
 
 /// Floats of a [`Part`] of the queries of one key/value head.
@@ -92,8 +96,8 @@ impl Attend<'_> {
     /// Turns queries and keys in `qkv`, `(rows, query + 2 * kv)`, stores keys and values, then
     /// attends: all rows are stored before any row looks, so a step may hold many rows of a slot.
     ///
-    /// Threads share the rows, if there are enough of them; otherwise the heads of each row; and if
-    /// those are few, the spans of each head.
+    /// Threads share the heads, cut into groups of rows; where rows and heads are few, the spans of
+    /// each head.
     pub(super) fn run<T: KvNumber>(
         &self,
         cache: &mut KvCache<T>,
@@ -114,7 +118,7 @@ impl Attend<'_> {
         let group = config.query_width() / config.kv_heads;
         let tiles = &scratch.tiles;
         let count = threads.count();
-        if count > 1 && rows.len() <= rows_by_span(threads.count(), config).min(2 * count - 1) {
+        if rows.len() <= rows_by_span(count, config) {
             let longest = rows.iter().map(|row| row.position + 1).max().unwrap_or(0);
             let spans = longest.div_ceil(SPAN);
             let parts =
@@ -126,9 +130,11 @@ impl Attend<'_> {
             });
             let heads =
                 mixed.chunks_exact_mut(group).zip(parts.chunks_exact(spans * part_len(config)));
-            for (index, (mixed, parts)) in heads.enumerate() {
-                look.merge(&mut tiles.own(), index / config.kv_heads, parts, mixed);
-            }
+            threads.install(|| {
+                for (index, (mixed, parts)) in heads.enumerate() {
+                    look.merge(&mut tiles.own(), index / config.kv_heads, parts, mixed);
+                }
+            });
             return;
         }
         // Head by head, so that what a thread looks at stays in its cache from rows to rows.
