@@ -45,8 +45,8 @@ pub struct Workload {
     pub depth: usize,
     /// Tokens of the prompt.
     pub prompt: usize,
-    /// Tokens that follow, one step each. With [`Next::Greedy`] the first of them comes from the
-    /// prompt's logits, so there is one step fewer.
+    /// Tokens that follow, one step each. With a prompt and [`Next::Greedy`] the first of them comes
+    /// from the prompt's logits, so there is one step fewer.
     pub generate: usize,
     /// Logits of the prompt.
     pub logits: Logits,
@@ -84,13 +84,14 @@ impl Workload {
 pub struct Timing {
     /// From the first step to the end of the last.
     pub total: Duration,
-    /// Per sequence: from the start to its first token; empty unless tokens are chosen.
+    /// Per sequence: from the start to its first token; empty unless a prompt gives it.
     pub first_tokens: Vec<Duration>,
     /// Each step of one token per sequence, its choices included.
     pub steps: Vec<Duration>,
 }
 
-/// Runs workloads on one device. Token ids are pseudo-random, the same in every run.
+/// Runs workloads on one device. Token ids are pseudo-random or what follows from those that are,
+/// the same in every run.
 #[derive(Debug)]
 pub struct Stepper<O> {
     ops: O,

@@ -8,15 +8,17 @@ use tercet_host::backend::cuda::CudaBackend;
 use tercet_host::backend::cuda::driver::{Context, CudaError, usable};
 use tercet_host::backend::cuda::kernels::KernelSet;
 use tercet_host::backend::cuda::trials::{Rig, TRIALS};
-use tercet_host::backend::{Backend, DeviceError, KvType, Limits, OpsBytes};
+use tercet_host::backend::{Backend, Buffer, DeviceError, KvType, Limits, Ops, OpsBytes, Row};
+use tercet_host::forward::{Cancel, forward};
 use tercet_host::measure::memory::{Held, MemoryKind};
 use tercet_host::measure::sampler::Sampler;
 use tercet_host::package::Package;
+use tercet_host::sampler::{Sampler as Chooser, Sampling};
 use tercet_host::session::Session;
 use tercet_kernels_ptx::ptx::ComputeCapability;
-use tercet_tests::cpu::{assert_same_bits, rows, step};
+use tercet_tests::cpu::{assert_same_bits, limits, rows, step};
 use tercet_tests::folder::Folder;
-use tercet_tests::on::logits;
+use tercet_tests::on::{logits, with_ops};
 use tercet_tests::tolerance::PERPLEXITY_CUDA;
 use tercet_tests::{golden, require};
 
@@ -101,6 +103,41 @@ fn the_driver_counts_what_a_session_holds() {
     assert!(memory.context.bytes > 1 << 20, "a context and kernels take some");
     assert!(meter.counts().unwrap().ours >= held.weights + cache + work);
     assert_eq!(memory.total.bytes, meter.counts().unwrap().total);
+}
+
+/// What begins before the host knows its token gives the same answer, token by token and bit by bit.
+#[test]
+fn choosing_ahead_changes_no_answer() {
+    let Some(backend) = backend() else { return };
+    let package = builtin::package();
+    let layers = package.config.layers;
+    let sampled = Sampling { temperature: 0.8, top_p: 0.95, top_k: 50, ..Sampling::GREEDY };
+    let penalised = Sampling { repetition_penalty: 1.2, ..sampled };
+    for sampling in [Sampling::GREEDY, sampled, penalised] {
+        let answer = |ahead: bool| {
+            with_ops(&backend, &package, limits(64, 8, KvType::F16), |mut ops| {
+                let mut chooser = Chooser::new(sampling, 3);
+                step(&mut ops, layers, &rows(0, 0, &[1, 17, 40])).unwrap();
+                let mut token = ops.choose(2, &mut chooser).unwrap();
+                let mut answer = vec![token];
+                for position in 3..63 {
+                    chooser.observe(token);
+                    let row = Row { slot: 0, position, token, logits: true };
+                    forward(&mut ops, layers, &[row], &Cancel::default()).unwrap();
+                    token = if ahead && position < 62 {
+                        ops.choose_ahead(&mut chooser, 0, position + 1).unwrap()
+                    } else {
+                        ops.choose(0, &mut chooser).unwrap()
+                    };
+                    answer.push(token);
+                }
+                (answer, ops.read(Buffer::Logits).unwrap())
+            })
+        };
+        let (expected, got) = (answer(false), answer(true));
+        assert_eq!(got.0, expected.0, "{sampling:?}");
+        assert_same_bits(&expected.1, &got.1, "the last logits");
+    }
 }
 
 /// Digits become codes on the way: the GPU computes the same bits.

@@ -1,5 +1,5 @@
-//! `choose_ahead`: as `choose`, and the next step may begin. On a GPU: `cuda::ahead`, and every
-//! answer of `cuda::gpu`.
+//! `choose_ahead`: as `choose`, and the next step may begin. Here where nothing begins;
+//! `cuda::gpu::choosing_ahead_changes_no_answer` is for a device, `cuda::ahead` for its stand-in.
 
 use tercet_host::backend::{KvType, Ops};
 use tercet_host::sampler::{Sampler, Sampling};

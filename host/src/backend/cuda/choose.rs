@@ -62,7 +62,7 @@ impl Choose {
         }
         let args = ChooseArgs {
             logits: state.logits.ptr(asked * vocab),
-            seen: if penalised { state.seen.ptr_mut(0) } else { DevicePtrMut::new(0) },
+            seen: if penalised { state.seen.ptr_mut(0) } else { DevicePtrMut::null() },
             chosen: state.chosen.ptr_mut(0),
             faults: state.chosen.ptr_mut(state.asking_max),
             ..choice(sampler.sampling(), vocab, state)
