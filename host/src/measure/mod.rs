@@ -45,8 +45,8 @@ pub struct Workload {
     pub depth: usize,
     /// Tokens of the prompt.
     pub prompt: usize,
-    /// Tokens that follow, one step each. With a prompt and [`Next::Greedy`] the first of them comes
-    /// from the prompt's logits, so there is one step fewer.
+    /// Tokens that follow, one step each. With a prompt and [`Next::Greedy`] the first of them
+    /// comes from the prompt's logits, so there is one step fewer.
     pub generate: usize,
     /// Logits of the prompt.
     pub logits: Logits,

@@ -105,7 +105,7 @@ fn the_driver_counts_what_a_session_holds() {
     assert_eq!(memory.total.bytes, meter.counts().unwrap().total);
 }
 
-/// What begins before the host knows its token gives the same answer, token by token and bit by bit.
+/// What begins before the host knows its token gives the same answer, bit by bit.
 #[test]
 fn choosing_ahead_changes_no_answer() {
     let Some(backend) = backend() else { return };
