@@ -415,7 +415,7 @@ pub enum Layout {
     /// Two bits a weight: for GPUs, batches, and processors without AVX-512
     #[default]
     Rows128,
-    /// 1.6 bits a weight: faster answers on a CPU with AVX-512, slower prompts
+    /// 1.6 bits a weight: one answer faster where the memory is the limit of a CPU with AVX-512
     Base3,
 }
 
