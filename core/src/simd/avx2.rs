@@ -198,7 +198,7 @@ fn dot_base3(digits: &[DigitBlock], values: &[base3::ValueBlock]) -> i32 {
     for (digits, values) in digits.chunks(BLOCKS_MAX).zip(values.chunks(BLOCKS_MAX)) {
         let mut pairs = [zero; 2]; // i16 lanes
         for (block, values) in digits.iter().zip(values) {
-            prefetch_digits(block);
+            prefetch(block);
             let halves = block.as_chunks().0;
             for half in 0..2 {
                 let mut bytes = _mm256_xor_si256(load_codes(&halves[half]), bias);
@@ -268,16 +268,7 @@ fn load_32(values: &[i8; 32]) -> __m256i {
 /// Asks for the bytes that are read `AHEAD` bytes later, whether they belong to the matrix or not.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn prefetch(block: &CodeBlock) {
-    const AHEAD: usize = 4096;
-    let address = block.as_ptr().wrapping_add(AHEAD);
-    _mm_prefetch::<_MM_HINT_T0>(address.cast());
-}
-
-/// As `prefetch`, for blocks of digits.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn prefetch_digits(block: &DigitBlock) {
+fn prefetch<const BYTES: usize>(block: &[u8; BYTES]) {
     const AHEAD: usize = 4096;
     let address = block.as_ptr().wrapping_add(AHEAD);
     _mm_prefetch::<_MM_HINT_T0>(address.cast());

@@ -256,7 +256,7 @@ fn tile_base3<const R: usize>(
         for k in 0..values.len() {
             let mut bytes = [_mm512_setzero_si512(); R];
             for r in 0..R {
-                prefetch_digits(&digits[r][k], ahead);
+                prefetch(&digits[r][k], ahead);
                 bytes[r] = load_digits(&digits[r][k]);
             }
             let mut digit = |values: &ValueGroup, chain: usize| {
@@ -364,8 +364,8 @@ fn load_values(block: &ValueBlock) -> [__m512i; 2] {
 /// Asks for the block `ahead` blocks behind this one, whether it belongs to the matrix or not.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn prefetch(block: &CodeBlock, ahead: usize) {
-    let address = block.as_ptr().wrapping_add(ahead * size_of::<CodeBlock>());
+fn prefetch<const BYTES: usize>(block: &[u8; BYTES], ahead: usize) {
+    let address = block.as_ptr().wrapping_add(ahead * BYTES);
     _mm_prefetch::<_MM_HINT_T0>(address.cast());
 }
 
@@ -395,12 +395,4 @@ fn load_digits(block: &DigitBlock) -> __m512i {
 fn load_group(values: &ValueGroup) -> __m512i {
     // SAFETY: 64 bytes are readable, because the reference covers them; loadu wants no alignment.
     unsafe { _mm512_loadu_si512(values.as_ptr().cast()) }
-}
-
-/// As `prefetch`, for blocks of digits.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn prefetch_digits(block: &DigitBlock, ahead: usize) {
-    let address = block.as_ptr().wrapping_add(ahead * size_of::<DigitBlock>());
-    _mm_prefetch::<_MM_HINT_T0>(address.cast());
 }

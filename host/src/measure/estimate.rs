@@ -22,9 +22,11 @@ pub fn session_bytes(model: &Model<'_>, limits: &Limits, threads: usize) -> u64 
     let (query, kv) = (config.query_width(), config.kv_width());
     let widest = config.hidden.max(query + 2 * kv).max(config.ffn);
     let widest = padded_cols(widest);
-    // Floats between operations, and the quantised rows (INT8, products, exact sums of three
-    // matrices at a time).
-    let row = 4 * (config.hidden + 2 * query + 2 * kv + config.ffn) + 20 * widest;
+    // Floats between operations, the quantised rows (INT8, products, exact sums of three matrices
+    // at a time), and where attention puts each head.
+    let row = 4 * (config.hidden + 2 * query + 2 * kv + config.ffn)
+        + 20 * widest
+        + size_of::<&mut [f32]>() * config.kv_heads;
     let logits = 4 * (config.hidden + if limits.logits_max > 1 { 2 } else { 1 } * config.vocab);
     let rows = (limits.rows_max * row + limits.logits_max * logits) as u64;
     let digits = model.layers.iter().flat_map(Layer::matrices);

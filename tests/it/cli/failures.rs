@@ -10,7 +10,7 @@ use super::support::{tercet, text};
 /// The parser's own failures: it says what is wrong with the line, and where help is.
 #[test]
 fn a_wrong_command_line_is_2() {
-    let wrong: [&[&str]; 16] = [
+    let wrong: [&[&str]; 17] = [
         &["--no-such-flag"],
         &["run", "--no-such-flag"],
         &["run", "-p", "x", "--temp", "hot"],
@@ -26,6 +26,7 @@ fn a_wrong_command_line_is_2() {
         &["synth", "bitnet-3b", "a", "--to", "tercet", "--layout", "base4"],
         &["--bench", "--layout", "base3"],
         &["--bench", "a", "--layout", "base3"],
+        &["--bench", "a", "--seed", "2"],
         &["completions", "tcsh"],
     ];
     for args in wrong {

@@ -19,7 +19,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "PRESET", conflicts_with = "model", value_parser = preset_names())]
     pub preset: Option<String>,
     /// Seed of the random weights
-    #[arg(long, default_value_t = 1, requires = "preset")]
+    #[arg(long, default_value_t = 1, requires = "preset", conflicts_with = "model")]
     pub seed: u64,
     /// How the random weights are packed
     #[arg(long, value_enum, default_value_t, requires = "preset", conflicts_with = "model")]
