@@ -77,9 +77,10 @@ pub(super) trait TileUnit {
     );
 }
 
-/// Blocks of columns that are unpacked at a time: 32 rows of them take 32 KiB, of a first-level
-/// cache of 48.
-const BLOCKS_MAX: usize = 8;
+/// Blocks of columns that are unpacked at a time: 32 rows of them take 16 KiB. Two units of values
+/// take as much and their sums 4 KiB, so that the codes are still in a first-level cache of 48 KiB
+/// when the next two units come by.
+const BLOCKS_MAX: usize = 4;
 
 /// Steps of a block.
 const BLOCK_STEPS: usize = Rows128::BLOCK_COLS / STEP_COLS;
