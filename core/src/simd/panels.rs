@@ -1,11 +1,11 @@
 //! Products with 16 rows of values or more on a unit that multiplies tiles of bytes: codes are
-//! unpacked once for all of the batch.
+//! unpacked once for all of the batch, and while the unit multiplies those before them.
 //!
 //! A left tile is 16 rows of values, read where the caller has them. A right tile is 16 rows of
 //! codes by 64 columns, four columns of every row side by side. What comes out is `(batch, rows)`,
 //! transposed on its way to a caller who wants `(rows, batch)`.
 
-use core::{arch::x86_64::*, array};
+use core::{arch::x86_64::*, array, mem, ops::Range};
 
 use crate::packed::Rows128;
 
@@ -63,7 +63,8 @@ pub(super) trait TileUnit {
     /// `sums[u][h][b][r] += Σ_step Σ_c values[u] row b, column 64 · step + c · codes[step][h]`
     /// row `r`, column `c`; where `fresh`, sums begin at 0 instead.
     ///
-    /// Sums wrap. `U` is 1 or 2.
+    /// Sums wrap. `U` is 1 or 2. After each step it calls `between`, work for the rest of the core
+    /// while the unit is busy, which does not use the unit.
     ///
     /// # Panics
     ///
@@ -74,12 +75,14 @@ pub(super) trait TileUnit {
         codes: &[[CodeTile; 2]],
         fresh: bool,
         sums: &mut [[SumTile; 2]; U],
+        between: impl FnMut(),
     );
 }
 
-/// Blocks of columns that are unpacked at a time: 32 rows of them take 32 KiB, of a first-level
-/// cache of 48.
-const BLOCKS_MAX: usize = 8;
+/// Blocks of columns that are unpacked at a time: 32 rows of them take 16 KiB. Two units of values
+/// take as much and their sums 4 KiB, so that the codes are still in a first-level cache of 48 KiB
+/// when the next two units come by.
+const BLOCKS_MAX: usize = 4;
 
 /// Steps of a block.
 const BLOCK_STEPS: usize = Rows128::BLOCK_COLS / STEP_COLS;
@@ -102,10 +105,10 @@ pub(super) fn gemm(product: &mut Product<'_>, batch: usize, tiles: &impl TileUni
     let units = batch.div_ceil(SIDE);
     let unit_groups = units.div_ceil(units_max);
     let group = units.div_ceil(unit_groups).next_multiple_of(2);
-    let mut scratch = Scratch {
-        codes: [[CodeTile::ZERO; 2]; BLOCKS_MAX * BLOCK_STEPS],
-        sums: [[SumTile::ZERO; 2]; UNITS_MAX],
-    };
+    let blocks = product.blocks();
+    let parts = blocks.div_ceil(BLOCKS_MAX).max(1);
+    let mut codes = [[[CodeTile::ZERO; 2]; BLOCKS_MAX * BLOCK_STEPS]; 2];
+    let mut sums = [[SumTile::ZERO; 2]; UNITS_MAX];
     for first in (0..units).step_by(group) {
         let count = group.min(units - first);
         // Every unit is full: the last of a ragged batch begins earlier and repeats some rows.
@@ -113,65 +116,137 @@ pub(super) fn gemm(product: &mut Product<'_>, batch: usize, tiles: &impl TileUni
         for (unit, start) in starts[..count].iter_mut().enumerate() {
             *start = ((first + unit) * SIDE).min(batch - SIDE);
         }
+        let starts = &starts[..count];
+        let [mut now, mut next] = codes.each_mut();
+        let mut panel = Panel::new(product, 0);
+        Unpacking::new(&panel, 0..blocks / parts, now).finish();
         for row in (0..product.rows()).step_by(ROWS) {
-            multiply_rows(product, row, &starts[..count], &mut scratch, tiles);
+            let below = Panel::new(product, row + ROWS);
+            let mut start = 0;
+            for part in 0..parts {
+                let end = blocks * (part + 1) / parts;
+                let mut unpacking = if part + 1 < parts {
+                    Unpacking::new(&panel, end..blocks * (part + 2) / parts, next)
+                } else {
+                    Unpacking::new(&below, 0..blocks / parts, next)
+                };
+                let codes = &now[..(end - start) * BLOCK_STEPS];
+                multiply_part(product, starts, start, codes, &mut unpacking, &mut sums, tiles);
+                unpacking.finish();
+                mem::swap(&mut now, &mut next);
+                start = end;
+            }
+            store_sums(product, row, starts, &sums);
+            panel = below;
         }
     }
 }
 
-struct Scratch {
-    /// `[step][half]`: the rows `16 · half..` of the codes at hand.
-    codes: [[CodeTile; 2]; BLOCKS_MAX * BLOCK_STEPS],
-    /// `[unit][half]`
-    sums: [[SumTile; 2]; UNITS_MAX],
+/// Rows of codes that are multiplied together. Beyond the last row of the matrix stands the last
+/// row again: computed, and dropped.
+#[derive(Clone, Copy)]
+struct Panel<'a> {
+    /// `[half][row]`; of a panel below all rows, nothing.
+    rows: [[&'a [CodeBlock]; SIDE]; 2],
 }
 
-/// The rows from `row` on, at most `ROWS`, with the units of values that begin at `starts`.
+impl<'a> Panel<'a> {
+    fn new(product: &Product<'a>, first: usize) -> Self {
+        let mut rows: [[&[CodeBlock]; SIDE]; 2] = [[&[]; SIDE]; 2];
+        if let Some(last) = product.rows().checked_sub(1).filter(|last| first <= *last) {
+            for (row, codes) in (first..).zip(rows.as_flattened_mut()) {
+                [*codes] = product.codes(row.min(last));
+            }
+        }
+        Self { rows }
+    }
+}
+
+/// Blocks of columns of a panel on their way into tiles, half a block at a time.
+struct Unpacking<'a> {
+    panel: &'a Panel<'a>,
+    /// `[step][half]`
+    tiles: &'a mut [[CodeTile; 2]],
+    first: usize,
+    done: usize,
+    halves: usize,
+}
+
+impl<'a> Unpacking<'a> {
+    fn new(panel: &'a Panel<'a>, blocks: Range<usize>, tiles: &'a mut [[CodeTile; 2]]) -> Self {
+        let halves = if panel.rows[0][0].is_empty() { 0 } else { 2 * blocks.len() };
+        Self { panel, tiles, first: blocks.start, done: 0, halves }
+    }
+
+    /// The next half of a block, if any is left.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+    fn advance(&mut self) {
+        if self.done < self.halves {
+            let (block, half) = (self.done / 2, self.done % 2);
+            let rows = &self.panel.rows[half];
+            let (steps, _) = self.tiles.as_chunks_mut::<BLOCK_STEPS>();
+            let [first, second] = &mut steps[block];
+            let codes = array::from_fn(|r| &rows[r][self.first + block]);
+            unpack(codes, ROWS * rows[0].len(), [&mut first[half], &mut second[half]]);
+            self.done += 1;
+        }
+    }
+
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+    fn finish(mut self) {
+        while self.done < self.halves {
+            self.advance();
+        }
+    }
+}
+
+/// One part of the columns, from block `block` on, of the units of values that begin at `starts`.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn multiply_rows(
+fn multiply_part(
+    product: &Product<'_>,
+    starts: &[usize],
+    block: usize,
+    codes: &[[CodeTile; 2]],
+    unpacking: &mut Unpacking<'_>,
+    sums: &mut [[SumTile; 2]; UNITS_MAX],
+    tiles: &impl TileUnit,
+) {
+    let values = |start| {
+        let (values, stride) = product.value_rows(start, SIDE, block * Rows128::BLOCK_COLS);
+        ValueRows { values, stride }
+    };
+    let (pairs, single) = starts.as_chunks::<2>();
+    let (sums, rest) = sums[..starts.len()].as_chunks_mut::<2>();
+    // Spread evenly over the steps.
+    let (steps, halves) = (starts.len().div_ceil(2) * codes.len(), unpacking.halves);
+    let mut due = 0;
+    let mut between = || {
+        due += halves;
+        if due >= steps {
+            due -= steps;
+            unpacking.advance();
+        }
+    };
+    for (starts, sums) in pairs.iter().zip(sums) {
+        tiles.multiply(starts.map(values), codes, block == 0, sums, &mut between);
+    }
+    if let ([start], [sums]) = (single, rest) {
+        let sums = array::from_mut(sums);
+        tiles.multiply([values(*start)], codes, block == 0, sums, &mut between);
+    }
+}
+
+/// Stores the sums of the rows from `row` on, at most `ROWS`.
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn store_sums(
     product: &mut Product<'_>,
     row: usize,
     starts: &[usize],
-    scratch: &mut Scratch,
-    tiles: &impl TileUnit,
+    sums: &[[SumTile; 2]; UNITS_MAX],
 ) {
     let rows = product.rows();
-    // Beyond the last row stands the last row again: computed, and dropped.
-    let codes: [[&[CodeBlock]; SIDE]; 2] = array::from_fn(|half| {
-        array::from_fn(|r| product.codes::<1>((row + half * SIDE + r).min(rows - 1))[0])
-    });
-    let blocks = product.blocks();
-    let ahead = ROWS * blocks;
-    let parts = blocks.div_ceil(BLOCKS_MAX).max(1);
-    let mut done = 0;
-    for part in 0..parts {
-        let end = blocks * (part + 1) / parts;
-        let steps = (end - done) * BLOCK_STEPS;
-        for (half, codes) in codes.iter().enumerate() {
-            for k in done..end {
-                let (steps, _) = scratch.codes.as_chunks_mut::<BLOCK_STEPS>();
-                let [first, second] = &mut steps[k - done];
-                let block = array::from_fn(|r| &codes[r][k]);
-                unpack(block, ahead, [&mut first[half], &mut second[half]]);
-            }
-        }
-        let codes = &scratch.codes[..steps];
-        let col = done * Rows128::BLOCK_COLS;
-        let values = |start| {
-            let (values, stride) = product.value_rows(start, SIDE, col);
-            ValueRows { values, stride }
-        };
-        let (pairs, single) = starts.as_chunks::<2>();
-        let (sums, rest) = scratch.sums[..starts.len()].as_chunks_mut::<2>();
-        for (starts, sums) in pairs.iter().zip(sums) {
-            tiles.multiply(starts.map(values), codes, part == 0, sums);
-        }
-        if let ([start], [sums]) = (single, rest) {
-            tiles.multiply([values(*start)], codes, part == 0, array::from_mut(sums));
-        }
-        done = end;
-    }
-    for (start, halves) in starts.iter().zip(&scratch.sums) {
+    for (start, halves) in starts.iter().zip(sums) {
         for (half, sums) in halves.iter().enumerate() {
             let first = row + half * SIDE;
             if product.order() == Order::BatchMajor {

@@ -68,110 +68,123 @@ impl Drop for Configured {
     }
 }
 
+/// Instructions of the unit. No code generator emits any of its own accord, so tiles keep what they
+/// hold from one block to the next.
+macro_rules! tiles {
+    ($($line:literal,)* ; $($operand:tt)*) => {
+        asm!(
+            $($line,)*
+            $($operand)*
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack, preserves_flags),
+        )
+    };
+}
+
 impl TileUnit for Configured {
-    #[inline]
+    // Into the caller, whose vector instructions `between` may then be made of.
+    #[inline(always)]
     fn multiply<const U: usize>(
         &self,
         values: [ValueRows<'_>; U],
         codes: &[[CodeTile; 2]],
         fresh: bool,
         sums: &mut [[SumTile; 2]; U],
+        mut between: impl FnMut(),
     ) {
         const { assert!(U == 1 || U == 2, "there are tiles for one or two units of values") };
-        let steps = codes.len();
-        if steps == 0 {
-            if fresh {
-                sums.fill([SumTile::ZERO; 2]);
-            }
-            return;
-        }
         for rows in values {
-            rows.check(steps);
+            rows.check(codes.len());
         }
         // With one unit the second is the first again, in the same place: not read.
         let [first, second] = [values[0], values[U - 1]];
         debug_assert_eq!(first.stride, second.stride, "units of one batch");
+        let (sums, line, stride) = (sums.as_mut_ptr(), STEP_COLS, first.stride);
         // Tiles 0..4 are sums, [unit][half]; 4 and 5 values of the units; 6 and 7 halves of codes.
-        macro_rules! run {
-            ($($line:literal,)*) => {
-                // SAFETY: the tiles are configured for this thread, because a `Configured` exists
-                // and cannot leave it. Reads stay inside of `values`, by `check`, and of `codes`,
-                // 2 KiB a step; reads and writes of `sums` inside of its 2 KiB a unit.
+        match (fresh, U) {
+            // SAFETY: the tiles are configured for this thread, because a `Configured` exists and
+            // cannot leave it; no memory is touched.
+            (true, _) => unsafe {
+                tiles!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", ;);
+            },
+            // SAFETY: configured, as a `Configured` exists; reads the sums, 2 KiB for each of two.
+            (false, 2) => unsafe {
+                tiles!(
+                    "tileloadd tmm0, [{sums} + {line}*1]",
+                    "tileloadd tmm1, [{sums} + {line}*1 + 1024]",
+                    "tileloadd tmm2, [{sums} + {line}*1 + 2048]",
+                    "tileloadd tmm3, [{sums} + {line}*1 + 3072]",
+                    ; sums = in(reg) sums, line = in(reg) line,
+                );
+            },
+            // SAFETY: configured, as a `Configured` exists; reads the 2 KiB of sums.
+            (false, _) => unsafe {
+                tiles!(
+                    "tileloadd tmm0, [{sums} + {line}*1]",
+                    "tileloadd tmm1, [{sums} + {line}*1 + 1024]",
+                    ; sums = in(reg) sums, line = in(reg) line,
+                );
+            },
+        }
+        for (step, codes) in codes.iter().enumerate() {
+            let [first, second] =
+                [first, second].map(|rows| rows.values[step * STEP_COLS..].as_ptr());
+            let codes = codes.as_ptr();
+            if U == 2 {
+                // SAFETY: configured, as a `Configured` exists; reads stay inside of `values`, by
+                // `check`, and of the 2 KiB of a step's codes.
                 unsafe {
-                    asm!(
-                        $($line,)*
-                        fresh = in(reg) usize::from(fresh),
-                        sums = in(reg) sums.as_mut_ptr(),
-                        line = in(reg) STEP_COLS,
-                        first = inout(reg) first.values.as_ptr() => _,
-                        second = inout(reg) second.values.as_ptr() => _,
-                        stride = in(reg) first.stride,
-                        codes = inout(reg) codes.as_ptr() => _,
-                        steps = inout(reg) steps => _,
-                        out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                        out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                        options(nostack),
+                    tiles!(
+                        "tileloadd tmm4, [{first} + {stride}*1]",
+                        "tileloadd tmm6, [{codes} + {line}*1]",
+                        "tdpbsud tmm0, tmm4, tmm6",
+                        "tileloadd tmm7, [{codes} + {line}*1 + 1024]",
+                        "tdpbsud tmm1, tmm4, tmm7",
+                        "tileloadd tmm5, [{second} + {stride}*1]",
+                        "tdpbsud tmm2, tmm5, tmm6",
+                        "tdpbsud tmm3, tmm5, tmm7",
+                        ; first = in(reg) first, second = in(reg) second, stride = in(reg) stride,
+                        codes = in(reg) codes, line = in(reg) line,
                     );
                 }
-            };
+            } else {
+                // SAFETY: configured, as a `Configured` exists; reads stay inside of `values`, by
+                // `check`, and of the 2 KiB of a step's codes.
+                unsafe {
+                    tiles!(
+                        "tileloadd tmm4, [{first} + {stride}*1]",
+                        "tileloadd tmm6, [{codes} + {line}*1]",
+                        "tdpbsud tmm0, tmm4, tmm6",
+                        "tileloadd tmm7, [{codes} + {line}*1 + 1024]",
+                        "tdpbsud tmm1, tmm4, tmm7",
+                        ; first = in(reg) first, stride = in(reg) stride,
+                        codes = in(reg) codes, line = in(reg) line,
+                    );
+                }
+            }
+            between();
         }
         if U == 2 {
-            run!(
-                "test {fresh}, {fresh}",
-                "jz 2f",
-                "tilezero tmm0",
-                "tilezero tmm1",
-                "tilezero tmm2",
-                "tilezero tmm3",
-                "jmp 3f",
-                "2:",
-                "tileloadd tmm0, [{sums} + {line}*1]",
-                "tileloadd tmm1, [{sums} + {line}*1 + 1024]",
-                "tileloadd tmm2, [{sums} + {line}*1 + 2048]",
-                "tileloadd tmm3, [{sums} + {line}*1 + 3072]",
-                "3:",
-                "tileloadd tmm4, [{first} + {stride}*1]",
-                "tileloadd tmm6, [{codes} + {line}*1]",
-                "tdpbsud tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{codes} + {line}*1 + 1024]",
-                "tdpbsud tmm1, tmm4, tmm7",
-                "tileloadd tmm5, [{second} + {stride}*1]",
-                "tdpbsud tmm2, tmm5, tmm6",
-                "tdpbsud tmm3, tmm5, tmm7",
-                "add {first}, 64",
-                "add {second}, 64",
-                "add {codes}, 2048",
-                "dec {steps}",
-                "jnz 3b",
-                "tilestored [{sums} + {line}*1], tmm0",
-                "tilestored [{sums} + {line}*1 + 1024], tmm1",
-                "tilestored [{sums} + {line}*1 + 2048], tmm2",
-                "tilestored [{sums} + {line}*1 + 3072], tmm3",
-            );
+            // SAFETY: configured, as a `Configured` exists; writes the sums, 2 KiB for each of two.
+            unsafe {
+                tiles!(
+                    "tilestored [{sums} + {line}*1], tmm0",
+                    "tilestored [{sums} + {line}*1 + 1024], tmm1",
+                    "tilestored [{sums} + {line}*1 + 2048], tmm2",
+                    "tilestored [{sums} + {line}*1 + 3072], tmm3",
+                    ; sums = in(reg) sums, line = in(reg) line,
+                );
+            }
         } else {
-            run!(
-                "test {fresh}, {fresh}",
-                "jz 2f",
-                "tilezero tmm0",
-                "tilezero tmm1",
-                "jmp 3f",
-                "2:",
-                "tileloadd tmm0, [{sums} + {line}*1]",
-                "tileloadd tmm1, [{sums} + {line}*1 + 1024]",
-                "3:",
-                "tileloadd tmm4, [{first} + {stride}*1]",
-                "tileloadd tmm6, [{codes} + {line}*1]",
-                "tdpbsud tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{codes} + {line}*1 + 1024]",
-                "tdpbsud tmm1, tmm4, tmm7",
-                "add {first}, 64",
-                "add {second}, 64",
-                "add {codes}, 2048",
-                "dec {steps}",
-                "jnz 3b",
-                "tilestored [{sums} + {line}*1], tmm0",
-                "tilestored [{sums} + {line}*1 + 1024], tmm1",
-            );
+            // SAFETY: configured, as a `Configured` exists; writes the 2 KiB of sums.
+            unsafe {
+                tiles!(
+                    "tilestored [{sums} + {line}*1], tmm0",
+                    "tilestored [{sums} + {line}*1 + 1024], tmm1",
+                    ; sums = in(reg) sums, line = in(reg) line,
+                );
+            }
         }
     }
 }
@@ -256,7 +269,9 @@ impl TileUnit for Model {
         codes: &[[CodeTile; 2]],
         fresh: bool,
         sums: &mut [[SumTile; 2]; U],
+        mut between: impl FnMut(),
     ) {
+        codes.iter().for_each(|_| between());
         for (rows, sums) in values.into_iter().zip(sums) {
             rows.check(codes.len());
             for (half, SumTile(sums)) in sums.iter_mut().enumerate() {

@@ -113,10 +113,10 @@ fn every_tile_shape(simd: Simd) {
     }
 }
 
-/// Shapes around the sides of tiles, of pairs of tiles, of what is unpacked at a time (1024
+/// Shapes around the sides of tiles, of pairs of tiles, of what is unpacked at a time (512
 /// columns) and of what stays in a cache (256 rows of values): `(rows, batch, cols)`.
 fn shapes_around_tiles() -> impl Iterator<Item = (usize, usize, usize)> {
-    let cols = [64, 129, 1024, 1, 1025, 300, 2200, 128].into_iter().cycle();
+    let cols = [64, 129, 512, 1, 513, 300, 2200, 1025].into_iter().cycle();
     [1, 15, 16, 17, 31, 32, 33, 70]
         .into_iter()
         .flat_map(|rows| [16, 17, 31, 32, 33, 47, 64, 100, 257, 300].map(|batch| (rows, batch)))
