@@ -28,45 +28,47 @@ struct Block {
     u32 first_tile;
     u32 first_row;
 
-    // What lies beyond a side becomes zero.
-    __device__ __forceinline__ void fill(u32 index, u32 stages) const {
+    // Stages of the weights, then of the terms; what lies beyond a side becomes zero.
+    __device__ __forceinline__ void fill_weights(u32 index) const {
         u8 *stage = reinterpret_cast<u8 *>(staged) + index % STAGES * STAGE;
-        if (index < stages) {
-            const u32 tiles = (args.features + Args::TILE_FEATURES - 1) / Args::TILE_FEATURES;
-            const u32 chunks = (args.cols + W::COLS - 1) / W::COLS;
-            const u32 first_chunk = index * STAGE_CHUNKS;
-            // Chunks of a tile lie one behind the other.
-            constexpr u32 PIECES = W::PIECES * WARP;
-            constexpr u32 TILE_PIECES = STAGE_CHUNKS * PIECES;
+        const u32 tiles = (args.features + Args::TILE_FEATURES - 1) / Args::TILE_FEATURES;
+        const u32 chunks = (args.cols + W::COLS - 1) / W::COLS;
+        const u32 first_chunk = index * STAGE_CHUNKS;
+        // Chunks of a tile lie one behind the other.
+        constexpr u32 PIECES = W::PIECES * WARP;
+        constexpr u32 TILE_PIECES = STAGE_CHUNKS * PIECES;
 #pragma unroll
-            for (u32 i = threadIdx.x; i < TILES * TILE_PIECES; i += Args::THREADS) {
-                const u32 tile = i / TILE_PIECES;
-                const u32 piece = i % TILE_PIECES;
-                const bool in =
-                    first_tile + tile < tiles && first_chunk + piece / PIECES < chunks;
-                const size_t at =
-                    (static_cast<size_t>(first_tile + tile) * chunks + first_chunk) * PIECES
-                    + piece;
-                copy_async(stage + piece / PIECES * CHUNK
-                               + (tile * PIECES + piece % PIECES) * 16,
-                           args.weights + (in ? at * 16 : 0), in);
-            }
-            constexpr u32 ROW_PIECES = STAGE_CHUNKS * ROW_BYTES / 16;
-#pragma unroll
-            for (u32 i = threadIdx.x; i < W::TERMS * ROWS * ROW_PIECES; i += Args::THREADS) {
-                const u32 line = i / ROW_PIECES;
-                const u32 piece = i % ROW_PIECES;
-                const u32 row = first_row + line % ROWS;
-                const u32 term = line / ROWS;
-                const u32 col = first_chunk * W::COLS + piece * 8;
-                const bool in = row < args.rows && col < args.terms_stride;
-                const size_t at =
-                    (static_cast<size_t>(row) * W::TERMS + term) * args.terms_stride + col;
-                copy_async(stage + piece / (ROW_BYTES / 16) * CHUNK + WEIGHTS + line * ROW_BYTES
-                               + piece % (ROW_BYTES / 16) * 16,
-                           args.terms + (in ? at : 0), in);
-            }
+        for (u32 i = threadIdx.x; i < TILES * TILE_PIECES; i += Args::THREADS) {
+            const u32 tile = i / TILE_PIECES;
+            const u32 piece = i % TILE_PIECES;
+            const bool in = first_tile + tile < tiles && first_chunk + piece / PIECES < chunks;
+            const size_t at =
+                (static_cast<size_t>(first_tile + tile) * chunks + first_chunk) * PIECES + piece;
+            copy_async(stage + piece / PIECES * CHUNK + (tile * PIECES + piece % PIECES) * 16,
+                       args.weights + (in ? at * 16 : 0), in);
         }
+    }
+
+    __device__ __forceinline__ void fill_terms(u32 index) const {
+        u8 *stage = reinterpret_cast<u8 *>(staged) + index % STAGES * STAGE;
+        constexpr u32 ROW_PIECES = STAGE_CHUNKS * ROW_BYTES / 16;
+#pragma unroll
+        for (u32 i = threadIdx.x; i < W::TERMS * ROWS * ROW_PIECES; i += Args::THREADS) {
+            const u32 line = i / ROW_PIECES;
+            const u32 piece = i % ROW_PIECES;
+            const u32 row = first_row + line % ROWS;
+            const u32 term = line / ROWS;
+            const u32 col = index * STAGE_CHUNKS * W::COLS + piece * 8;
+            const bool in = row < args.rows && col < args.terms_stride;
+            const size_t at =
+                (static_cast<size_t>(row) * W::TERMS + term) * args.terms_stride + col;
+            copy_async(stage + piece / (ROW_BYTES / 16) * CHUNK + WEIGHTS + line * ROW_BYTES
+                           + piece % (ROW_BYTES / 16) * 16,
+                       args.terms + (in ? at : 0), in);
+        }
+    }
+
+    static __device__ __forceinline__ void commit() {
         asm volatile("cp.async.commit_group;" ::: "memory");
     }
 
@@ -80,8 +82,16 @@ struct Block {
         constexpr u32 STAGE_COLS = STAGE_CHUNKS * W::COLS;
         const u32 stages = (args.cols + STAGE_COLS - 1) / STAGE_COLS;
 
+        // Weights are there before the kernel that splits the rows has ended.
+        for (u32 index = 0; index < STAGES - 1 && index < stages; ++index) {
+            fill_weights(index);
+        }
+        wait_for_dependencies();
         for (u32 index = 0; index < STAGES - 1; ++index) {
-            fill(index, stages);
+            if (index < stages) {
+                fill_terms(index);
+            }
+            commit();
         }
         f32 total[TILES_M][TILES_N][4] = {};
         f32 acc[TILES_M][TILES_N][4] = {};
@@ -89,7 +99,11 @@ struct Block {
             asm volatile("cp.async.wait_group %0;" :: "n"(STAGES - 2) : "memory");
             __syncthreads();
             // Fills the stage that everybody has left behind.
-            fill(index + STAGES - 1, stages);
+            if (index + STAGES - 1 < stages) {
+                fill_weights(index + STAGES - 1);
+                fill_terms(index + STAGES - 1);
+            }
+            commit();
             const u8 *stage = reinterpret_cast<const u8 *>(staged) + index % STAGES * STAGE;
 #pragma unroll
             for (u32 chunk = 0; chunk < STAGE_CHUNKS; ++chunk) {
@@ -167,6 +181,7 @@ struct Block {
 // Rows vary fastest along the grid, so that blocks on the same weights run at the same time.
 template <typename B>
 __device__ __forceinline__ void float_linear_many(const Args &args) {
+    launch_dependents();
     const u32 row_blocks = (args.rows + B::ROWS - 1) / B::ROWS;
     B{args, blockIdx.x / row_blocks * B::TILES, blockIdx.x % row_blocks * B::ROWS}.run();
 }

@@ -70,6 +70,13 @@ impl Target {
         if self.exact { device == self.capability } else { device >= self.capability }
     }
 
+    /// Whether kernels for this target are begun while the one before them runs, and wait for it
+    /// by themselves (`griddepcontrol`, PTX 7.8).
+    #[must_use]
+    pub fn begins_early(self) -> bool {
+        self.capability >= Self::SM_90.capability
+    }
+
     fn parse(name: &str) -> Option<Self> {
         let digits = name.strip_prefix("sm_")?;
         let (digits, exact) = match digits.strip_suffix('a') {
@@ -186,8 +193,9 @@ impl<'a> Ptx<'a> {
     ///
     /// Each has its entry and there is no other; an entry takes the argument block, of the same
     /// size and alignment, as its only parameter, and promises to run in blocks of that number of
-    /// threads or more; nothing is left to link. What types and order the fields have is not in the
-    /// PTX: for that the fingerprint vouches, see the README.
+    /// threads or more; nothing is left to link. From capability 9.0 on it waits for the kernel
+    /// before it (`griddepcontrol.wait`), since it is begun while that one runs. What types and
+    /// order the fields have is not in the PTX: for that the fingerprint vouches, see the README.
     ///
     /// # Errors
     ///
@@ -214,6 +222,9 @@ impl<'a> Ptx<'a> {
                 let got = entry.threads;
                 return Err(Drift::Threads { entry: spec.entry, expected, got });
             }
+        }
+        if self.target.begins_early() && !self.text.contains("griddepcontrol.wait;") {
+            return Err(Drift::NoWait { target: self.target });
         }
         let known = |entry: &Entry<'_>| contract.iter().any(|spec| spec.entry == entry.name);
         match self.entries().find(|entry| !known(entry)) {
@@ -291,6 +302,11 @@ pub enum Drift<'a> {
         /// Threads in the PTX.
         got: Option<[u32; 3]>,
     },
+    /// It would compute with what the kernel before it has not written yet.
+    NoWait {
+        /// What it is for.
+        target: Target,
+    },
     /// The PTX cannot be loaded on its own.
     External {
         /// What it wants to be linked with.
@@ -316,6 +332,9 @@ impl fmt::Display for Drift<'_> {
             }
             Self::Threads { entry, expected, got: None } => {
                 write!(f, "`{entry}` states no launch bound, expected {expected:?} threads")
+            }
+            Self::NoWait { target } => {
+                write!(f, "the PTX for {target} does not wait for the kernel before it")
             }
             Self::External { symbol } => {
                 write!(f, "the PTX has to be linked with something that defines `{symbol}`")

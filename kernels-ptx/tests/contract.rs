@@ -204,3 +204,11 @@ fn linked_function_is_caught() {
     let external = Err(Drift::External { symbol: "helper" });
     assert_eq!(Ptx::parse(&ptx).unwrap().keeps(&[EMBED]), external);
 }
+
+/// Kernels for Hopper are launched while the one before them runs.
+#[test]
+fn a_kernel_that_does_not_wait_is_caught() {
+    let early = embed().replace(".target sm_80", ".target sm_90");
+    let no_wait = Err(Drift::NoWait { target: Target::SM_90 });
+    assert_eq!(Ptx::parse(&early).unwrap().keeps(&[EMBED]), no_wait);
+}

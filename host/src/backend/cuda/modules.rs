@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use tercet_kernels_ptx::contract::ArgumentBlock;
-use tercet_kernels_ptx::ptx::{ComputeCapability, Target};
+use tercet_kernels_ptx::ptx::Target;
 
 use super::driver::{Context, CudaError, Function, Launch, Module};
 use super::kernels::{KernelSet, KernelText};
@@ -18,15 +18,13 @@ const COMPILERS: usize = 8;
 #[derive(Debug)]
 pub(super) struct Loaded<B: ArgumentBlock> {
     pub(super) function: Function<B>,
-    /// Whether it waits for its predecessors by itself: kernels for capability 9.0 do.
-    dependent: bool,
     pub(super) target: Target,
 }
 
 impl<B: ArgumentBlock> Loaded<B> {
     /// `launch`, begun while the kernel before it ends, where the kernel is made for that.
     pub(super) fn prepare(&self, launch: Launch) -> Launch {
-        if self.dependent { launch.dependent() } else { launch }
+        if self.target.begins_early() { launch.dependent() } else { launch }
     }
 }
 
@@ -111,8 +109,6 @@ impl Modules {
         let own = function.attributes().shared_bytes;
         function.allow_shared(self.shared_bytes_max.saturating_sub(own))?;
         function.prefer_shared()?;
-        let hopper = ComputeCapability { major: 9, minor: 0 };
-        let dependent = target.capability >= hopper;
-        Ok(Some(Loaded { function, dependent, target: *target }))
+        Ok(Some(Loaded { function, target: *target }))
     }
 }
