@@ -27,7 +27,7 @@ constexpr u32 CONTRACT_VERSION = 1;
 //
 // Reference: `Activations::prepare` of the host's CPU, to the bit. Grid: a block a row.
 struct QuantizeArgs {
-    static constexpr u32 THREADS = 256;
+    static constexpr u32 THREADS = 512;
     // Widest row.
     static constexpr u32 COLS_MAX = 131072;
     // The position that no row has.

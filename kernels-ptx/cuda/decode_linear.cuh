@@ -75,9 +75,9 @@ __device__ __forceinline__ void decode_linear(const Args &args) {
 
     const u32 lane = threadIdx.x % WARP;
     const u32 warp = threadIdx.x / WARP;
-    u32 first = blockIdx.x * args.block_pairs;
+    const u32 first = blockIdx.x * args.block_pairs;
     const u32 count = min(args.block_pairs, (args.row_tiles + 1) / PAIR - first);
-    u32 features = min(count * FEATURES, args.features - first * FEATURES);
+    const u32 features = min(count * FEATURES, args.features - first * FEATURES);
     const u32 tile_row_bytes = args.col_tiles * TILE_BYTES;
     const u32 stage_bytes = PAIR * tile_row_bytes;
     // (pairs of the block, WARPS, 32) sums of a warp's columns.
@@ -341,16 +341,11 @@ __device__ __forceinline__ void decode_linear(const Args &args) {
                         a[t] = *reinterpret_cast<const uint4 *>(codes + t * tile_row_bytes
                                                                 + i * WARPS * TILE_BYTES);
                     }
-                    u32 own_word = words[i];
-                    if (N > 4) {
-                        // What follows from it is not worth a register from pair to pair.
-                        asm volatile("" : "+r"(own_word));
-                    }
-                    const u32 minus = __vneg4(own_word);
+                    const u32 minus = __vneg4(words[i]);
 #pragma unroll
                     for (u32 j = 0; j < 4; ++j) {
                         const u32 word =
-                            own / 2 == j ? own_word : own / 2 == j + 1 ? minus : 0;
+                            own / 2 == j ? words[i] : own / 2 == j + 1 ? minus : 0;
                         const u32 b[2] = {own % 2 == 0 ? word : 0, own % 2 == 0 ? 0 : word};
                         const u32 mask = 0x01010101u * ((4u << (2 * j)) - 1);
 #pragma unroll
@@ -403,14 +398,6 @@ __device__ __forceinline__ void decode_linear(const Args &args) {
     __syncthreads();
     MARK(7);
     const f32 unit = row_unit;
-    if (N > 4) {
-        // Found once more instead of kept: registers are scarce above.
-        u32 block;
-        asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(block));
-        first = block * args.block_pairs;
-        features = min(min(args.block_pairs, (args.row_tiles + 1) / PAIR - first) * FEATURES,
-                       args.features - first * FEATURES);
-    }
 #pragma unroll 1
     for (u32 index = threadIdx.x; index < features; index += Args::THREADS) {
         const u32 at =

@@ -19,9 +19,6 @@ constexpr f32 PEAK_MIN = 1e-5f;
 constexpr f32 MIN_POSITIVE = 1.17549435e-38f;
 constexpr u32 STRETCHES_MAX = Args::COLS_MAX / STRETCH;
 static_assert(STRETCHES_MAX <= 1024, "two levels of 32 below make the tree");
-// Stretches of a warp that it can hold.
-constexpr u32 HELD_FEW = 4;
-constexpr u32 HELD = 9;
 
 struct Shared {
     f32 stretches[STRETCHES_MAX];
@@ -90,12 +87,16 @@ __device__ f32 finish_tree(Shared &shared, u32 stretches) {
     return warp_tree(lane < groups ? shared.groups[lane] : 0.0f);
 }
 
-// One row of any number of stretches, which are read again whenever they are needed.
+// One row of at most COUNT · WARPS stretches, which stay in registers, with the weights of the
+// norm; of any number for COUNT 0, which reads them again.
+template <u32 COUNT>
 struct Row {
     const Args &args;
     const f32 *x;
     u32 lane;
     u32 warp;
+    float4 held[COUNT == 0 ? 1 : COUNT];
+    float4 weights[COUNT == 0 ? 1 : COUNT];
 
     __device__ __forceinline__ u32 col(u32 stretch) const {
         return stretch * STRETCH + lane * 4;
@@ -108,13 +109,30 @@ struct Row {
         return make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     }
 
-    // Calls `use(stretch, numbers, weights)` for the stretches of this warp.
+    __device__ __forceinline__ void load_all(float4 *to, const f32 *from) const {
+        if constexpr (COUNT > 0) {
+#pragma unroll
+            for (u32 i = 0; i < COUNT; ++i) {
+                to[i] = load(from, warp + i * WARPS);
+            }
+        }
+    }
+
+    // Calls `use(stretch, numbers, weights)` for the stretches of this warp; what it returns are
+    // the numbers of the next call, where they are held.
     template <typename Use>
     __device__ __forceinline__ void each(Use use) {
-        for (u32 stretch = warp; stretch < args.col_tiles; stretch += WARPS) {
-            const float4 zero = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-            use(stretch, load(x, stretch),
-                args.weight != nullptr ? load(args.weight, stretch) : zero);
+        if constexpr (COUNT == 0) {
+            for (u32 stretch = warp; stretch < args.col_tiles; stretch += WARPS) {
+                const float4 zero = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+                use(stretch, load(x, stretch),
+                    args.weight != nullptr ? load(args.weight, stretch) : zero);
+            }
+        } else {
+#pragma unroll
+            for (u32 i = 0; i < COUNT; ++i) {
+                held[i] = use(warp + i * WARPS, held[i], weights[i]);
+            }
         }
     }
 };
@@ -131,20 +149,26 @@ __device__ void clear_row(const Args &args, u32 row) {
     }
 }
 
+template <u32 COUNT>
 __device__ void quantize_row(const Args &args, Shared &shared, u32 row) {
     const u32 lane = threadIdx.x % 32;
     const u32 warp = threadIdx.x / 32;
     const f32 *x = args.x + static_cast<size_t>(row) * args.stride;
-    Row work{args, x, lane, warp};
+    Row<COUNT> work{args, x, lane, warp, {}, {}};
     const bool has_norm = args.weight != nullptr;
     const bool is_layer_norm = args.bias != nullptr;
     const u32 stretches = args.col_tiles;
     const f32 count = static_cast<f32>(args.cols);
 
+    // The weights depend on no kernel before this one.
+    if (has_norm) {
+        work.load_all(work.weights, args.weight);
+    }
     async::wait_for_producers();
     if (args.positions != nullptr && args.positions[row] == Args::ABSENT) {
         return clear_row(args, row);
     }
+    work.load_all(work.held, x);
     auto keep = [&](u32 stretch, f32 sum) {
         if (lane == 0 && stretch < stretches) {
             shared.stretches[stretch] = sum;
@@ -174,6 +198,7 @@ __device__ void quantize_row(const Args &args, Shared &shared, u32 row) {
     if (is_layer_norm) {
         work.each([&](u32 stretch, float4 v, float4 weight) {
             keep(stretch, warp_tree(sum4(v.x, v.y, v.z, v.w)));
+            return v;
         });
         mean = __fdiv_rn(finish_tree(shared, stretches), count);
         __syncthreads();
@@ -186,16 +211,21 @@ __device__ void quantize_row(const Args &args, Shared &shared, u32 row) {
                 centred = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
             }
             keep(stretch, warp_tree(sum_of_squares(centred)));
-            if (!is_layer_norm) {
-                least = nearest(least, prepared(stretch, v, weight));
+            if (is_layer_norm) {
+                return v;
             }
+            const float4 product = prepared(stretch, v, weight);
+            least = nearest(least, product);
+            return product;
         });
         const f32 mean_square = __fdiv_rn(finish_tree(shared, stretches), count);
         inverse = __fdiv_rn(1.0f, __fsqrt_rn(__fadd_rn(mean_square, args.eps)));
     }
     if (!has_norm || is_layer_norm) {
         work.each([&](u32 stretch, float4 v, float4 weight) {
-            least = nearest(least, prepared(stretch, v, weight));
+            const float4 ready = prepared(stretch, v, weight);
+            least = nearest(least, ready);
+            return ready;
         });
     }
 
@@ -227,17 +257,20 @@ __device__ void quantize_row(const Args &args, Shared &shared, u32 row) {
     i8 *line = args.values + static_cast<size_t>(row / 8) * 1024 + row % 8 * 128
         + ((lane / 4) ^ (row % 8)) * 16 + lane % 4 * 4;
     work.each([&](u32 stretch, float4 v, float4 weight) {
-        const float4 ready = prepared(stretch, v, weight);
-        const i32 a = quantize_one(ready.x, factor);
-        const i32 b = quantize_one(ready.y, factor);
-        const i32 c = quantize_one(ready.z, factor);
-        const i32 d = quantize_one(ready.w, factor);
-        sum += a + b + c + d;
-        const u32 low = __byte_perm(a, b, 0x0040);
-        const u32 high = __byte_perm(c, d, 0x0040);
-        const u32 word = __byte_perm(low, high, 0x5410);
-        const size_t tile = static_cast<size_t>(stretch) * args.row_blocks * 1024;
-        *reinterpret_cast<u32 *>(line + tile) = word;
+        if (stretch < stretches) {
+            const float4 ready = COUNT == 0 ? prepared(stretch, v, weight) : v;
+            const i32 a = quantize_one(ready.x, factor);
+            const i32 b = quantize_one(ready.y, factor);
+            const i32 c = quantize_one(ready.z, factor);
+            const i32 d = quantize_one(ready.w, factor);
+            sum += a + b + c + d;
+            const u32 low = __byte_perm(a, b, 0x0040);
+            const u32 high = __byte_perm(c, d, 0x0040);
+            const u32 word = __byte_perm(low, high, 0x5410);
+            const size_t tile = static_cast<size_t>(stretch) * args.row_blocks * 1024;
+            *reinterpret_cast<u32 *>(line + tile) = word;
+        }
+        return v;
     });
     sum = __reduce_add_sync(ALL, sum);
     if (lane == 0) {
@@ -255,154 +288,21 @@ __device__ void quantize_row(const Args &args, Shared &shared, u32 row) {
     }
 }
 
-// What a row that is held needs in shared memory.
-struct Held {
-    // Weights of the norm; a thread reads what it copied itself.
-    float4 weights[HELD * Args::THREADS];
-    // Sums of squares of stretches, zero behind the last.
-    float4 squares[32];
-    f32 peaks[WARPS];
-    i32 sums[WARPS];
-};
-
-// One row without a norm or with an RMS norm, of at most COUNT · WARPS stretches, which stay in
-// registers. Its threads meet twice.
-template <u32 COUNT>
-__device__ __forceinline__ void quantize_held(const Args &args, Held &shared, u32 row) {
-    static_assert(COUNT * WARPS <= 128, "a warp makes the tree over the stretches");
-    const u32 lane = threadIdx.x % 32;
-    const u32 warp = threadIdx.x / 32;
-    const bool has_norm = args.weight != nullptr;
-    const f32 *x = args.x + static_cast<size_t>(row) * args.stride;
-    const u32 first = warp * STRETCH + lane * 4;
-    constexpr u32 STEP = WARPS * STRETCH;
-
-    // No kernel before this one writes weights or positions.
-    if (has_norm) {
-        const u32 to = async::shared_address(shared.weights + threadIdx.x);
-#pragma unroll
-        for (u32 i = 0; i < COUNT; ++i) {
-            if (first + i * STEP < args.cols) {
-                async::copy16(to + i * Args::THREADS * 16, args.weight + first + i * STEP);
-            }
-        }
-    }
-    if (warp == 0) {
-        shared.squares[lane] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    }
-    const bool absent = args.positions != nullptr && args.positions[row] == Args::ABSENT;
-    __syncthreads();
-    async::wait_for_producers();
-    if (absent) {
-        return clear_row(args, row);
-    }
-    float4 held[COUNT];
-#pragma unroll
-    for (u32 i = 0; i < COUNT; ++i) {
-        held[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        if (first + i * STEP < args.cols) {
-            held[i] = __ldcg(reinterpret_cast<const float4 *>(x + first + i * STEP));
-        }
-    }
-    asm volatile("cp.async.wait_all;" ::: "memory");
-    if (has_norm) {
-#pragma unroll
-        for (u32 i = 0; i < COUNT; ++i) {
-            const f32 sum = warp_tree(sum_of_squares(held[i]));
-            const u32 stretch = warp + i * WARPS;
-            if (lane == 0) {
-                reinterpret_cast<f32 *>(shared.squares)[stretch] = sum;
-            }
-            if (first + i * STEP < args.cols) {
-                held[i] = times(held[i], shared.weights[i * Args::THREADS + threadIdx.x]);
-            }
-        }
-    }
-    // NaN is no peak: `fmaxf` takes the other.
-    f32 peak = 0.0f;
-#pragma unroll
-    for (u32 i = 0; i < COUNT; ++i) {
-        peak = fmaxf(fmaxf(peak, fabsf(held[i].x)), fabsf(held[i].y));
-        peak = fmaxf(fmaxf(peak, fabsf(held[i].z)), fabsf(held[i].w));
-    }
-    // Bits of numbers that are not negative are in their order.
-    peak = __uint_as_float(__reduce_max_sync(ALL, __float_as_uint(peak)));
-    if (lane == 0) {
-        shared.peaks[warp] = peak;
-    }
-    __syncthreads();
-    peak = __uint_as_float(
-        __reduce_max_sync(ALL, __float_as_uint(shared.peaks[lane % WARPS])));
-    f32 inverse = 1.0f;
-    if (has_norm) {
-        const float4 four = shared.squares[lane];
-        const f32 squares = warp_tree(sum4(four.x, four.y, four.z, four.w));
-        const f32 mean_square = __fdiv_rn(squares, static_cast<f32>(args.cols));
-        inverse = __fdiv_rn(1.0f, __fsqrt_rn(__fadd_rn(mean_square, args.eps)));
-        // An RMS norm's factor is the same for the whole row: it is left out of the values and
-        // returns in the unit, and the least peak is carried to its other side.
-        peak = fmaxf(fmaxf(peak, __fdiv_rn(PEAK_MIN, inverse)), MIN_POSITIVE);
-    } else {
-        peak = fmaxf(peak, PEAK_MIN);
-    }
-    const f32 factor = __fdiv_rn(VALUE_MAX, peak);
-
-    i32 sum = 0;
-    i8 *line = args.values + static_cast<size_t>(row / 8) * 1024 + row % 8 * 128
-        + ((lane / 4) ^ (row % 8)) * 16 + lane % 4 * 4;
-    const size_t tile = static_cast<size_t>(args.row_blocks) * 1024;
-    line += warp * tile;
-    // Adding 1.5 · 2^23 rounds half to even and leaves the integer in the low bits.
-    const auto rounded = [&](f32 x) {
-        constexpr f32 ROUND = 12582912.0f;
-        const f32 product = __fmul_rn(x, factor);
-        const f32 clamped = fminf(fmaxf(product, -VALUE_MAX), VALUE_MAX);
-        return isnan(product) ? 0u : __float_as_uint(__fadd_rn(clamped, ROUND));
-    };
-#pragma unroll
-    for (u32 i = 0; i < COUNT; ++i) {
-        const u32 low = __byte_perm(rounded(held[i].x), rounded(held[i].y), 0x0040);
-        const u32 high = __byte_perm(rounded(held[i].z), rounded(held[i].w), 0x0040);
-        const u32 word = __byte_perm(low, high, 0x5410);
-        asm("dp4a.s32.s32 %0, %1, %2, %0;" : "+r"(sum) : "r"(word), "r"(0x01010101));
-        if (warp + i * WARPS < args.col_tiles) {
-            *reinterpret_cast<u32 *>(line + i * WARPS * tile) = word;
-        }
-    }
-    sum = __reduce_add_sync(ALL, sum);
-    if (lane == 0) {
-        shared.sums[warp] = sum;
-    }
-    __syncthreads();
-    if (warp == 0) {
-        sum = __reduce_add_sync(ALL, lane < WARPS ? shared.sums[lane] : 0);
-        if (lane == 0) {
-            const f32 unit = __fdiv_rn(peak, VALUE_MAX);
-            args.row_units[row] = has_norm ? __fmul_rn(unit, inverse) : unit;
-            args.value_sums[row] = sum;
-        }
-    }
-}
-
 }  // namespace
 
-// Grid: a block for each row. Small enough to share a Hopper multiprocessor with a block of the
-// linear in front of it or behind it.
-extern "C" __global__ void __launch_bounds__(Args::THREADS, 4) quantize(Args args) {
-    __shared__ union {
-        Held held;
-        Shared any;
-    } shared;
+// Grid: a block for each row.
+extern "C" __global__ void __launch_bounds__(Args::THREADS) quantize(Args args) {
+    __shared__ Shared shared;
     const u32 row = blockIdx.x;
     async::launch_dependents();
     if (row >= args.rows) {
         return;
     }
-    if (args.bias != nullptr || args.col_tiles > HELD * WARPS) {
-        quantize_row(args, shared.any, row);
-    } else if (args.col_tiles <= HELD_FEW * WARPS) {
-        quantize_held<HELD_FEW>(args, shared.held, row);
+    if (args.col_tiles <= 2 * WARPS) {
+        quantize_row<2>(args, shared, row);
+    } else if (args.col_tiles <= 5 * WARPS) {
+        quantize_row<5>(args, shared, row);
     } else {
-        quantize_held<HELD>(args, shared.held, row);
+        quantize_row<0>(args, shared, row);
     }
 }

@@ -8,7 +8,7 @@ kernels! {
     /// Rows of reals, normalised or as they are, become rows of INT8 values with a unit.
     ///
     /// Reference: `Activations::prepare` of the host's CPU, to the bit. Grid: a block a row.
-    fn quantize[256](QuantizeArgs {
+    fn quantize[512](QuantizeArgs {
         /// `(rows, stride)`, of each row the first `cols`; 16-byte aligned.
         x: DevicePtr<f32>,
         /// `(cols)`: weight of the norm, 16-byte aligned; null: no norm.
