@@ -346,7 +346,8 @@ mod tests {
         for (copy, word) in [
             (changed("param_0[64]", "param_0[56]"), "56"),
             (changed(".entry embed(", ".entry mine("), "no kernel `mine`"),
-            (changed(".target sm_80", ".target sm_90"), "embed.sm_90"),
+            (changed(".target sm_80", ".target sm_86"), "embed.sm_86"),
+            (changed(".target sm_80", ".target sm_90"), "does not wait"),
             ((name.clone(), b"not PTX".to_vec()), ".version"),
             ((name.clone(), vec![0xff, 0xfe]), "utf-8"),
             (("qkv.sm_80".into(), ptx.clone().into_bytes()), "embed.sm_80"),
