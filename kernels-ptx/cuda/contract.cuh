@@ -867,6 +867,103 @@ extern "C" __global__ void decode_attend_f32_256_c8(DecodeAttendArgs args);
 extern "C" __global__ void decode_attend_many_f16_128_c4(DecodeAttendArgs args);
 extern "C" __global__ void decode_attend_many_f16_128_c8(DecodeAttendArgs args);
 
+// All layers of a step of one row: what `decode_qkv`, `decode_attend`, `decode_out`,
+// `decode_gate_up` and `decode_out` once more do for each, and the same bits.
+//
+// The blocks wait for each other, so the launch has to be a cooperative one. The entry's name
+// gives the numbers of the cache, the widest head and the ranks that attention of a long row
+// is split into: those of the `decode_attend` that does the same.
+//
+// Grid, entry, shared memory, rooms and the scalars of a launch: `launch::DecodeLayersShape`.
+struct DecodeLayersArgs {
+    static constexpr u32 THREADS = 512;
+    // Addresses of a layer.
+    static constexpr u32 WORDS = 12;
+    // Bytes of a slot of weights.
+    static constexpr u32 SLOT_BYTES = 14336;
+    // Slots of weights.
+    static constexpr u32 SLOTS_MAX = 14;
+    // Most features of a linear that a thread block makes.
+    static constexpr u32 FEATURES_MAX = 256;
+    // Widest row of the model, and of all query heads.
+    static constexpr u32 HIDDEN_MAX = 5376;
+    // Widest feed-forward block.
+    static constexpr u32 FFN_MAX = 14336;
+    // What a room holds until it is written.
+    static constexpr u32 UNWRITTEN = 4294967295;
+
+    // `(count, WORDS)` addresses of 8 bytes, for each layer: codes, units and norms of qkv,
+    // attention out, gate and up, down. Codes and units as in [`DecodeLinearArgs`], norms as
+    // there, null for none. 8-byte aligned.
+    const u8 *layers;
+    // `(hidden_cols)`: the row, before and after; 16-byte aligned.
+    f32 *hidden;
+    // `(3, words)` of `launch::DecodeLayersShape::rooms`, 16-byte aligned. Before the first
+    // launch all `UNWRITTEN`; between launches nobody else's.
+    f32 *rooms;
+    // Keys of the first layer, as in [`DecodeAttendArgs`].
+    u8 *keys;
+    // Values of the first layer.
+    u8 *values;
+    // As in [`DecodeAttendArgs`].
+    const f32 *cos;
+    // As `cos`.
+    const f32 *sin;
+    // The row's position, below `capacity`.
+    const u32 *positions;
+    // The row's slot.
+    const u32 *slots;
+    // Layers, at least 2.
+    u32 count;
+    // Width of the model: a multiple of 4, at most `HIDDEN_MAX`.
+    u32 hidden_cols;
+    // Query heads: a multiple of `kv_heads`; `heads · head_dim` is at most `HIDDEN_MAX`.
+    u32 heads;
+    // Key and value heads.
+    u32 kv_heads;
+    // Multiple of 4, at most the entry's.
+    u32 head_dim;
+    // Width of the feed-forward block: a multiple of 4, at most `FFN_MAX`.
+    u32 ffn;
+    // Positions of a slot, a multiple of `DecodeAttendArgs::KEY_BLOCK`.
+    u32 capacity;
+    // From layer to layer of keys and of values, in units of 16 bytes.
+    u32 layer_stride;
+    // Slots that weights pass through, `1..=SLOTS_MAX`.
+    u32 slots_of_weights;
+    // `SILU`, `RELU2` or `RELU`, as in [`DecodeLinearArgs`].
+    u32 activation;
+    // Added to the mean square.
+    f32 eps;
+    // What a score is multiplied by: `1 / √head_dim`.
+    f32 factor;
+};
+static_assert(sizeof(DecodeLayersArgs) == 120, "DecodeLayersArgs");
+static_assert(alignof(DecodeLayersArgs) == 8, "DecodeLayersArgs");
+static_assert(offsetof(DecodeLayersArgs, layers) == 0, "layers");
+static_assert(offsetof(DecodeLayersArgs, hidden) == 8, "hidden");
+static_assert(offsetof(DecodeLayersArgs, rooms) == 16, "rooms");
+static_assert(offsetof(DecodeLayersArgs, keys) == 24, "keys");
+static_assert(offsetof(DecodeLayersArgs, values) == 32, "values");
+static_assert(offsetof(DecodeLayersArgs, cos) == 40, "cos");
+static_assert(offsetof(DecodeLayersArgs, sin) == 48, "sin");
+static_assert(offsetof(DecodeLayersArgs, positions) == 56, "positions");
+static_assert(offsetof(DecodeLayersArgs, slots) == 64, "slots");
+static_assert(offsetof(DecodeLayersArgs, count) == 72, "count");
+static_assert(offsetof(DecodeLayersArgs, hidden_cols) == 76, "hidden_cols");
+static_assert(offsetof(DecodeLayersArgs, heads) == 80, "heads");
+static_assert(offsetof(DecodeLayersArgs, kv_heads) == 84, "kv_heads");
+static_assert(offsetof(DecodeLayersArgs, head_dim) == 88, "head_dim");
+static_assert(offsetof(DecodeLayersArgs, ffn) == 92, "ffn");
+static_assert(offsetof(DecodeLayersArgs, capacity) == 96, "capacity");
+static_assert(offsetof(DecodeLayersArgs, layer_stride) == 100, "layer_stride");
+static_assert(offsetof(DecodeLayersArgs, slots_of_weights) == 104, "slots_of_weights");
+static_assert(offsetof(DecodeLayersArgs, activation) == 108, "activation");
+static_assert(offsetof(DecodeLayersArgs, eps) == 112, "eps");
+static_assert(offsetof(DecodeLayersArgs, factor) == 116, "factor");
+extern "C" __global__ void decode_layers_f16_128_c4(DecodeLayersArgs args);
+extern "C" __global__ void decode_layers_f16_128_c8(DecodeLayersArgs args);
+
 // Reads memory as fast as the device can: the limit that decoding runs into.
 //
 // Threads whose sums differ from `zero` add them to `sums[0]`, so that no read can be left

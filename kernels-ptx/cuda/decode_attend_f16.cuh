@@ -289,29 +289,27 @@ __device__ __forceinline__ float2 faded(float2 sum, f32 fade, float2 more) {
     return make_float2(__fmaf_rn(sum.x, fade, more.x), __fmaf_rn(sum.y, fade, more.y));
 }
 
-template <u32 CLUSTER, u32 DIM>
-__device__ __forceinline__ void decode_attend(const Args &args) {
-    constexpr u32 QUERY_STRIDE = DIM * 2 + 16;
-    extern __shared__ __align__(128) unsigned char shared[];
-    __shared__ __align__(16) u16 queries[16][QUERY_STRIDE / 2];
-    __shared__ f32 scales[HEADS];
-    __shared__ u16 fresh[2][DIM];
-    __shared__ Merge<CLUSTER, DIM> merge;
+// What a thread block keeps of its row in shared memory.
+template <u32 DIM>
+struct Prepared {
+    static constexpr u32 QUERY_STRIDE = DIM * 2 + 16;
+    __align__(16) u16 queries[16][QUERY_STRIDE / 2];
+    f32 scales[HEADS];
+    u16 fresh[2][DIM];
+};
 
-    Part part;
-    MARK(0);
-    launch_dependents();
-    if (!part_of<CLUSTER>(args, UNIT, part)) {
-        return;
-    }
-    if (part.ranks > 1) {
-        cluster_arrive();
-    }
+// The units of a part: leaves the sums of weighted values of each warp in its slab, (heads, dim),
+// and their peaks and sums of weights in `by_warp`. `slabs` has one for each of WARPS warps, `meet`
+// is a barrier among them, `await` comes before the row is read.
+template <u32 DIM, typename Meet, typename Await>
+__device__ __forceinline__ void attend_units(const Args &args, const Part &part,
+                                             unsigned char *slabs, Prepared<DIM> &prepared,
+                                             float2 (&by_warp)[WARPS][HEADS], Meet &&meet,
+                                             Await &&await) {
     const u32 lane = part.lane, warp = part.warp, dim = part.dim, rank = part.rank;
     u16 *keys = reinterpret_cast<u16 *>(args.keys) + part.start;
     u16 *values = reinterpret_cast<u16 *>(args.values) + part.start;
-    const u32 slab_bytes = Slab::bytes_of(dim);
-    const Slab slab(shared + warp * slab_bytes, dim);
+    const Slab slab(slabs + warp * Slab::bytes_of(dim), dim);
     const u32 last = part.units - 1;
     const u32 mine = rank + warp * part.ranks;
     const u32 stride = part.ranks * WARPS;
@@ -320,7 +318,7 @@ __device__ __forceinline__ void decode_attend(const Args &args) {
     const u32 g = lane / 4, q = lane % 4;
     Running running;
     float2 out[DIM / 8] = {};
-    const u32 query = shared_address(&queries[lane % 16][lane / 16 * 8]);
+    const u32 query = shared_address(&prepared.queries[lane % 16][lane / 16 * 8]);
     f32 factor = 0.0f;
     // One pass at least: all warps prepare the queries while the first keys are on the way.
     u32 unit = mine;
@@ -331,15 +329,13 @@ __device__ __forceinline__ void decode_attend(const Args &args) {
         if (unit == mine) {
             // Rows of no head, and columns behind the last.
 #pragma unroll 1
-            for (u32 at = threadIdx.x; at < 16 * QUERY_STRIDE / 4; at += Args::THREADS) {
-                reinterpret_cast<u32 *>(queries)[at] = 0;
+            for (u32 at = threadIdx.x; at < 16 * Prepared<DIM>::QUERY_STRIDE / 4; at += Args::THREADS) {
+                reinterpret_cast<u32 *>(prepared.queries)[at] = 0;
             }
-            __syncthreads();
+            meet();
             const Angles<DIM> angles(args, part);
             MARK(1);
-            if (args.awaited == 0) {
-                wait_for_dependencies();
-            }
+            await();
             MARK(2);
             f32 held_low[DIM / 64], held_high[DIM / 64];
             const bool fresh_here = last % part.ranks == rank;
@@ -348,8 +344,8 @@ __device__ __forceinline__ void decode_attend(const Args &args) {
                 [&](u32 task, u32 i, f32 low, f32 high) {
                     if (task >= part.heads) {
                         if (i < dim / 2) {
-                            fresh[task - part.heads][i] = to_f16(low);
-                            fresh[task - part.heads][i + dim / 2] = to_f16(high);
+                            prepared.fresh[task - part.heads][i] = to_f16(low);
+                            prepared.fresh[task - part.heads][i + dim / 2] = to_f16(high);
                         }
                         return;
                     }
@@ -363,17 +359,18 @@ __device__ __forceinline__ void decode_attend(const Args &args) {
                 },
                 [&](u32 task) {
                     if (task < part.heads) {
-                        const f32 scale = place_query<DIM>(held_low, held_high, dim, queries[task],
-                                                           queries[task + 8]);
+                        const f32 scale = place_query<DIM>(held_low, held_high, dim,
+                                                           prepared.queries[task],
+                                                           prepared.queries[task + 8]);
                         if (lane == 0) {
-                            scales[task] = scale;
+                            prepared.scales[task] = scale;
                         }
                     }
                 });
             MARK(3);
-            __syncthreads();
+            meet();
             MARK(4);
-            factor = args.factor * LOG2_E * (g < part.heads ? scales[g] : 0.0f);
+            factor = args.factor * LOG2_E * (g < part.heads ? prepared.scales[g] : 0.0f);
         }
         if (unit < part.units) {
             wait_for_copies();
@@ -385,7 +382,7 @@ __device__ __forceinline__ void decode_attend(const Args &args) {
                 u16 *to_values = values + static_cast<size_t>(part.position) * dim;
 #pragma unroll 1
                 for (u32 i = lane; i < dim; i += WARP) {
-                    const u16 key = fresh[0][i], value = fresh[1][i];
+                    const u16 key = prepared.fresh[0][i], value = prepared.fresh[1][i];
                     *slab.key(place, i) = key;
                     *slab.value(place, i) = value;
                     to_keys[i * BLOCK] = key;
@@ -426,11 +423,36 @@ __device__ __forceinline__ void decode_attend(const Args &args) {
                 }
             }
             if (q == 0) {
-                merge.by_warp[warp][g] = make_float2(running.top, sum);
+                by_warp[warp][g] = make_float2(running.top, sum);
             }
         }
     }
+}
+
+template <u32 CLUSTER, u32 DIM>
+__device__ __forceinline__ void decode_attend(const Args &args) {
+    extern __shared__ __align__(128) unsigned char shared[];
+    __shared__ Prepared<DIM> prepared;
+    __shared__ Merge<CLUSTER, DIM> merge;
+
+    Part part;
+    MARK(0);
+    launch_dependents();
+    if (!part_of<CLUSTER>(args, UNIT, part)) {
+        return;
+    }
+    if (part.ranks > 1) {
+        cluster_arrive();
+    }
+    attend_units<DIM>(
+        args, part, shared, prepared, merge.by_warp, [] { __syncthreads(); },
+        [&] {
+            if (args.awaited == 0) {
+                wait_for_dependencies();
+            }
+        });
     MARK(5);
+    const u32 slab_bytes = Slab::bytes_of(part.dim);
     finish(args, part, merge,
            [&](u32 w) { return reinterpret_cast<const f32 *>(shared + w * slab_bytes); });
     MARK(6);

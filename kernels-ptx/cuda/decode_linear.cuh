@@ -3,18 +3,13 @@
 // columns that it then multiplies by all row tiles of the block. Sums of warps meet in shared
 // memory. One more warp fetches the weights and finds the row's unit.
 #pragma once
-#include "decode.cuh"
+#include "decode_row.cuh"
 
 using Args = DecodeLinearArgs;
 
 namespace {
 
-enum Finish { STORE, ADD, GATE };
-
 constexpr u32 WARPS = Args::THREADS / WARP - 1;
-constexpr u32 TILE_BYTES = 512;
-constexpr u32 PAIR = 2;
-constexpr f32 PEAK_MIN = 1e-5f;
 // Bytes of one request to the L2 cache.
 constexpr u64 AHEAD_BYTES = 16384;
 // Named barriers: the sums of squares are there; the peak is.
@@ -23,14 +18,6 @@ constexpr u32 PEAK = 2;
 #ifndef CHAINS
 #define CHAINS 1
 #endif
-
-// c += a (16 x 32, unsigned) by b (32 x 8, signed).
-__device__ __forceinline__ void multiply(i32 (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
-    asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
-        "{%8, %9}, {%0, %1, %2, %3};"
-        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
 
 template <u32 BARRIER>
 __device__ __forceinline__ void meet() {
@@ -41,18 +28,6 @@ __device__ __forceinline__ void meet() {
 template <u32 BARRIER>
 __device__ __forceinline__ void announce() {
     asm volatile("bar.arrive %0, %1;" ::"n"(BARRIER), "n"(Args::THREADS) : "memory");
-}
-
-__device__ __forceinline__ f32 greatest(float4 x) {
-    return fmaxf(fmaxf(fabsf(x.x), fabsf(x.y)), fmaxf(fabsf(x.z), fabsf(x.w)));
-}
-
-__device__ __forceinline__ f32 activate(u32 function, f32 x) {
-    if (function == Args::SILU) {
-        return __fdiv_rn(x, 1.0f + expf32(-x));
-    }
-    const f32 positive = fmaxf(x, 0.0f);
-    return function == Args::RELU2 ? positive * positive : positive;
 }
 
 // Rows of at most `TILES` tiles of 128 columns.
@@ -150,8 +125,8 @@ __device__ __forceinline__ void decode_linear(const Args &args) {
         const float2 found = peaks[lane];
         const f32 peak = warp_peak(found.x);
         // What the warps do with a row of next to nothing (see there).
-        const bool plain = args.norm == nullptr
-            || peak > 1.1f * PEAK_MIN * (warp_peak(found.y) + fmaxf(args.eps, 1.0f));
+        const bool plain =
+            args.norm == nullptr || is_plain(peak, warp_peak(found.y), args.eps);
         if (args.clear_words != 0) {
             // Ordered before what this block writes: the fence, then the block's last barrier.
             const uint4 mark = make_uint4(UNWRITTEN, UNWRITTEN, UNWRITTEN, UNWRITTEN);
@@ -264,35 +239,21 @@ __device__ __forceinline__ void decode_linear(const Args &args) {
         const float2 found = peaks[lane];
         peak = warp_peak(found.x);
         large = warp_peak(found.y);
-        // The least peak, PEAK_MIN times the rms, matters to rows of next to nothing only: the rms
-        // is at most the greatest number and √eps, which is at most eps or 1. Such a row is quantised
-        // once more when its rms is known.
         bool plain = true;
         if (args.norm == nullptr) {
             peak = fmaxf(peak, PEAK_MIN);
         } else {
-            plain = peak > 1.1f * PEAK_MIN * (large + fmaxf(args.eps, 1.0f));
+            plain = is_plain(peak, large, args.eps);
         }
         i32 value_sum;
         u32 words[N];
 #pragma unroll 1
         for (;;) {
             const f32 factor = __fdiv_rn(127.0f, peak);
-            // |x · factor| rounds to 127 at most. Adding 1.5 · 2^23 rounds half to even and leaves
-            // the integer in the low bits.
-            constexpr f32 ROUND = 12582912.0f;
             value_sum = 0;
 #pragma unroll
             for (u32 i = 0; i < N; ++i) {
-                const u32 a = __float_as_uint(x[i].x * factor + ROUND);
-                const u32 b = __float_as_uint(x[i].y * factor + ROUND);
-                const u32 c = __float_as_uint(x[i].z * factor + ROUND);
-                const u32 d = __float_as_uint(x[i].w * factor + ROUND);
-                words[i] = __byte_perm(__byte_perm(a, b, 0x0040), __byte_perm(c, d, 0x0040),
-                                       0x5410);
-                asm("dp4a.s32.s32 %0, %1, %2, %0;"
-                    : "+r"(value_sum)
-                    : "r"(words[i]), "r"(0x01010101));
+                words[i] = quantise(x[i], factor, value_sum);
             }
             value_sum = __reduce_add_sync(ALL, value_sum);
 #pragma unroll
@@ -317,14 +278,6 @@ __device__ __forceinline__ void decode_linear(const Args &args) {
             plain = true;
         }
         MARK(5);
-        // A lane's word is that of columns 32 j + 16 h + 4 q .. + 4 with j = lane / 8, h = lane / 4
-        // % 2, q = lane % 4: a word that this lane gives the tensor core for column lane / 4 of B.
-        // All other words of that column are zero, so each column of the product holds the sum of
-        // its own words' columns. The codes of j stay where they are, times 4^j; the tensor core
-        // takes them together with those below, as m_j = Σ_(i <= j) 4^i codes_i, and takes away
-        // m_(j - 1), which costs one mask less than separating them.
-        const u32 own = lane / 4;
-        const u32 q = lane % 4;
         const u8 *lane_codes = shared + lane * 16 + warp * TILE_BYTES;
         u32 stage = 0, phase = 0;
 #pragma unroll 1
@@ -341,20 +294,7 @@ __device__ __forceinline__ void decode_linear(const Args &args) {
                         a[t] = *reinterpret_cast<const uint4 *>(codes + t * tile_row_bytes
                                                                 + i * WARPS * TILE_BYTES);
                     }
-                    const u32 minus = __vneg4(words[i]);
-#pragma unroll
-                    for (u32 j = 0; j < 4; ++j) {
-                        const u32 word =
-                            own / 2 == j ? words[i] : own / 2 == j + 1 ? minus : 0;
-                        const u32 b[2] = {own % 2 == 0 ? word : 0, own % 2 == 0 ? 0 : word};
-                        const u32 mask = 0x01010101u * ((4u << (2 * j)) - 1);
-#pragma unroll
-                        for (u32 t = 0; t < PAIR; ++t) {
-                            const u32 masked[4] = {a[t].x & mask, a[t].y & mask, a[t].z & mask,
-                                                   a[t].w & mask};
-                            multiply(c[t][CHAINS == 2 ? j % 2 : 0], masked, b);
-                        }
-                    }
+                    multiply_tiles<CHAINS>(c, a, words[i]);
                 }
             }
             if (args.stages < count) {
@@ -367,31 +307,9 @@ __device__ __forceinline__ void decode_linear(const Args &args) {
                 stage = 0;
                 phase ^= 1;
             }
-            // Columns 2 q and 2 q + 1 of rows g and g + 8.
-            i32 sums[PAIR][2];
-#pragma unroll
-            for (u32 t = 0; t < PAIR; ++t) {
-#pragma unroll
-                for (u32 k = 0; k < 2; ++k) {
-                    i32 both = c[t][0][2 * k] + c[t][0][2 * k + 1];
-                    if (CHAINS == 2) {
-                        both += c[t][1][2 * k] + c[t][1][2 * k + 1];
-                    }
-                    sums[t][k] = both >> (2 * q);
-                }
-            }
-#pragma unroll
-            for (u32 distance = 1; distance < 4; distance *= 2) {
-#pragma unroll
-                for (u32 t = 0; t < PAIR; ++t) {
-                    sums[t][0] += __shfl_xor_sync(ALL, sums[t][0], distance);
-                    sums[t][1] += __shfl_xor_sync(ALL, sums[t][1], distance);
-                }
-            }
-            // Lane (g, q) writes row g + 8 (q % 2) of tile q / 2.
-            const i32 even = q < 2 ? sums[0][0] : sums[1][0];
-            const i32 odd = q < 2 ? sums[0][1] : sums[1][1];
-            partial[(pair * WARPS + warp) * 32 + q * 8 + own] = (q % 2 ? odd : even) - value_sum;
+            // Lane (g, q) has the sum of row g + 8 (q % 2) of tile q / 2.
+            partial[(pair * WARPS + warp) * 32 + lane % 4 * 8 + lane / 4] =
+                sum_tiles<CHAINS>(c) - value_sum;
         }
     }
     MARK(6);

@@ -273,7 +273,7 @@ mod floats;
 mod measure;
 mod ternary;
 
-pub use decode::{DecodeAttendArgs, DecodeLinearArgs};
+pub use decode::{DecodeAttendArgs, DecodeLayersArgs, DecodeLinearArgs};
 pub use floats::{
     AttendRowsArgs, AttendRowsExactArgs, ChooseArgs, EmbedArgs, FloatLinearArgs, NormalizeArgs,
     RopeStoreArgs, TileWeightsArgs,

@@ -135,4 +135,75 @@ kernels! {
         /// What a word that is awaited holds until it is written.
         UNWRITTEN = 4294967295,
     }
+
+    /// All layers of a step of one row: what `decode_qkv`, `decode_attend`, `decode_out`,
+    /// `decode_gate_up` and `decode_out` once more do for each, and the same bits.
+    ///
+    /// The blocks wait for each other, so the launch has to be a cooperative one. The entry's name
+    /// gives the numbers of the cache, the widest head and the ranks that attention of a long row
+    /// is split into: those of the `decode_attend` that does the same.
+    ///
+    /// Grid, entry, shared memory, rooms and the scalars of a launch: `launch::DecodeLayersShape`.
+    fn decode_layers_f16_128_c4, decode_layers_f16_128_c8[512](DecodeLayersArgs {
+        /// `(count, WORDS)` addresses of 8 bytes, for each layer: codes, units and norms of qkv,
+        /// attention out, gate and up, down. Codes and units as in [`DecodeLinearArgs`], norms as
+        /// there, null for none. 8-byte aligned.
+        layers: DevicePtr<u8>,
+        /// `(hidden_cols)`: the row, before and after; 16-byte aligned.
+        hidden: DevicePtrMut<f32>,
+        /// `(3, words)` of `launch::DecodeLayersShape::rooms`, 16-byte aligned. Before the first
+        /// launch all `UNWRITTEN`; between launches nobody else's.
+        rooms: DevicePtrMut<f32>,
+        /// Keys of the first layer, as in [`DecodeAttendArgs`].
+        keys: DevicePtrMut<u8>,
+        /// Values of the first layer.
+        values: DevicePtrMut<u8>,
+        /// As in [`DecodeAttendArgs`].
+        cos: DevicePtr<f32>,
+        /// As `cos`.
+        sin: DevicePtr<f32>,
+        /// The row's position, below `capacity`.
+        positions: DevicePtr<u32>,
+        /// The row's slot.
+        slots: DevicePtr<u32>,
+        /// Layers, at least 2.
+        count: u32,
+        /// Width of the model: a multiple of 4, at most `HIDDEN_MAX`.
+        hidden_cols: u32,
+        /// Query heads: a multiple of `kv_heads`; `heads · head_dim` is at most `HIDDEN_MAX`.
+        heads: u32,
+        /// Key and value heads.
+        kv_heads: u32,
+        /// Multiple of 4, at most the entry's.
+        head_dim: u32,
+        /// Width of the feed-forward block: a multiple of 4, at most `FFN_MAX`.
+        ffn: u32,
+        /// Positions of a slot, a multiple of `DecodeAttendArgs::KEY_BLOCK`.
+        capacity: u32,
+        /// From layer to layer of keys and of values, in units of 16 bytes.
+        layer_stride: u32,
+        /// Slots that weights pass through, `1..=SLOTS_MAX`.
+        slots_of_weights: u32,
+        /// `SILU`, `RELU2` or `RELU`, as in [`DecodeLinearArgs`].
+        activation: u32,
+        /// Added to the mean square.
+        eps: f32,
+        /// What a score is multiplied by: `1 / √head_dim`.
+        factor: f32,
+    }) where {
+        /// Addresses of a layer.
+        WORDS = 12,
+        /// Bytes of a slot of weights.
+        SLOT_BYTES = 14336,
+        /// Slots of weights.
+        SLOTS_MAX = 14,
+        /// Most features of a linear that a thread block makes.
+        FEATURES_MAX = 256,
+        /// Widest row of the model, and of all query heads.
+        HIDDEN_MAX = 5376,
+        /// Widest feed-forward block.
+        FFN_MAX = 14336,
+        /// What a room holds until it is written.
+        UNWRITTEN = 4294967295,
+    }
 }

@@ -1,0 +1,651 @@
+// All layers of a step of one row; contract.cuh says what they compute. The grid is resident as a
+// whole and takes part in every phase of every layer: linears by pairs of row tiles, attention by
+// the parts that the clusters of decode_attend have.
+//
+// Nothing but the data says that a phase has ended. Every word that another thread block may be
+// waiting for is `UNWRITTEN` until it is written, and who needs it looks until it is. A warp of each
+// block fetches weights without regard to phases, as far ahead as there are slots, so memory is read
+// while blocks wait for each other.
+//
+// Layers take turns with two sets of rooms, the last layer has a third. A set is made `UNWRITTEN`
+// again by the layer behind it, once that has read the row in front of its gate_up: by then every
+// block is done with the layer ahead. The last layer's set is left as it is; the first layer of the
+// next step sees to that.
+#pragma once
+#include "decode_attend_f16.cuh"
+#include "decode_row.cuh"
+
+namespace {
+
+using Layers = DecodeLayersArgs;
+
+// Warps that multiply; then one that fetches weights, and one that keeps what a phase needs besides.
+// Sixteen in all, so that each thread may have 128 registers.
+constexpr u32 MULTIPLIERS = 14;
+constexpr u32 FETCHER = MULTIPLIERS;
+constexpr u32 KEEPER = MULTIPLIERS + 1;
+static_assert(Layers::THREADS == (MULTIPLIERS + 2) * WARP, "every warp has a place");
+constexpr u32 AT_WORK = MULTIPLIERS * WARP;
+
+// A slot holds a tile of columns for each warp that multiplies, of a pair of row tiles.
+constexpr u32 SLOT_BYTES = PAIR * MULTIPLIERS * TILE_BYTES;
+static_assert(SLOT_BYTES == Layers::SLOT_BYTES, "launch::DecodeLayersShape counts slots");
+// Tiles of columns of a warp, in rows of the model's width and of the feed-forward block's.
+constexpr u32 NARROW = 3;
+constexpr u32 WIDE = 8;
+static_assert(NARROW * MULTIPLIERS * 128 == Layers::HIDDEN_MAX, "launch::DecodeLayersShape");
+static_assert(WIDE * MULTIPLIERS * 128 == Layers::FFN_MAX, "launch::DecodeLayersShape");
+
+// Named barriers of the multipliers and the keeper: peaks are there; sums of squares; sums; the
+// peak of a row of next to nothing. And one of the warps that attend.
+constexpr u32 PEAKS = 1;
+constexpr u32 SQUARES = 2;
+constexpr u32 SUMS = 3;
+constexpr u32 PEAK = 4;
+constexpr u32 ATTEND = 5;
+
+// Looks at words that others write before something must be wrong: some seconds.
+constexpr u32 PATIENCE = 1u << 23;
+
+template <u32 BARRIER>
+__device__ __forceinline__ void meet() {
+    asm volatile("bar.sync %0, %1;" ::"n"(BARRIER),
+                 "n"(BARRIER == ATTEND ? Args::THREADS : AT_WORK + WARP)
+                 : "memory");
+}
+
+// As `meet`, without waiting for the others.
+template <u32 BARRIER>
+__device__ __forceinline__ void announce() {
+    asm volatile("bar.arrive %0, %1;" ::"n"(BARRIER), "n"(AT_WORK + WARP) : "memory");
+}
+
+// The thread's index, asked for anew: what follows from it is cheaper to compute in every phase than
+// to keep in a register through all of them.
+__device__ __forceinline__ u32 this_thread() {
+    u32 index;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(index));
+    return index;
+}
+
+__device__ __forceinline__ void look_again(u32 &looks) {
+    if (++looks == PATIENCE) {
+        __trap();
+    }
+}
+
+__device__ __forceinline__ bool are_written(float4 x) {
+    return is_written(x.x) && is_written(x.y) && is_written(x.z) && is_written(x.w);
+}
+
+// The linears of a layer, in their order.
+enum Which { QKV, OUT, GATE_UP, DOWN, LINEARS };
+
+// Pairs of row tiles of a block.
+struct Share {
+    u32 first;
+    u32 count;
+};
+
+__device__ __forceinline__ Share share_of(u32 row_tiles, u32 block) {
+    const u32 pairs = (row_tiles + 1) / PAIR;
+    const u32 each = pairs / gridDim.x, more = pairs % gridDim.x;
+    return {block * each + min(block, more), each + (block < more ? 1 : 0)};
+}
+
+// Shapes of the linears.
+struct Shapes {
+    u32 row_tiles[LINEARS];
+    u32 cols[LINEARS];
+
+    __device__ __forceinline__ void measure(const Layers &args) {
+        const u32 query = args.heads * args.head_dim;
+        row_tiles[QKV] = (query + 2 * args.kv_heads * args.head_dim + 15) / 16;
+        row_tiles[OUT] = row_tiles[DOWN] = (args.hidden_cols + 15) / 16;
+        row_tiles[GATE_UP] = (args.ffn + 15) / 16 * 2;
+        cols[QKV] = cols[GATE_UP] = args.hidden_cols;
+        cols[OUT] = query;
+        cols[DOWN] = args.ffn;
+    }
+};
+
+// Where a set of rooms has what.
+struct Rooms {
+    u32 mixed;
+    u32 parts;
+    u32 peaks;
+    u32 middle;
+    u32 gated;
+    u32 hidden;
+    u32 words;
+    // From part to part of attention.
+    u32 part;
+
+    __device__ __forceinline__ void lay_out(const Layers &args, u32 ranks_of_set) {
+        const u32 query = args.heads * args.head_dim;
+        const u32 group = args.heads / args.kv_heads;
+        const u32 ranks = args.kv_heads * ((group + HEADS - 1) / HEADS) * ranks_of_set;
+        part = min(group, HEADS) * args.head_dim;
+        mixed = query + 2 * args.kv_heads * args.head_dim;
+        parts = mixed + query;
+        peaks = parts + ranks * part;
+        middle = peaks + ranks * HEADS * 2;
+        gated = middle + args.hidden_cols;
+        hidden = gated + args.ffn;
+        words = hidden + args.hidden_cols;
+    }
+};
+
+// What a block keeps in shared memory besides slots, slabs and sums.
+template <u32 DIM>
+struct Kept {
+    u64 full[Layers::SLOTS_MAX];
+    u64 empty[Layers::SLOTS_MAX];
+    Share shares[LINEARS];
+    Shapes shapes;
+    Rooms rooms;
+    f32 squares[MULTIPLIERS * WIDE];
+    // Of each multiplier: greatest product of weight and number, greatest number.
+    float2 peaks[WARP];
+    f32 row_peak;
+    f32 row_unit;
+    // Of the features at hand and of those of the phase before: units of their weights; those of
+    // up, or the residual.
+    f32 held[2][2][Layers::FEATURES_MAX];
+    Prepared<DIM> prepared;
+    float2 by_warp[WARPS][HEADS];
+};
+
+// A linear of this layer.
+struct Linear {
+    const f32 *x;
+    // Whether it may be yet to come.
+    bool awaited;
+    const f32 *norm;
+    const f32 *units;
+    const f32 *residual;
+    bool residual_awaited;
+    f32 *out;
+    u32 cols;
+    u32 features;
+};
+
+// Which slot comes next, and how often slots have been gone through.
+struct Ring {
+    u32 slots;
+    u32 slot = 0;
+    u32 parity = 0;
+
+    __device__ __forceinline__ void advance() {
+        if (++slot == slots) {
+            slot = 0;
+            parity ^= 1;
+        }
+    }
+};
+
+template <Finish FINISH>
+__device__ __forceinline__ u32 features_of(const Linear &of, Share share) {
+    constexpr u32 FEATURES = FINISH == GATE ? 16 : 32;
+    return min(share.count * FEATURES, of.features - share.first * FEATURES);
+}
+
+// Where the weights of the share's feature `index` have their unit.
+template <Finish FINISH>
+__device__ __forceinline__ u32 unit_at(Share share, u32 index) {
+    return FINISH == GATE ? (share.first + index / 16) * 32 + index % 16
+                          : share.first * 32 + index;
+}
+
+// What the multipliers do of a linear; `sums` is (pairs of the share, MULTIPLIERS, 32).
+template <u32 N, Finish FINISH, u32 DIM>
+__device__ __forceinline__ void multiply_row(const Layers &args, const Linear &of, Share share,
+                                             Kept<DIM> &kept, const unsigned char *slots,
+                                             i32 *sums, Ring &ring, u32 turn) {
+    const u32 thread = this_thread();
+    const u32 lane = thread % WARP, warp = thread / WARP;
+    const u32 col_tiles = (of.cols + 127) / 128;
+    float4 x[N], weight[N];
+#pragma unroll
+    for (u32 i = 0; i < N; ++i) {
+        const u32 col = (warp + i * MULTIPLIERS) * 128 + lane * 4;
+        weight[i] = make_float4(1.0f, 1.0f, 1.0f, 1.0f);
+        x[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        if (of.norm != nullptr && col < of.cols) {
+            weight[i] = __ldg(reinterpret_cast<const float4 *>(of.norm + col));
+        }
+    }
+    u32 looks = 0;
+    for (;;) {
+        bool complete = true;
+#pragma unroll
+        for (u32 i = 0; i < N; ++i) {
+            const u32 col = (warp + i * MULTIPLIERS) * 128 + lane * 4;
+            if (col < of.cols) {
+                x[i] = load_fresh4(of.x + col);
+            }
+        }
+#pragma unroll
+        for (u32 i = 0; i < N; ++i) {
+            complete = complete && are_written(x[i]);
+        }
+        if (complete || !of.awaited) {
+            break;
+        }
+        look_again(looks);
+    }
+    f32 peak = 0.0f, large = 0.0f;
+    f32 sum[N];
+#pragma unroll
+    for (u32 i = 0; i < N; ++i) {
+        sum[i] = (x[i].x * x[i].x + x[i].y * x[i].y) + (x[i].z * x[i].z + x[i].w * x[i].w);
+        large = fmaxf(large, greatest(x[i]));
+        x[i] = make_float4(x[i].x * weight[i].x, x[i].y * weight[i].y, x[i].z * weight[i].z,
+                           x[i].w * weight[i].w);
+        peak = fmaxf(peak, greatest(x[i]));
+    }
+    peak = warp_peak(peak);
+    large = warp_peak(large);
+    if (lane == 0) {
+        kept.peaks[warp] = make_float2(peak, large);
+    }
+    meet<PEAKS>();
+    const float2 found = kept.peaks[lane];
+    peak = warp_peak(found.x);
+    large = warp_peak(found.y);
+    bool plain = true;
+    if (of.norm == nullptr) {
+        peak = fmaxf(peak, PEAK_MIN);
+    } else {
+        plain = is_plain(peak, large, args.eps);
+    }
+    i32 value_sum;
+    u32 words[N];
+#pragma unroll 1
+    for (;;) {
+        const f32 factor = __fdiv_rn(127.0f, peak);
+        value_sum = 0;
+#pragma unroll
+        for (u32 i = 0; i < N; ++i) {
+            words[i] = quantise(x[i], factor, value_sum);
+        }
+        value_sum = __reduce_add_sync(ALL, value_sum);
+#pragma unroll
+        for (u32 distance = 1; distance < WARP; distance *= 2) {
+#pragma unroll
+            for (u32 i = 0; i < N; ++i) {
+                sum[i] = sum[i] + __shfl_xor_sync(ALL, sum[i], distance);
+            }
+        }
+        if (lane == 0) {
+#pragma unroll
+            for (u32 i = 0; i < N; ++i) {
+                kept.squares[warp + i * MULTIPLIERS] = sum[i];
+            }
+        }
+        announce<SQUARES>();
+        if (plain) {
+            break;
+        }
+        meet<PEAK>();
+        peak = kept.row_peak;
+        plain = true;
+    }
+#pragma unroll 1
+    for (u32 pair = 0; pair < share.count; ++pair) {
+        i32 c[PAIR][2][4] = {};
+#pragma unroll
+        for (u32 i = 0; i < N; ++i) {
+            const u32 left = col_tiles - i * MULTIPLIERS;
+            if (i * MULTIPLIERS < col_tiles) {
+                const u32 tiles = min(MULTIPLIERS, left);
+                barrier_wait(shared_address(&kept.full[ring.slot]), ring.parity);
+                if (warp < tiles) {
+                    const unsigned char *codes =
+                        slots + ring.slot * SLOT_BYTES + warp * TILE_BYTES + lane * 16;
+                    const uint4 a[PAIR] = {
+                        *reinterpret_cast<const uint4 *>(codes),
+                        *reinterpret_cast<const uint4 *>(codes + tiles * TILE_BYTES),
+                    };
+                    multiply_tiles<1>(c, a, words[i]);
+                }
+                __syncwarp();
+                if (lane == 0) {
+                    barrier_arrive(shared_address(&kept.empty[ring.slot]));
+                }
+                ring.advance();
+            }
+        }
+        sums[(pair * MULTIPLIERS + warp) * 32 + lane % 4 * 8 + lane / 4] =
+            sum_tiles<1>(c) - value_sum;
+    }
+    meet<SUMS>();
+    const f32 unit = kept.row_unit;
+    const u32 features = features_of<FINISH>(of, share);
+#pragma unroll 1
+    for (u32 index = thread; index < features; index += AT_WORK) {
+        constexpr u32 FEATURES = FINISH == GATE ? 16 : 32;
+        const i32 *own = sums + index / FEATURES * MULTIPLIERS * 32 + index % FEATURES;
+        i32 all = 0;
+#pragma unroll
+        for (u32 w = 0; w < MULTIPLIERS; ++w) {
+            all += own[w * 32];
+        }
+        f32 value = static_cast<f32>(all) * unit * kept.held[turn][0][index];
+        if (FINISH == GATE) {
+            i32 up = 0;
+#pragma unroll
+            for (u32 w = 0; w < MULTIPLIERS; ++w) {
+                up += own[w * 32 + 16];
+            }
+            const f32 other = static_cast<f32>(up) * unit * kept.held[turn][1][index];
+            value = activate(args.activation, value) * other;
+        } else if (FINISH == ADD) {
+            value = kept.held[turn][1][index] + value;
+        }
+        store_fresh(of.out + share.first * FEATURES + index, value);
+    }
+}
+
+// What the keeper does of a linear; `tidy` while the products are made.
+template <u32 N, Finish FINISH, u32 DIM, typename Tidy>
+__device__ __forceinline__ void keep_row(const Layers &args, const Linear &of, Share share,
+                                         Kept<DIM> &kept, u32 turn, Tidy &&tidy) {
+    const u32 lane = this_thread() % WARP;
+    const u32 features = features_of<FINISH>(of, share);
+#pragma unroll 1
+    for (u32 index = lane; index < features; index += WARP) {
+        const u32 at = unit_at<FINISH>(share, index);
+        kept.held[turn][0][index] = __ldg(of.units + at);
+        if (FINISH == GATE) {
+            kept.held[turn][1][index] = __ldg(of.units + at + 16);
+        }
+    }
+    if (FINISH == ADD) {
+        u32 looks = 0;
+#pragma unroll 1
+        for (u32 index = lane; index < features; index += WARP) {
+            f32 rest;
+            for (;;) {
+                rest = load_fresh(of.residual + share.first * 32 + index);
+                if (is_written(rest) || !of.residual_awaited) {
+                    break;
+                }
+                look_again(looks);
+            }
+            kept.held[turn][1][index] = rest;
+        }
+    }
+    meet<PEAKS>();
+    const float2 found = kept.peaks[lane];
+    const f32 peak = warp_peak(found.x);
+    const bool plain = of.norm == nullptr || is_plain(peak, warp_peak(found.y), args.eps);
+    meet<SQUARES>();
+    f32 inverse_rms = 1.0f;
+    f32 least = PEAK_MIN;
+    if (of.norm != nullptr) {
+        // The upper levels of the tree: stretches of a lane, then lanes.
+        constexpr u32 WIDTH = MULTIPLIERS * N <= 2 * WARP ? 2 : 4;
+        f32 leaf[WIDTH];
+#pragma unroll
+        for (u32 i = 0; i < WIDTH; ++i) {
+            const u32 index = lane * WIDTH + i;
+            leaf[i] = index < MULTIPLIERS * N ? kept.squares[index] : 0.0f;
+        }
+#pragma unroll
+        for (u32 width = WIDTH / 2; width > 0; width /= 2) {
+#pragma unroll
+            for (u32 i = 0; i < width; ++i) {
+                leaf[i] = leaf[2 * i] + leaf[2 * i + 1];
+            }
+        }
+        f32 sum = leaf[0];
+#pragma unroll
+        for (u32 distance = 1; distance < WARP; distance *= 2) {
+            sum = sum + __shfl_xor_sync(ALL, sum, distance);
+        }
+        const f32 mean = __fdiv_rn(sum, static_cast<f32>(of.cols));
+        inverse_rms = __fdiv_rn(1.0f, __fsqrt_rn(mean + args.eps));
+        least = fmaxf(__fdiv_rn(PEAK_MIN, inverse_rms), 1.17549435e-38f);
+    }
+    if (lane == 0) {
+        const f32 bounded = fmaxf(peak, least);
+        kept.row_peak = bounded;
+        kept.row_unit = __fdiv_rn(bounded, 127.0f) * inverse_rms;
+    }
+    if (!plain) {
+        // The multipliers take the peak from here and come once more.
+        meet<PEAK>();
+        meet<SQUARES>();
+    }
+    tidy();
+    meet<SUMS>();
+}
+
+// What the first WARPS warps do of attention: the parts of this block.
+template <u32 RANKS, u32 DIM>
+__device__ __forceinline__ void attend_parts(const Args &args, const Rooms &rooms,
+                                             f32 *room, Kept<DIM> &kept, unsigned char *slabs) {
+    const u32 group = args.heads / args.kv_heads;
+    const u32 sets = args.kv_heads * ((group + HEADS - 1) / HEADS);
+#pragma unroll 1
+    for (u32 at = gridDim.x - 1 - blockIdx.x; at < sets * RANKS; at += gridDim.x) {
+        Part part;
+        aim(args, 0, at / RANKS, part);
+        part.lane = this_thread() % WARP;
+        part.warp = this_thread() / WARP;
+        part.rank = at % RANKS;
+        part.position = args.positions[0];
+        spread<RANKS>(args, UNIT, part);
+        if (part.rank >= part.ranks) {
+            continue;
+        }
+        attend_units<DIM>(
+            args, part, slabs, kept.prepared, kept.by_warp, [] { meet<ATTEND>(); }, [] {});
+        meet<ATTEND>();
+        const u32 elements = part.heads * part.dim;
+        const u32 by_dim = reciprocal(part.dim);
+        const u32 warps = warps_of(part, part.rank);
+        const u32 slab_bytes = Slab::bytes_of(part.dim);
+        f32 *mixed = args.mixed + part.first_head * part.dim;
+        // Those of rank 0 of the same heads.
+        f32 *values = room + rooms.parts + (at - part.rank) * rooms.part;
+        f32 *peaks = room + rooms.peaks + (at - part.rank) * HEADS * 2;
+#pragma unroll 1
+        for (u32 e = threadIdx.x; e < elements; e += Args::THREADS) {
+            const u32 head = quotient(e, by_dim);
+            const Mixed of = mix_parts<WARPS>(
+                warps, [&](u32 w) { return kept.by_warp[w][head]; },
+                [&](u32 w) { return reinterpret_cast<const f32 *>(slabs + w * slab_bytes)[e]; });
+            if (part.ranks == 1) {
+                store_fresh(mixed + e, __fdividef(of.value, of.total));
+                continue;
+            }
+            store_fresh(values + part.rank * rooms.part + e, of.value);
+            if (e == head * part.dim) {
+                store_fresh(peaks + (part.rank * HEADS + head) * 2, of.top);
+                store_fresh(peaks + (part.rank * HEADS + head) * 2 + 1, of.total);
+            }
+        }
+        if (part.ranks > 1) {
+            const u32 slice = (elements + RANKS - 1) / RANKS;
+            const u32 end = min(elements, (part.rank + 1) * slice);
+#pragma unroll 1
+            for (u32 e = part.rank * slice + threadIdx.x; e < end; e += Args::THREADS) {
+                const u32 head = quotient(e, by_dim);
+                f32 value[RANKS], top[RANKS], total[RANKS];
+                u32 looks = 0;
+                for (;;) {
+                    bool complete = true;
+#pragma unroll
+                    for (u32 r = 0; r < RANKS; ++r) {
+                        value[r] = load_fresh(values + r * rooms.part + e);
+                        top[r] = load_fresh(peaks + (r * HEADS + head) * 2);
+                        total[r] = load_fresh(peaks + (r * HEADS + head) * 2 + 1);
+                    }
+#pragma unroll
+                    for (u32 r = 0; r < RANKS; ++r) {
+                        complete = complete && is_written(value[r]) && is_written(top[r])
+                            && is_written(total[r]);
+                    }
+                    if (complete) {
+                        break;
+                    }
+                    look_again(looks);
+                }
+                const Mixed of = mix_parts<RANKS>(
+                    RANKS, [&](u32 r) { return make_float2(top[r], total[r]); },
+                    [&](u32 r) { return value[r]; });
+                store_fresh(mixed + e, __fdividef(of.value, of.total));
+            }
+        }
+        // The slabs are free for the next part.
+        meet<ATTEND>();
+    }
+}
+
+// A linear, by whoever this warp is. Blocks without a share of it have no part in it.
+template <u32 N, Finish FINISH, u32 DIM, typename Tidy>
+__device__ __forceinline__ void linear(const Layers &args, const Linear &of, Share share,
+                                       Kept<DIM> &kept, const unsigned char *slots, i32 *sums,
+                                       Ring &ring, u32 &turn, Tidy &&tidy) {
+    if (share.count > 0) {
+        if (threadIdx.x / WARP == KEEPER) {
+            keep_row<N, FINISH>(args, of, share, kept, turn, tidy);
+        } else {
+            multiply_row<N, FINISH>(args, of, share, kept, slots, sums, ring, turn);
+        }
+        turn ^= 1;
+    }
+}
+
+template <u32 RANKS, u32 DIM>
+__device__ __forceinline__ void decode_layers(const Layers &args) {
+    extern __shared__ __align__(128) unsigned char shared[];
+    __shared__ Kept<DIM> kept;
+    const u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    unsigned char *slabs = shared + args.slots_of_weights * SLOT_BYTES;
+    i32 *sums = reinterpret_cast<i32 *>(slabs + WARPS * Slab::bytes_of(args.head_dim));
+
+    if (threadIdx.x == 0) {
+#pragma unroll 1
+        for (u32 slot = 0; slot < args.slots_of_weights; ++slot) {
+            barrier_init(shared_address(&kept.full[slot]), 1);
+            barrier_init(shared_address(&kept.empty[slot]), MULTIPLIERS);
+        }
+        barriers_ready();
+        kept.rooms.lay_out(args, RANKS);
+        kept.shapes.measure(args);
+        const Shapes &shapes = kept.shapes;
+        // Blocks that get a pair less in one linear get it in another.
+        const u32 mirrored = gridDim.x - 1 - blockIdx.x;
+        kept.shares[QKV] = share_of(shapes.row_tiles[QKV], blockIdx.x);
+        kept.shares[OUT] = share_of(shapes.row_tiles[OUT], mirrored);
+        kept.shares[GATE_UP] = share_of(shapes.row_tiles[GATE_UP], blockIdx.x);
+        kept.shares[DOWN] = share_of(shapes.row_tiles[DOWN], mirrored);
+    }
+    // Beyond the multipliers there is nobody's peak.
+    if (warp == KEEPER && lane >= MULTIPLIERS) {
+        kept.peaks[lane] = make_float2(0.0f, 0.0f);
+    }
+    __syncthreads();
+
+    const u64 *const table = reinterpret_cast<const u64 *>(args.layers);
+    const Shapes &shapes = kept.shapes;
+    if (warp == FETCHER) {
+        if (lane != 0) {
+            return;
+        }
+        Ring ring{args.slots_of_weights};
+        // Slots are empty at first.
+        ring.parity = 1;
+#pragma unroll 1
+        for (u32 layer = 0; layer < args.count; ++layer) {
+#pragma unroll
+            for (u32 which = 0; which < LINEARS; ++which) {
+                const Share share = kept.shares[which];
+                const u32 col_tiles = (shapes.cols[which] + 127) / 128;
+                const u32 row_bytes = col_tiles * TILE_BYTES;
+                const u8 *codes =
+                    reinterpret_cast<const u8 *>(__ldg(table + layer * Layers::WORDS + which));
+#pragma unroll 1
+                for (u32 pair = share.first; pair < share.first + share.count; ++pair) {
+                    const u8 *from = codes + static_cast<size_t>(pair) * PAIR * row_bytes;
+                    // The last pair may be one tile row; the other is never stored.
+                    const u32 rows = min(PAIR, shapes.row_tiles[which] - pair * PAIR);
+#pragma unroll 1
+                    for (u32 tile = 0; tile < col_tiles; tile += MULTIPLIERS) {
+                        const u32 bytes = min(MULTIPLIERS, col_tiles - tile) * TILE_BYTES;
+                        const u32 to = shared_address(shared + ring.slot * SLOT_BYTES);
+                        const u32 full = shared_address(&kept.full[ring.slot]);
+                        barrier_wait(shared_address(&kept.empty[ring.slot]), ring.parity);
+                        barrier_expect(full, rows * bytes);
+                        bulk_copy(to, from + tile * TILE_BYTES, bytes, full);
+                        if (rows == PAIR) {
+                            bulk_copy(to + bytes, from + row_bytes + tile * TILE_BYTES, bytes,
+                                      full);
+                        }
+                        ring.advance();
+                    }
+                }
+            }
+        }
+        return;
+    }
+
+    const Rooms &rooms = kept.rooms;
+    Ring ring{args.slots_of_weights};
+    u32 turn = 0;
+    wait_for_dependencies();
+#pragma unroll 1
+    for (u32 layer = 0; layer < args.count; ++layer) {
+        const u64 *of = table + layer * Layers::WORDS;
+        const auto floats = [&](u32 at) { return reinterpret_cast<const f32 *>(__ldg(of + at)); };
+        const bool is_first = layer == 0, is_last = layer + 1 == args.count;
+        // The set of the layer ahead, or of the last layer of the step ahead.
+        f32 *ahead = args.rooms + (is_first ? 2 : (layer - 1) % 2) * rooms.words;
+        f32 *room = args.rooms + (is_last ? 2 : layer % 2) * rooms.words;
+        const f32 *hidden = is_first ? args.hidden : ahead + rooms.hidden;
+
+        const auto nothing = [] {};
+
+        const Linear qkv = {hidden, !is_first, floats(8 + QKV), floats(4 + QKV), nullptr, false, room,
+            shapes.cols[QKV], rooms.mixed};
+        linear<NARROW, STORE>(args, qkv, kept.shares[QKV], kept, shared, sums, ring, turn,
+                              nothing);
+        if (warp < WARPS) {
+            const Args attend = {
+                room, args.keys + layer * static_cast<size_t>(args.layer_stride) * 16,
+                args.values + layer * static_cast<size_t>(args.layer_stride) * 16,
+                args.cos, args.sin, args.positions, args.slots, room + rooms.mixed,
+                args.heads, args.kv_heads, args.head_dim, args.capacity, 1, args.factor,
+            };
+            attend_parts<RANKS>(attend, rooms, room, kept, slabs);
+        }
+        const Linear out = {room + rooms.mixed, true, floats(8 + OUT), floats(4 + OUT), hidden, !is_first,
+            room + rooms.middle, shapes.cols[OUT], args.hidden_cols};
+        linear<NARROW, ADD>(args, out, kept.shares[OUT], kept, shared, sums, ring, turn,
+                              nothing);
+        const Linear gate_up = {room + rooms.middle, true, floats(8 + GATE_UP), floats(4 + GATE_UP), nullptr, false,
+            room + rooms.gated, shapes.cols[GATE_UP], args.ffn};
+        linear<NARROW, GATE>(args, gate_up, kept.shares[GATE_UP], kept, shared, sums, ring, turn,
+            [&] {
+                // Ordered before what this block writes: the fence, then the barrier.
+                const uint4 mark = make_uint4(UNWRITTEN, UNWRITTEN, UNWRITTEN, UNWRITTEN);
+                const u32 blocks = min(gridDim.x, shapes.row_tiles[GATE_UP] / PAIR);
+#pragma unroll 1
+                for (u32 at = (blockIdx.x * WARP + lane) * 4; at < rooms.words;
+                     at += blocks * WARP * 4) {
+                    *reinterpret_cast<uint4 *>(ahead + at) = mark;
+                }
+                __threadfence();
+            });
+        const Linear down = {room + rooms.gated, true, floats(8 + DOWN), floats(4 + DOWN), room + rooms.middle,
+            true, is_last ? args.hidden : room + rooms.hidden, shapes.cols[DOWN],
+            args.hidden_cols};
+        linear<WIDE, ADD>(args, down, kept.shares[DOWN], kept, shared, sums, ring, turn,
+                              nothing);
+    }
+}
+
+}  // namespace
