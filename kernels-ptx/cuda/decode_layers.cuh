@@ -205,6 +205,7 @@ __device__ __forceinline__ void multiply_row(const Layers &args, const Linear &o
     const u32 thread = this_thread();
     const u32 lane = thread % WARP, warp = thread / WARP;
     const u32 col_tiles = (of.cols + 127) / 128;
+    MARK(0);
     float4 x[N], weight[N];
 #pragma unroll
     for (u32 i = 0; i < N; ++i) {
@@ -234,6 +235,7 @@ __device__ __forceinline__ void multiply_row(const Layers &args, const Linear &o
         }
         look_again(looks);
     }
+    MARK(1);
     f32 peak = 0.0f, large = 0.0f;
     f32 sum[N];
 #pragma unroll
@@ -250,6 +252,7 @@ __device__ __forceinline__ void multiply_row(const Layers &args, const Linear &o
         kept.peaks[warp] = make_float2(peak, large);
     }
     meet<PEAKS>();
+    MARK(2);
     const float2 found = kept.peaks[lane];
     peak = warp_peak(found.x);
     large = warp_peak(found.y);
@@ -291,6 +294,7 @@ __device__ __forceinline__ void multiply_row(const Layers &args, const Linear &o
         peak = kept.row_peak;
         plain = true;
     }
+    MARK(3);
 #pragma unroll 1
     for (u32 pair = 0; pair < share.count; ++pair) {
         i32 c[PAIR][2][4] = {};
@@ -319,7 +323,9 @@ __device__ __forceinline__ void multiply_row(const Layers &args, const Linear &o
         sums[(pair * MULTIPLIERS + warp) * 32 + lane % 4 * 8 + lane / 4] =
             sum_tiles<1>(c) - value_sum;
     }
+    MARK(4);
     meet<SUMS>();
+    MARK(5);
     const f32 unit = kept.row_unit;
     const u32 features = features_of<FINISH>(of, share);
 #pragma unroll 1
@@ -345,6 +351,7 @@ __device__ __forceinline__ void multiply_row(const Layers &args, const Linear &o
         }
         store_fresh(of.out + share.first * FEATURES + index, value);
     }
+    MARK(6);
 }
 
 // What the keeper does of a linear; `tidy` while the products are made.
@@ -443,6 +450,7 @@ __device__ __forceinline__ void attend_parts(const Args &args, const Rooms &room
         attend_units<DIM>(
             args, part, slabs, kept.prepared, kept.by_warp, [] { meet<ATTEND>(); }, [] {});
         meet<ATTEND>();
+        MARK(5);
         const u32 elements = part.heads * part.dim;
         const u32 by_dim = reciprocal(part.dim);
         const u32 warps = warps_of(part, part.rank);
@@ -467,6 +475,7 @@ __device__ __forceinline__ void attend_parts(const Args &args, const Rooms &room
                 store_fresh(peaks + (part.rank * HEADS + head) * 2 + 1, of.total);
             }
         }
+        MARK(6);
         if (part.ranks > 1) {
             const u32 slice = (elements + RANKS - 1) / RANKS;
             const u32 end = min(elements, (part.rank + 1) * slice);
@@ -499,6 +508,7 @@ __device__ __forceinline__ void attend_parts(const Args &args, const Rooms &room
                 store_fresh(mixed + e, __fdividef(of.value, of.total));
             }
         }
+        MARK(7);
         // The slabs are free for the next part.
         meet<ATTEND>();
     }
