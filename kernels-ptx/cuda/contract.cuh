@@ -874,6 +874,9 @@ extern "C" __global__ void decode_attend_many_f16_128_c8(DecodeAttendArgs args);
 // gives the numbers of the cache, the widest head and the ranks that attention of a long row
 // is split into: those of the `decode_attend` that does the same.
 //
+// The grid has at least a thread block for each part of attention: sets of at most
+// `DecodeAttendArgs::HEADS_MAX` query heads of a key head, times ranks.
+//
 // Grid, entry, shared memory, rooms and the scalars of a launch: `launch::DecodeLayersShape`.
 struct DecodeLayersArgs {
     static constexpr u32 THREADS = 512;
@@ -884,7 +887,9 @@ struct DecodeLayersArgs {
     // Slots of weights.
     static constexpr u32 SLOTS_MAX = 14;
     // Most features of a linear that a thread block makes.
-    static constexpr u32 FEATURES_MAX = 256;
+    static constexpr u32 FEATURES_MAX = 448;
+    // Most layers.
+    static constexpr u32 COUNT_MAX = 64;
     // Widest row of the model, and of all query heads.
     static constexpr u32 HIDDEN_MAX = 5376;
     // Widest feed-forward block.
@@ -913,7 +918,7 @@ struct DecodeLayersArgs {
     const u32 *positions;
     // The row's slot.
     const u32 *slots;
-    // Layers, at least 2.
+    // Layers, `2..=COUNT_MAX`.
     u32 count;
     // Width of the model: a multiple of 4, at most `HIDDEN_MAX`.
     u32 hidden_cols;

@@ -83,6 +83,8 @@ struct Angles {
     f32 cosine[DIM / 2 / WARP];
     f32 sine[DIM / 2 / WARP];
 
+    Angles() = default;
+
     __device__ __forceinline__ Angles(const Args &args, const Part &part) {
         const u32 pairs = part.dim / 2;
 #pragma unroll

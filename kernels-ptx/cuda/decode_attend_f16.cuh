@@ -298,14 +298,35 @@ struct Prepared {
     u16 fresh[2][DIM];
 };
 
+// Query rows of no head, and columns behind the last, are zero and stay that.
+template <u32 DIM>
+__device__ __forceinline__ void clear_queries(Prepared<DIM> &prepared) {
+#pragma unroll 1
+    for (u32 at = threadIdx.x; at < 16 * Prepared<DIM>::QUERY_STRIDE / 4; at += Args::THREADS) {
+        reinterpret_cast<u32 *>(prepared.queries)[at] = 0;
+    }
+}
+
+// Has the warp ask for the first of its units.
+__device__ __forceinline__ void fetch_first(const Args &args, const Part &part,
+                                            unsigned char *slabs) {
+    const u32 mine = part.rank + part.warp * part.ranks;
+    if (mine < part.units) {
+        const Slab slab(slabs + part.warp * Slab::bytes_of(part.dim), part.dim);
+        slab.fetch(reinterpret_cast<const u16 *>(args.keys) + part.start,
+                   reinterpret_cast<const u16 *>(args.values) + part.start, mine, part.position);
+    }
+}
+
 // The units of a part: leaves the sums of weighted values of each warp in its slab, (heads, dim),
-// and their peaks and sums of weights in `by_warp`. `slabs` has one for each of WARPS warps, `meet`
-// is a barrier among them, `await` comes before the row is read.
-template <u32 DIM, typename Meet, typename Await>
+// and their peaks and sums of weights in `by_warp`. `slabs` has one for each of WARPS warps, whose
+// first units are under way. `meet` is a barrier among them, `angles` gives the position's, when
+// the row may be read. The queries have been cleared once.
+template <u32 DIM, typename Meet, typename GetAngles>
 __device__ __forceinline__ void attend_units(const Args &args, const Part &part,
                                              unsigned char *slabs, Prepared<DIM> &prepared,
                                              float2 (&by_warp)[WARPS][HEADS], Meet &&meet,
-                                             Await &&await) {
+                                             GetAngles &&get_angles) {
     const u32 lane = part.lane, warp = part.warp, dim = part.dim, rank = part.rank;
     u16 *keys = reinterpret_cast<u16 *>(args.keys) + part.start;
     u16 *values = reinterpret_cast<u16 *>(args.values) + part.start;
@@ -320,23 +341,14 @@ __device__ __forceinline__ void attend_units(const Args &args, const Part &part,
     float2 out[DIM / 8] = {};
     const u32 query = shared_address(&prepared.queries[lane % 16][lane / 16 * 8]);
     f32 factor = 0.0f;
-    // One pass at least: all warps prepare the queries while the first keys are on the way.
+    // One pass at least: all warps prepare the queries.
     u32 unit = mine;
     do {
-        if (unit < part.units) {
+        if (unit != mine && unit < part.units) {
             slab.fetch(keys, values, unit, part.position);
         }
         if (unit == mine) {
-            // Rows of no head, and columns behind the last.
-#pragma unroll 1
-            for (u32 at = threadIdx.x; at < 16 * Prepared<DIM>::QUERY_STRIDE / 4; at += Args::THREADS) {
-                reinterpret_cast<u32 *>(prepared.queries)[at] = 0;
-            }
-            meet();
-            const Angles<DIM> angles(args, part);
-            MARK(1);
-            await();
-            MARK(2);
+            const Angles<DIM> angles = get_angles();
             f32 held_low[DIM / 64], held_high[DIM / 64];
             const bool fresh_here = last % part.ranks == rank;
             take_row<DIM>(
@@ -444,12 +456,19 @@ __device__ __forceinline__ void decode_attend(const Args &args) {
     if (part.ranks > 1) {
         cluster_arrive();
     }
+    fetch_first(args, part, shared);
+    clear_queries(prepared);
+    __syncthreads();
     attend_units<DIM>(
         args, part, shared, prepared, merge.by_warp, [] { __syncthreads(); },
         [&] {
+            const Angles<DIM> angles(args, part);
+            MARK(1);
             if (args.awaited == 0) {
                 wait_for_dependencies();
             }
+            MARK(2);
+            return angles;
         });
     MARK(5);
     const u32 slab_bytes = Slab::bytes_of(part.dim);

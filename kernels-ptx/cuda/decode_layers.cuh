@@ -36,6 +36,9 @@ constexpr u32 WIDE = 8;
 static_assert(NARROW * MULTIPLIERS * 128 == Layers::HIDDEN_MAX, "launch::DecodeLayersShape");
 static_assert(WIDE * MULTIPLIERS * 128 == Layers::FFN_MAX, "launch::DecodeLayersShape");
 
+// Slots that a warp looks at together.
+constexpr u32 GROUP = 3;
+
 // Named barriers of the multipliers and the keeper: peaks are there; sums of squares; sums; the
 // peak of a row of next to nothing. And one of the warps that attend.
 constexpr u32 PEAKS = 1;
@@ -139,6 +142,7 @@ struct Rooms {
 // What a block keeps in shared memory besides slots, slabs and sums.
 template <u32 DIM>
 struct Kept {
+    u64 addresses[Layers::COUNT_MAX * Layers::WORDS];
     u64 full[Layers::SLOTS_MAX];
     u64 empty[Layers::SLOTS_MAX];
     Share shares[LINEARS];
@@ -149,9 +153,11 @@ struct Kept {
     float2 peaks[WARP];
     f32 row_peak;
     f32 row_unit;
-    // Of the features at hand and of those of the phase before: units of their weights; those of
-    // up, or the residual.
-    f32 held[2][2][Layers::FEATURES_MAX];
+    // Attention: this block's part, if it has one, and the position's angles.
+    bool attends;
+    Part part;
+    f32 cosine[DIM / 2];
+    f32 sine[DIM / 2];
     Prepared<DIM> prepared;
     float2 by_warp[WARPS][HEADS];
 };
@@ -164,7 +170,6 @@ struct Linear {
     const f32 *norm;
     const f32 *units;
     const f32 *residual;
-    bool residual_awaited;
     f32 *out;
     u32 cols;
     u32 features;
@@ -184,27 +189,16 @@ struct Ring {
     }
 };
 
-template <Finish FINISH>
-__device__ __forceinline__ u32 features_of(const Linear &of, Share share) {
-    constexpr u32 FEATURES = FINISH == GATE ? 16 : 32;
-    return min(share.count * FEATURES, of.features - share.first * FEATURES);
-}
-
-// Where the weights of the share's feature `index` have their unit.
-template <Finish FINISH>
-__device__ __forceinline__ u32 unit_at(Share share, u32 index) {
-    return FINISH == GATE ? (share.first + index / 16) * 32 + index % 16
-                          : share.first * 32 + index;
-}
-
 // What the multipliers do of a linear; `sums` is (pairs of the share, MULTIPLIERS, 32).
 template <u32 N, Finish FINISH, u32 DIM>
 __device__ __forceinline__ void multiply_row(const Layers &args, const Linear &of, Share share,
                                              Kept<DIM> &kept, const unsigned char *slots,
-                                             i32 *sums, Ring &ring, u32 turn) {
+                                             i32 *sums, Ring &ring) {
+    constexpr u32 FEATURES = FINISH == GATE ? 16 : 32;
     const u32 thread = this_thread();
     const u32 lane = thread % WARP, warp = thread / WARP;
     const u32 col_tiles = (of.cols + 127) / 128;
+    const u32 features = min(share.count * FEATURES, of.features - share.first * FEATURES);
     MARK(0);
     float4 x[N], weight[N];
 #pragma unroll
@@ -214,6 +208,16 @@ __device__ __forceinline__ void multiply_row(const Layers &args, const Linear &o
         x[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
         if (of.norm != nullptr && col < of.cols) {
             weight[i] = __ldg(reinterpret_cast<const float4 *>(of.norm + col));
+        }
+    }
+    // What the thread's feature is multiplied by, and that of up.
+    f32 unit_of = 0.0f, other_of = 0.0f;
+    if (thread < features) {
+        const f32 *units = of.units + (FINISH == GATE ? (share.first + thread / 16) * 32 + thread % 16
+                                                      : share.first * 32 + thread);
+        unit_of = __ldg(units);
+        if (FINISH == GATE) {
+            other_of = __ldg(units + 16);
         }
     }
     u32 looks = 0;
@@ -252,6 +256,10 @@ __device__ __forceinline__ void multiply_row(const Layers &args, const Linear &o
         kept.peaks[warp] = make_float2(peak, large);
     }
     meet<PEAKS>();
+    if (FINISH == ADD && thread < features) {
+        // It was complete before the row was.
+        other_of = load_fresh(of.residual + share.first * 32 + thread);
+    }
     MARK(2);
     const float2 found = kept.peaks[lane];
     peak = warp_peak(found.x);
@@ -270,19 +278,21 @@ __device__ __forceinline__ void multiply_row(const Layers &args, const Linear &o
         value_sum = 0;
 #pragma unroll
         for (u32 i = 0; i < N; ++i) {
-            words[i] = quantise(x[i], factor, value_sum);
+            words[i] = 0;
+            if (i * MULTIPLIERS < col_tiles) {
+                words[i] = quantise(x[i], factor, value_sum);
+            }
         }
         value_sum = __reduce_add_sync(ALL, value_sum);
 #pragma unroll
-        for (u32 distance = 1; distance < WARP; distance *= 2) {
+        for (u32 i = 0; i < N; ++i) {
+            if (i * MULTIPLIERS < col_tiles) {
 #pragma unroll
-            for (u32 i = 0; i < N; ++i) {
-                sum[i] = sum[i] + __shfl_xor_sync(ALL, sum[i], distance);
+                for (u32 distance = 1; distance < WARP; distance *= 2) {
+                    sum[i] = sum[i] + __shfl_xor_sync(ALL, sum[i], distance);
+                }
             }
-        }
-        if (lane == 0) {
-#pragma unroll
-            for (u32 i = 0; i < N; ++i) {
+            if (lane == 0) {
                 kept.squares[warp + i * MULTIPLIERS] = sum[i];
             }
         }
@@ -295,94 +305,75 @@ __device__ __forceinline__ void multiply_row(const Layers &args, const Linear &o
         plain = true;
     }
     MARK(3);
+    const unsigned char *own = slots + warp * TILE_BYTES + lane * 16;
 #pragma unroll 1
     for (u32 pair = 0; pair < share.count; ++pair) {
         i32 c[PAIR][2][4] = {};
 #pragma unroll
-        for (u32 i = 0; i < N; ++i) {
-            const u32 left = col_tiles - i * MULTIPLIERS;
-            if (i * MULTIPLIERS < col_tiles) {
-                const u32 tiles = min(MULTIPLIERS, left);
-                barrier_wait(shared_address(&kept.full[ring.slot]), ring.parity);
-                if (warp < tiles) {
-                    const unsigned char *codes =
-                        slots + ring.slot * SLOT_BYTES + warp * TILE_BYTES + lane * 16;
-                    const uint4 a[PAIR] = {
-                        *reinterpret_cast<const uint4 *>(codes),
-                        *reinterpret_cast<const uint4 *>(codes + tiles * TILE_BYTES),
-                    };
-                    multiply_tiles<1>(c, a, words[i]);
+        for (u32 first = 0; first < N; first += GROUP) {
+            if (first * MULTIPLIERS < col_tiles) {
+                uint4 a[GROUP][PAIR];
+#pragma unroll
+                for (u32 i = 0; i < GROUP; ++i) {
+                    const u32 before = (first + i) * MULTIPLIERS;
+                    if (first + i < N && before < col_tiles) {
+                        const u32 tiles = min(MULTIPLIERS, col_tiles - before);
+                        barrier_wait(shared_address(&kept.full[ring.slot]), ring.parity);
+                        const unsigned char *codes = own + ring.slot * SLOT_BYTES;
+                        // Those of no tile are whatever there is, times zero.
+                        a[i][0] = *reinterpret_cast<const uint4 *>(codes);
+                        a[i][1] = *reinterpret_cast<const uint4 *>(
+                            codes + (warp < tiles ? tiles * TILE_BYTES : 0));
+                        __syncwarp();
+                        if (lane == 0) {
+                            barrier_arrive(shared_address(&kept.empty[ring.slot]));
+                        }
+                        ring.advance();
+                    }
                 }
-                __syncwarp();
-                if (lane == 0) {
-                    barrier_arrive(shared_address(&kept.empty[ring.slot]));
+#pragma unroll
+                for (u32 i = 0; i < GROUP; ++i) {
+                    if (first + i < N && (first + i) * MULTIPLIERS < col_tiles) {
+                        multiply_tiles<2>(c, a[i], words[first + i]);
+                    }
                 }
-                ring.advance();
             }
         }
         sums[(pair * MULTIPLIERS + warp) * 32 + lane % 4 * 8 + lane / 4] =
-            sum_tiles<1>(c) - value_sum;
+            sum_tiles<2>(c) - value_sum;
     }
     MARK(4);
     meet<SUMS>();
     MARK(5);
-    const f32 unit = kept.row_unit;
-    const u32 features = features_of<FINISH>(of, share);
-#pragma unroll 1
-    for (u32 index = thread; index < features; index += AT_WORK) {
-        constexpr u32 FEATURES = FINISH == GATE ? 16 : 32;
-        const i32 *own = sums + index / FEATURES * MULTIPLIERS * 32 + index % FEATURES;
+    if (thread < features) {
+        const f32 unit = kept.row_unit;
+        const i32 *from = sums + thread / FEATURES * MULTIPLIERS * 32 + thread % FEATURES;
         i32 all = 0;
 #pragma unroll
         for (u32 w = 0; w < MULTIPLIERS; ++w) {
-            all += own[w * 32];
+            all += from[w * 32];
         }
-        f32 value = static_cast<f32>(all) * unit * kept.held[turn][0][index];
+        f32 value = static_cast<f32>(all) * unit * unit_of;
         if (FINISH == GATE) {
             i32 up = 0;
 #pragma unroll
             for (u32 w = 0; w < MULTIPLIERS; ++w) {
-                up += own[w * 32 + 16];
+                up += from[w * 32 + 16];
             }
-            const f32 other = static_cast<f32>(up) * unit * kept.held[turn][1][index];
-            value = activate(args.activation, value) * other;
+            value = activate(args.activation, value) * (static_cast<f32>(up) * unit * other_of);
         } else if (FINISH == ADD) {
-            value = kept.held[turn][1][index] + value;
+            value = other_of + value;
         }
-        store_fresh(of.out + share.first * FEATURES + index, value);
+        store_fresh(of.out + share.first * FEATURES + thread, value);
     }
     MARK(6);
 }
 
 // What the keeper does of a linear; `tidy` while the products are made.
-template <u32 N, Finish FINISH, u32 DIM, typename Tidy>
-__device__ __forceinline__ void keep_row(const Layers &args, const Linear &of, Share share,
-                                         Kept<DIM> &kept, u32 turn, Tidy &&tidy) {
+template <u32 N, u32 DIM, typename Tidy>
+__device__ __forceinline__ void keep_row(const Layers &args, const Linear &of, Kept<DIM> &kept,
+                                         Tidy &&tidy) {
     const u32 lane = this_thread() % WARP;
-    const u32 features = features_of<FINISH>(of, share);
-#pragma unroll 1
-    for (u32 index = lane; index < features; index += WARP) {
-        const u32 at = unit_at<FINISH>(share, index);
-        kept.held[turn][0][index] = __ldg(of.units + at);
-        if (FINISH == GATE) {
-            kept.held[turn][1][index] = __ldg(of.units + at + 16);
-        }
-    }
-    if (FINISH == ADD) {
-        u32 looks = 0;
-#pragma unroll 1
-        for (u32 index = lane; index < features; index += WARP) {
-            f32 rest;
-            for (;;) {
-                rest = load_fresh(of.residual + share.first * 32 + index);
-                if (is_written(rest) || !of.residual_awaited) {
-                    break;
-                }
-                look_again(looks);
-            }
-            kept.held[turn][1][index] = rest;
-        }
-    }
     meet<PEAKS>();
     const float2 found = kept.peaks[lane];
     const f32 peak = warp_peak(found.x);
@@ -429,103 +420,125 @@ __device__ __forceinline__ void keep_row(const Layers &args, const Linear &of, S
     meet<SUMS>();
 }
 
-// What the first WARPS warps do of attention: the parts of this block.
+// What the first WARPS warps do of attention: the part of this block.
 template <u32 RANKS, u32 DIM>
-__device__ __forceinline__ void attend_parts(const Args &args, const Rooms &rooms,
-                                             f32 *room, Kept<DIM> &kept, unsigned char *slabs) {
-    const u32 group = args.heads / args.kv_heads;
-    const u32 sets = args.kv_heads * ((group + HEADS - 1) / HEADS);
+__device__ __forceinline__ void attend_part(const Args &args, const Rooms &rooms, f32 *room,
+                                            Kept<DIM> &kept, unsigned char *slabs) {
+    Part part = kept.part;
+    part.lane = this_thread() % WARP;
+    part.warp = this_thread() / WARP;
+    attend_units<DIM>(
+        args, part, slabs, kept.prepared, kept.by_warp, [] { meet<ATTEND>(); },
+        [&] {
+            Angles<DIM> angles;
+#pragma unroll
+            for (u32 k = 0; k < DIM / 2 / WARP; ++k) {
+                angles.cosine[k] = kept.cosine[part.lane + k * WARP];
+                angles.sine[k] = kept.sine[part.lane + k * WARP];
+            }
+            MARK(2);
+            return angles;
+        });
+    meet<ATTEND>();
+    MARK(5);
+    const u32 elements = part.heads * part.dim;
+    const u32 by_dim = reciprocal(part.dim);
+    const u32 warps = warps_of(part, part.rank);
+    const u32 slab_bytes = Slab::bytes_of(part.dim);
+    f32 *mixed = args.mixed + part.first_head * part.dim;
+    // Those of rank 0 of the same heads.
+    f32 *values = room + rooms.parts + (blockIdx.x - part.rank) * rooms.part;
+    f32 *peaks = room + rooms.peaks + (blockIdx.x - part.rank) * HEADS * 2;
 #pragma unroll 1
-    for (u32 at = gridDim.x - 1 - blockIdx.x; at < sets * RANKS; at += gridDim.x) {
-        Part part;
-        aim(args, 0, at / RANKS, part);
-        part.lane = this_thread() % WARP;
-        part.warp = this_thread() / WARP;
-        part.rank = at % RANKS;
-        part.position = args.positions[0];
-        spread<RANKS>(args, UNIT, part);
-        if (part.rank >= part.ranks) {
+    for (u32 e = threadIdx.x; e < elements; e += Args::THREADS) {
+        const u32 head = quotient(e, by_dim);
+        const Mixed of = mix_parts<WARPS>(
+            warps, [&](u32 w) { return kept.by_warp[w][head]; },
+            [&](u32 w) { return reinterpret_cast<const f32 *>(slabs + w * slab_bytes)[e]; });
+        if (part.ranks == 1) {
+            store_fresh(mixed + e, __fdividef(of.value, of.total));
             continue;
         }
-        attend_units<DIM>(
-            args, part, slabs, kept.prepared, kept.by_warp, [] { meet<ATTEND>(); }, [] {});
-        meet<ATTEND>();
-        MARK(5);
-        const u32 elements = part.heads * part.dim;
-        const u32 by_dim = reciprocal(part.dim);
-        const u32 warps = warps_of(part, part.rank);
-        const u32 slab_bytes = Slab::bytes_of(part.dim);
-        f32 *mixed = args.mixed + part.first_head * part.dim;
-        // Those of rank 0 of the same heads.
-        f32 *values = room + rooms.parts + (at - part.rank) * rooms.part;
-        f32 *peaks = room + rooms.peaks + (at - part.rank) * HEADS * 2;
-#pragma unroll 1
-        for (u32 e = threadIdx.x; e < elements; e += Args::THREADS) {
-            const u32 head = quotient(e, by_dim);
-            const Mixed of = mix_parts<WARPS>(
-                warps, [&](u32 w) { return kept.by_warp[w][head]; },
-                [&](u32 w) { return reinterpret_cast<const f32 *>(slabs + w * slab_bytes)[e]; });
-            if (part.ranks == 1) {
-                store_fresh(mixed + e, __fdividef(of.value, of.total));
-                continue;
-            }
-            store_fresh(values + part.rank * rooms.part + e, of.value);
-            if (e == head * part.dim) {
-                store_fresh(peaks + (part.rank * HEADS + head) * 2, of.top);
-                store_fresh(peaks + (part.rank * HEADS + head) * 2 + 1, of.total);
-            }
+        store_fresh(values + part.rank * rooms.part + e, of.value);
+        if (e == head * part.dim) {
+            store_fresh(peaks + (part.rank * HEADS + head) * 2, of.top);
+            store_fresh(peaks + (part.rank * HEADS + head) * 2 + 1, of.total);
         }
-        MARK(6);
-        if (part.ranks > 1) {
-            const u32 slice = (elements + RANKS - 1) / RANKS;
-            const u32 end = min(elements, (part.rank + 1) * slice);
-#pragma unroll 1
-            for (u32 e = part.rank * slice + threadIdx.x; e < end; e += Args::THREADS) {
-                const u32 head = quotient(e, by_dim);
-                f32 value[RANKS], top[RANKS], total[RANKS];
-                u32 looks = 0;
-                for (;;) {
-                    bool complete = true;
-#pragma unroll
-                    for (u32 r = 0; r < RANKS; ++r) {
-                        value[r] = load_fresh(values + r * rooms.part + e);
-                        top[r] = load_fresh(peaks + (r * HEADS + head) * 2);
-                        total[r] = load_fresh(peaks + (r * HEADS + head) * 2 + 1);
-                    }
-#pragma unroll
-                    for (u32 r = 0; r < RANKS; ++r) {
-                        complete = complete && is_written(value[r]) && is_written(top[r])
-                            && is_written(total[r]);
-                    }
-                    if (complete) {
-                        break;
-                    }
-                    look_again(looks);
-                }
-                const Mixed of = mix_parts<RANKS>(
-                    RANKS, [&](u32 r) { return make_float2(top[r], total[r]); },
-                    [&](u32 r) { return value[r]; });
-                store_fresh(mixed + e, __fdividef(of.value, of.total));
-            }
-        }
-        MARK(7);
-        // The slabs are free for the next part.
-        meet<ATTEND>();
     }
+    MARK(6);
+    if (part.ranks > 1) {
+        const u32 slice = (elements + RANKS - 1) / RANKS;
+        const u32 end = min(elements, (part.rank + 1) * slice);
+#pragma unroll 1
+        for (u32 e = part.rank * slice + threadIdx.x; e < end; e += Args::THREADS) {
+            const u32 head = quotient(e, by_dim);
+            f32 value[RANKS], top[RANKS], total[RANKS];
+            u32 looks = 0;
+            for (;;) {
+                bool complete = true;
+#pragma unroll
+                for (u32 r = 0; r < RANKS; ++r) {
+                    value[r] = load_fresh(values + r * rooms.part + e);
+                    top[r] = load_fresh(peaks + (r * HEADS + head) * 2);
+                    total[r] = load_fresh(peaks + (r * HEADS + head) * 2 + 1);
+                }
+#pragma unroll
+                for (u32 r = 0; r < RANKS; ++r) {
+                    complete = complete && is_written(value[r]) && is_written(top[r])
+                        && is_written(total[r]);
+                }
+                if (complete) {
+                    break;
+                }
+                look_again(looks);
+            }
+            const Mixed of = mix_parts<RANKS>(
+                RANKS, [&](u32 r) { return make_float2(top[r], total[r]); },
+                [&](u32 r) { return value[r]; });
+            store_fresh(mixed + e, __fdividef(of.value, of.total));
+        }
+    }
+    MARK(7);
+    // The slabs are free for the next layer.
+    meet<ATTEND>();
 }
 
 // A linear, by whoever this warp is. Blocks without a share of it have no part in it.
 template <u32 N, Finish FINISH, u32 DIM, typename Tidy>
 __device__ __forceinline__ void linear(const Layers &args, const Linear &of, Share share,
                                        Kept<DIM> &kept, const unsigned char *slots, i32 *sums,
-                                       Ring &ring, u32 &turn, Tidy &&tidy) {
+                                       Ring &ring, Tidy &&tidy) {
     if (share.count > 0) {
         if (threadIdx.x / WARP == KEEPER) {
-            keep_row<N, FINISH>(args, of, share, kept, turn, tidy);
+            keep_row<N>(args, of, kept, tidy);
         } else {
-            multiply_row<N, FINISH>(args, of, share, kept, slots, sums, ring, turn);
+            multiply_row<N, FINISH>(args, of, share, kept, slots, sums, ring);
         }
-        turn ^= 1;
+    }
+}
+
+// Asks for this block's part of a layer's norms and units to come into the L2 cache.
+template <u32 DIM>
+__device__ __forceinline__ void fetch_ahead(const Layers &args, const Kept<DIM> &kept, u32 layer) {
+    if (layer < args.count) {
+        const u64 *of = kept.addresses + layer * Layers::WORDS;
+#pragma unroll 1
+        for (u32 which = 0; which < LINEARS; ++which) {
+            const Share share = kept.shares[which];
+            if (share.count > 0) {
+                prefetch(reinterpret_cast<const f32 *>(of[4 + which]) + share.first * 32,
+                         min(share.count * 32, kept.shapes.row_tiles[which] * 16 - share.first * 32)
+                             * 4);
+            }
+            // In units of a line.
+            const u32 lines = (kept.shapes.cols[which] + 31) / 32;
+            const u32 each = (lines + gridDim.x - 1) / gridDim.x;
+            const u32 first = blockIdx.x * each * 32;
+            if (of[8 + which] != 0 && first < kept.shapes.cols[which]) {
+                prefetch(reinterpret_cast<const f32 *>(of[8 + which]) + first,
+                         min(each * 32, kept.shapes.cols[which] - first) * 4);
+            }
+        }
     }
 }
 
@@ -554,13 +567,16 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
         kept.shares[GATE_UP] = share_of(shapes.row_tiles[GATE_UP], blockIdx.x);
         kept.shares[DOWN] = share_of(shapes.row_tiles[DOWN], mirrored);
     }
+#pragma unroll 1
+    for (u32 at = threadIdx.x; at < args.count * Layers::WORDS; at += Layers::THREADS) {
+        kept.addresses[at] = __ldg(reinterpret_cast<const u64 *>(args.layers) + at);
+    }
     // Beyond the multipliers there is nobody's peak.
     if (warp == KEEPER && lane >= MULTIPLIERS) {
         kept.peaks[lane] = make_float2(0.0f, 0.0f);
     }
     __syncthreads();
 
-    const u64 *const table = reinterpret_cast<const u64 *>(args.layers);
     const Shapes &shapes = kept.shapes;
     if (warp == FETCHER) {
         if (lane != 0) {
@@ -571,13 +587,14 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
         ring.parity = 1;
 #pragma unroll 1
         for (u32 layer = 0; layer < args.count; ++layer) {
+            fetch_ahead(args, kept, layer + 1);
 #pragma unroll
             for (u32 which = 0; which < LINEARS; ++which) {
                 const Share share = kept.shares[which];
                 const u32 col_tiles = (shapes.cols[which] + 127) / 128;
                 const u32 row_bytes = col_tiles * TILE_BYTES;
                 const u8 *codes =
-                    reinterpret_cast<const u8 *>(__ldg(table + layer * Layers::WORDS + which));
+                    reinterpret_cast<const u8 *>(kept.addresses[layer * Layers::WORDS + which]);
 #pragma unroll 1
                 for (u32 pair = share.first; pair < share.first + share.count; ++pair) {
                     const u8 *from = codes + static_cast<size_t>(pair) * PAIR * row_bytes;
@@ -605,12 +622,40 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
 
     const Rooms &rooms = kept.rooms;
     Ring ring{args.slots_of_weights};
-    u32 turn = 0;
     wait_for_dependencies();
+    if (warp < WARPS) {
+        // Of the position and the slot all layers are alike.
+        const u32 sets = args.kv_heads * ((args.heads / args.kv_heads + HEADS - 1) / HEADS);
+        const bool has_part = blockIdx.x < sets * RANKS;
+        const Args shape = {
+            nullptr, nullptr, nullptr, nullptr, nullptr, args.positions, args.slots, nullptr,
+            args.heads, args.kv_heads, args.head_dim, args.capacity, 1, args.factor,
+        };
+        Part part = {};
+        if (has_part) {
+            aim(shape, 0, blockIdx.x / RANKS, part);
+            part.rank = blockIdx.x % RANKS;
+            part.position = args.positions[0];
+            spread<RANKS>(shape, UNIT, part);
+        }
+        if (threadIdx.x == 0) {
+            kept.attends = has_part && part.rank < part.ranks;
+            kept.part = part;
+        }
+        const u32 pairs = args.head_dim / 2;
+        if (threadIdx.x < DIM / 2) {
+            const bool turns = args.cos != nullptr && threadIdx.x < pairs;
+            const size_t at = static_cast<size_t>(part.position) * pairs + threadIdx.x;
+            kept.cosine[threadIdx.x] = turns ? __ldg(args.cos + at) : 1.0f;
+            kept.sine[threadIdx.x] = turns ? __ldg(args.sin + at) : 0.0f;
+        }
+        clear_queries(kept.prepared);
+        meet<ATTEND>();
+    }
 #pragma unroll 1
     for (u32 layer = 0; layer < args.count; ++layer) {
-        const u64 *of = table + layer * Layers::WORDS;
-        const auto floats = [&](u32 at) { return reinterpret_cast<const f32 *>(__ldg(of + at)); };
+        const u64 *of = kept.addresses + layer * Layers::WORDS;
+        const auto floats = [&](u32 at) { return reinterpret_cast<const f32 *>(of[at]); };
         const bool is_first = layer == 0, is_last = layer + 1 == args.count;
         // The set of the layer ahead, or of the last layer of the step ahead.
         f32 *ahead = args.rooms + (is_first ? 2 : (layer - 1) % 2) * rooms.words;
@@ -618,27 +663,34 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
         const f32 *hidden = is_first ? args.hidden : ahead + rooms.hidden;
 
         const auto nothing = [] {};
-
-        const Linear qkv = {hidden, !is_first, floats(8 + QKV), floats(4 + QKV), nullptr, false, room,
-            shapes.cols[QKV], rooms.mixed};
-        linear<NARROW, STORE>(args, qkv, kept.shares[QKV], kept, shared, sums, ring, turn,
-                              nothing);
-        if (warp < WARPS) {
-            const Args attend = {
-                room, args.keys + layer * static_cast<size_t>(args.layer_stride) * 16,
-                args.values + layer * static_cast<size_t>(args.layer_stride) * 16,
-                args.cos, args.sin, args.positions, args.slots, room + rooms.mixed,
-                args.heads, args.kv_heads, args.head_dim, args.capacity, 1, args.factor,
-            };
-            attend_parts<RANKS>(attend, rooms, room, kept, slabs);
+        const Args attend = {
+            room, args.keys + layer * static_cast<size_t>(args.layer_stride) * 16,
+            args.values + layer * static_cast<size_t>(args.layer_stride) * 16,
+            args.cos, args.sin, args.positions, args.slots, room + rooms.mixed,
+            args.heads, args.kv_heads, args.head_dim, args.capacity, 1, args.factor,
+        };
+        const bool attends = warp < WARPS && kept.attends;
+        if (attends) {
+            Part part = kept.part;
+            part.lane = lane;
+            part.warp = warp;
+            fetch_first(attend, part, slabs);
         }
-        const Linear out = {room + rooms.mixed, true, floats(8 + OUT), floats(4 + OUT), hidden, !is_first,
-            room + rooms.middle, shapes.cols[OUT], args.hidden_cols};
-        linear<NARROW, ADD>(args, out, kept.shares[OUT], kept, shared, sums, ring, turn,
+
+        const Linear qkv = {hidden, !is_first, floats(8 + QKV), floats(4 + QKV), nullptr, room,
+            shapes.cols[QKV], rooms.mixed};
+        linear<NARROW, STORE>(args, qkv, kept.shares[QKV], kept, shared, sums, ring,
                               nothing);
-        const Linear gate_up = {room + rooms.middle, true, floats(8 + GATE_UP), floats(4 + GATE_UP), nullptr, false,
+        if (attends) {
+            attend_part<RANKS>(attend, rooms, room, kept, slabs);
+        }
+        const Linear out = {room + rooms.mixed, true, floats(8 + OUT), floats(4 + OUT), hidden,
+            room + rooms.middle, shapes.cols[OUT], args.hidden_cols};
+        linear<NARROW, ADD>(args, out, kept.shares[OUT], kept, shared, sums, ring,
+                              nothing);
+        const Linear gate_up = {room + rooms.middle, true, floats(8 + GATE_UP), floats(4 + GATE_UP), nullptr,
             room + rooms.gated, shapes.cols[GATE_UP], args.ffn};
-        linear<NARROW, GATE>(args, gate_up, kept.shares[GATE_UP], kept, shared, sums, ring, turn,
+        linear<NARROW, GATE>(args, gate_up, kept.shares[GATE_UP], kept, shared, sums, ring,
             [&] {
                 // Ordered before what this block writes: the fence, then the barrier.
                 const uint4 mark = make_uint4(UNWRITTEN, UNWRITTEN, UNWRITTEN, UNWRITTEN);
@@ -651,9 +703,9 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
                 __threadfence();
             });
         const Linear down = {room + rooms.gated, true, floats(8 + DOWN), floats(4 + DOWN), room + rooms.middle,
-            true, is_last ? args.hidden : room + rooms.hidden, shapes.cols[DOWN],
+            is_last ? args.hidden : room + rooms.hidden, shapes.cols[DOWN],
             args.hidden_cols};
-        linear<WIDE, ADD>(args, down, kept.shares[DOWN], kept, shared, sums, ring, turn,
+        linear<WIDE, ADD>(args, down, kept.shares[DOWN], kept, shared, sums, ring,
                               nothing);
     }
 }

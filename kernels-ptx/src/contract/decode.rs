@@ -143,6 +143,9 @@ kernels! {
     /// gives the numbers of the cache, the widest head and the ranks that attention of a long row
     /// is split into: those of the `decode_attend` that does the same.
     ///
+    /// The grid has at least a thread block for each part of attention: sets of at most
+    /// `DecodeAttendArgs::HEADS_MAX` query heads of a key head, times ranks.
+    ///
     /// Grid, entry, shared memory, rooms and the scalars of a launch: `launch::DecodeLayersShape`.
     fn decode_layers_f16_128_c4, decode_layers_f16_128_c8[512](DecodeLayersArgs {
         /// `(count, WORDS)` addresses of 8 bytes, for each layer: codes, units and norms of qkv,
@@ -166,7 +169,7 @@ kernels! {
         positions: DevicePtr<u32>,
         /// The row's slot.
         slots: DevicePtr<u32>,
-        /// Layers, at least 2.
+        /// Layers, `2..=COUNT_MAX`.
         count: u32,
         /// Width of the model: a multiple of 4, at most `HIDDEN_MAX`.
         hidden_cols: u32,
@@ -198,7 +201,9 @@ kernels! {
         /// Slots of weights.
         SLOTS_MAX = 14,
         /// Most features of a linear that a thread block makes.
-        FEATURES_MAX = 256,
+        FEATURES_MAX = 448,
+        /// Most layers.
+        COUNT_MAX = 64,
         /// Widest row of the model, and of all query heads.
         HIDDEN_MAX = 5376,
         /// Widest feed-forward block.
