@@ -882,18 +882,16 @@ struct DecodeLayersArgs {
     static constexpr u32 THREADS = 512;
     // Addresses of a layer.
     static constexpr u32 WORDS = 12;
-    // Bytes of a slot of weights.
-    static constexpr u32 SLOT_BYTES = 14336;
     // Slots of weights.
-    static constexpr u32 SLOTS_MAX = 14;
+    static constexpr u32 SLOTS_MAX = 16;
     // Most features of a linear that a thread block makes.
     static constexpr u32 FEATURES_MAX = 448;
     // Most layers.
     static constexpr u32 COUNT_MAX = 64;
     // Widest row of the model, and of all query heads.
-    static constexpr u32 HIDDEN_MAX = 5376;
-    // Widest feed-forward block.
-    static constexpr u32 FFN_MAX = 14336;
+    static constexpr u32 HIDDEN_MAX = 3584;
+    // Slots of a pair of row tiles of the feed-forward block at most.
+    static constexpr u32 FFN_SLOTS = 3;
     // What a room holds until it is written.
     static constexpr u32 UNWRITTEN = 4294967295;
 
@@ -928,13 +926,14 @@ struct DecodeLayersArgs {
     u32 kv_heads;
     // Multiple of 4, at most the entry's.
     u32 head_dim;
-    // Width of the feed-forward block: a multiple of 4, at most `FFN_MAX`.
+    // Width of the feed-forward block: a multiple of 4, at most `FFN_SLOTS` slots of columns.
     u32 ffn;
     // Positions of a slot, a multiple of `DecodeAttendArgs::KEY_BLOCK`.
     u32 capacity;
     // From layer to layer of keys and of values, in units of 16 bytes.
     u32 layer_stride;
-    // Slots that weights pass through, `1..=SLOTS_MAX`.
+    // Slots that weights pass through, `1..=SLOTS_MAX`: pairs of row tiles with as many tiles of
+    // columns as `hidden_cols` and `heads · head_dim` have at most.
     u32 slots_of_weights;
     // `SILU`, `RELU2` or `RELU`, as in [`DecodeLinearArgs`].
     u32 activation;

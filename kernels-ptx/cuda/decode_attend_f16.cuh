@@ -113,7 +113,7 @@ struct Slab {
     __device__ __forceinline__ void fetch_keys(const u16 *cache, u32 unit) const {
         const u32 lane = threadIdx.x % WARP;
         const u16 *from = cache + static_cast<size_t>(unit / 2) * BLOCK * dim + unit % 2 * UNIT;
-#pragma unroll 1
+#pragma unroll 4
         for (u32 at = lane; at < dim * 2; at += WARP) {
             copy<16>(keys + key_chunk(at / 2, at % 2), from + at / 2 * BLOCK + at % 2 * 8, true);
         }
@@ -136,7 +136,7 @@ struct Slab {
         }
         if (dim % 8 == 0) {
             const u32 chunks = dim / 8;
-#pragma unroll 1
+#pragma unroll 4
             for (u32 at = lane / 16; at < UNIT; at += 2) {
 #pragma unroll 1
                 for (u32 chunk = lane % 16; chunk < chunks; chunk += 16) {
@@ -146,13 +146,12 @@ struct Slab {
             }
         } else {
             const u32 chunks = dim / 4;
-#pragma unroll 1
-            for (u32 at = 0; at < UNIT; ++at) {
-#pragma unroll 1
-                for (u32 chunk = lane; chunk < chunks; chunk += WARP) {
-                    copy<8>(values + at * value_stride + chunk * 8, from + at * dim + chunk * 4,
-                            at < valid);
-                }
+            const u32 by_chunks = (1u << 22) / chunks + 1;
+#pragma unroll 4
+            for (u32 index = lane; index < UNIT * chunks; index += WARP) {
+                const u32 at = static_cast<u32>(static_cast<u64>(index) * by_chunks >> 22);
+                const u32 chunk = index - at * chunks;
+                copy<8>(values + at * value_stride + chunk * 8, from + index * 4, at < valid);
             }
         }
         commit_copies();
@@ -307,26 +306,28 @@ __device__ __forceinline__ void clear_queries(Prepared<DIM> &prepared) {
     }
 }
 
-// Has the warp ask for the first of its units.
-__device__ __forceinline__ void fetch_first(const Args &args, const Part &part,
+// Has this warp ask for the first unit of warp `warp`.
+__device__ __forceinline__ void fetch_first(const Args &args, const Part &part, u32 warp,
                                             unsigned char *slabs) {
-    const u32 mine = part.rank + part.warp * part.ranks;
-    if (mine < part.units) {
-        const Slab slab(slabs + part.warp * Slab::bytes_of(part.dim), part.dim);
+    const u32 unit = part.rank + warp * part.ranks;
+    if (unit < part.units) {
+        const Slab slab(slabs + warp * Slab::bytes_of(part.dim), part.dim);
         slab.fetch(reinterpret_cast<const u16 *>(args.keys) + part.start,
-                   reinterpret_cast<const u16 *>(args.values) + part.start, mine, part.position);
+                   reinterpret_cast<const u16 *>(args.values) + part.start, unit, part.position);
     }
 }
 
 // The units of a part: leaves the sums of weighted values of each warp in its slab, (heads, dim),
 // and their peaks and sums of weights in `by_warp`. `slabs` has one for each of WARPS warps, whose
-// first units are under way. `meet` is a barrier among them, `angles` gives the position's, when
-// the row may be read. The queries have been cleared once.
-template <u32 DIM, typename Meet, typename GetAngles>
+// first units are under way. `meet` is a barrier among them; `get_angles` gives those of the
+// position, when the row may be read; `await_first` returns when the first units are there. The
+// queries have been cleared once.
+template <u32 DIM, typename Meet, typename GetAngles, typename AwaitFirst>
 __device__ __forceinline__ void attend_units(const Args &args, const Part &part,
                                              unsigned char *slabs, Prepared<DIM> &prepared,
                                              float2 (&by_warp)[WARPS][HEADS], Meet &&meet,
-                                             GetAngles &&get_angles) {
+                                             GetAngles &&get_angles,
+                                             AwaitFirst &&await_first) {
     const u32 lane = part.lane, warp = part.warp, dim = part.dim, rank = part.rank;
     u16 *keys = reinterpret_cast<u16 *>(args.keys) + part.start;
     u16 *values = reinterpret_cast<u16 *>(args.values) + part.start;
@@ -385,7 +386,11 @@ __device__ __forceinline__ void attend_units(const Args &args, const Part &part,
             factor = args.factor * LOG2_E * (g < part.heads ? prepared.scales[g] : 0.0f);
         }
         if (unit < part.units) {
-            wait_for_copies();
+            if (unit == mine) {
+                await_first();
+            } else {
+                wait_for_copies();
+            }
             if (unit == last) {
                 // What the copy brought for the new position is older than the position.
                 const u32 place = part.position % UNIT;
@@ -456,7 +461,7 @@ __device__ __forceinline__ void decode_attend(const Args &args) {
     if (part.ranks > 1) {
         cluster_arrive();
     }
-    fetch_first(args, part, shared);
+    fetch_first(args, part, part.warp, shared);
     clear_queries(prepared);
     __syncthreads();
     attend_units<DIM>(
@@ -469,7 +474,8 @@ __device__ __forceinline__ void decode_attend(const Args &args) {
             }
             MARK(2);
             return angles;
-        });
+        },
+        [] { wait_for_copies(); });
     MARK(5);
     const u32 slab_bytes = Slab::bytes_of(part.dim);
     finish(args, part, merge,

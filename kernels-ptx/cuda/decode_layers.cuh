@@ -27,25 +27,23 @@ constexpr u32 KEEPER = MULTIPLIERS + 1;
 static_assert(Layers::THREADS == (MULTIPLIERS + 2) * WARP, "every warp has a place");
 constexpr u32 AT_WORK = MULTIPLIERS * WARP;
 
-// A slot holds a tile of columns for each warp that multiplies, of a pair of row tiles.
-constexpr u32 SLOT_BYTES = PAIR * MULTIPLIERS * TILE_BYTES;
-static_assert(SLOT_BYTES == Layers::SLOT_BYTES, "launch::DecodeLayersShape counts slots");
-// Tiles of columns of a warp, in rows of the model's width and of the feed-forward block's.
-constexpr u32 NARROW = 3;
-constexpr u32 WIDE = 8;
-static_assert(NARROW * MULTIPLIERS * 128 == Layers::HIDDEN_MAX, "launch::DecodeLayersShape");
-static_assert(WIDE * MULTIPLIERS * 128 == Layers::FFN_MAX, "launch::DecodeLayersShape");
+// A slot holds a pair of row tiles with as many tiles of columns as a row of the model has. A warp
+// takes every MULTIPLIERS-th of them, at most EACH.
+constexpr u32 EACH = 2;
+static_assert(EACH * MULTIPLIERS * 128 == Layers::HIDDEN_MAX, "launch::DecodeLayersShape");
+// Slots of a pair of row tiles of the feed-forward block.
+constexpr u32 WIDE = Layers::FFN_SLOTS;
+constexpr u32 TILES_MAX = WIDE * EACH * MULTIPLIERS;
+// From lane to lane of the sums of squares: an odd number meets every bank.
+constexpr u32 SQUARES_STRIDE = TILES_MAX + 1;
+static_assert(TILES_MAX <= 4 * WARP && TILES_MAX % 2 == 0, "the keeper sums four tiles a lane");
 
-// Slots that a warp looks at together.
-constexpr u32 GROUP = 3;
-
-// Named barriers of the multipliers and the keeper: peaks are there; sums of squares; sums; the
-// peak of a row of next to nothing. And one of the warps that attend.
+// Named barriers of the multipliers and the keeper: peaks and squares are there; sums; the peak of a
+// row of next to nothing. And one of the warps that attend.
 constexpr u32 PEAKS = 1;
-constexpr u32 SQUARES = 2;
-constexpr u32 SUMS = 3;
-constexpr u32 PEAK = 4;
-constexpr u32 ATTEND = 5;
+constexpr u32 SUMS = 2;
+constexpr u32 PEAK = 3;
+constexpr u32 ATTEND = 4;
 
 // Looks at words that others write before something must be wrong: some seconds.
 constexpr u32 PATIENCE = 1u << 23;
@@ -55,12 +53,6 @@ __device__ __forceinline__ void meet() {
     asm volatile("bar.sync %0, %1;" ::"n"(BARRIER),
                  "n"(BARRIER == ATTEND ? Args::THREADS : AT_WORK + WARP)
                  : "memory");
-}
-
-// As `meet`, without waiting for the others.
-template <u32 BARRIER>
-__device__ __forceinline__ void announce() {
-    asm volatile("bar.arrive %0, %1;" ::"n"(BARRIER), "n"(AT_WORK + WARP) : "memory");
 }
 
 // The thread's index, asked for anew: what follows from it is cheaper to compute in every phase than
@@ -100,6 +92,8 @@ __device__ __forceinline__ Share share_of(u32 row_tiles, u32 block) {
 struct Shapes {
     u32 row_tiles[LINEARS];
     u32 cols[LINEARS];
+    // Tiles of columns of a slot.
+    u32 slot_tiles;
 
     __device__ __forceinline__ void measure(const Layers &args) {
         const u32 query = args.heads * args.head_dim;
@@ -109,6 +103,7 @@ struct Shapes {
         cols[QKV] = cols[GATE_UP] = args.hidden_cols;
         cols[OUT] = query;
         cols[DOWN] = args.ffn;
+        slot_tiles = (max(args.hidden_cols, query) + 127) / 128;
     }
 };
 
@@ -148,7 +143,12 @@ struct Kept {
     Share shares[LINEARS];
     Shapes shapes;
     Rooms rooms;
-    f32 squares[MULTIPLIERS * WIDE];
+    // Of lanes, of tiles of columns.
+    f32 squares[WARP * SQUARES_STRIDE];
+    f32 tiles[4 * WARP];
+    // Keys and values of the layer are there; no longer needed.
+    u64 cache_full;
+    u64 cache_empty;
     // Of each multiplier: greatest product of weight and number, greatest number.
     float2 peaks[WARP];
     f32 row_peak;
@@ -189,21 +189,29 @@ struct Ring {
     }
 };
 
-// What the multipliers do of a linear; `sums` is (pairs of the share, MULTIPLIERS, 32).
-template <u32 N, Finish FINISH, u32 DIM>
+// What the multipliers do of a linear of SLOTS slots a pair; `sums` is (pairs of the share,
+// MULTIPLIERS, 32).
+template <u32 SLOTS, Finish FINISH, u32 DIM>
 __device__ __forceinline__ void multiply_row(const Layers &args, const Linear &of, Share share,
                                              Kept<DIM> &kept, const unsigned char *slots,
                                              i32 *sums, Ring &ring) {
     constexpr u32 FEATURES = FINISH == GATE ? 16 : 32;
+    constexpr u32 N = SLOTS * EACH;
     const u32 thread = this_thread();
     const u32 lane = thread % WARP, warp = thread / WARP;
+    const u32 slot_tiles = kept.shapes.slot_tiles;
     const u32 col_tiles = (of.cols + 127) / 128;
     const u32 features = min(share.count * FEATURES, of.features - share.first * FEATURES);
+    // Of the warp's tiles, by slot; those of no tile are beyond the last.
+    const auto tile_of = [&](u32 i) {
+        const u32 in_slot = warp + i % EACH * MULTIPLIERS;
+        return in_slot < slot_tiles ? i / EACH * slot_tiles + in_slot : TILES_MAX;
+    };
     MARK(0);
     float4 x[N], weight[N];
 #pragma unroll
     for (u32 i = 0; i < N; ++i) {
-        const u32 col = (warp + i * MULTIPLIERS) * 128 + lane * 4;
+        const u32 col = tile_of(i) * 128 + lane * 4;
         weight[i] = make_float4(1.0f, 1.0f, 1.0f, 1.0f);
         x[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
         if (of.norm != nullptr && col < of.cols) {
@@ -213,8 +221,9 @@ __device__ __forceinline__ void multiply_row(const Layers &args, const Linear &o
     // What the thread's feature is multiplied by, and that of up.
     f32 unit_of = 0.0f, other_of = 0.0f;
     if (thread < features) {
-        const f32 *units = of.units + (FINISH == GATE ? (share.first + thread / 16) * 32 + thread % 16
-                                                      : share.first * 32 + thread);
+        const f32 *units = of.units
+            + (FINISH == GATE ? (share.first + thread / 16) * 32 + thread % 16
+                              : share.first * 32 + thread);
         unit_of = __ldg(units);
         if (FINISH == GATE) {
             other_of = __ldg(units + 16);
@@ -225,7 +234,7 @@ __device__ __forceinline__ void multiply_row(const Layers &args, const Linear &o
         bool complete = true;
 #pragma unroll
         for (u32 i = 0; i < N; ++i) {
-            const u32 col = (warp + i * MULTIPLIERS) * 128 + lane * 4;
+            const u32 col = tile_of(i) * 128 + lane * 4;
             if (col < of.cols) {
                 x[i] = load_fresh4(of.x + col);
             }
@@ -241,10 +250,13 @@ __device__ __forceinline__ void multiply_row(const Layers &args, const Linear &o
     }
     MARK(1);
     f32 peak = 0.0f, large = 0.0f;
-    f32 sum[N];
 #pragma unroll
     for (u32 i = 0; i < N; ++i) {
-        sum[i] = (x[i].x * x[i].x + x[i].y * x[i].y) + (x[i].z * x[i].z + x[i].w * x[i].w);
+        const u32 tile = tile_of(i);
+        if (tile < col_tiles) {
+            kept.squares[lane * SQUARES_STRIDE + tile] =
+                (x[i].x * x[i].x + x[i].y * x[i].y) + (x[i].z * x[i].z + x[i].w * x[i].w);
+        }
         large = fmaxf(large, greatest(x[i]));
         x[i] = make_float4(x[i].x * weight[i].x, x[i].y * weight[i].y, x[i].z * weight[i].z,
                            x[i].w * weight[i].w);
@@ -263,79 +275,51 @@ __device__ __forceinline__ void multiply_row(const Layers &args, const Linear &o
     MARK(2);
     const float2 found = kept.peaks[lane];
     peak = warp_peak(found.x);
-    large = warp_peak(found.y);
-    bool plain = true;
     if (of.norm == nullptr) {
         peak = fmaxf(peak, PEAK_MIN);
-    } else {
-        plain = is_plain(peak, large, args.eps);
-    }
-    i32 value_sum;
-    u32 words[N];
-#pragma unroll 1
-    for (;;) {
-        const f32 factor = __fdiv_rn(127.0f, peak);
-        value_sum = 0;
-#pragma unroll
-        for (u32 i = 0; i < N; ++i) {
-            words[i] = 0;
-            if (i * MULTIPLIERS < col_tiles) {
-                words[i] = quantise(x[i], factor, value_sum);
-            }
-        }
-        value_sum = __reduce_add_sync(ALL, value_sum);
-#pragma unroll
-        for (u32 i = 0; i < N; ++i) {
-            if (i * MULTIPLIERS < col_tiles) {
-#pragma unroll
-                for (u32 distance = 1; distance < WARP; distance *= 2) {
-                    sum[i] = sum[i] + __shfl_xor_sync(ALL, sum[i], distance);
-                }
-            }
-            if (lane == 0) {
-                kept.squares[warp + i * MULTIPLIERS] = sum[i];
-            }
-        }
-        announce<SQUARES>();
-        if (plain) {
-            break;
-        }
+    } else if (!is_plain(peak, warp_peak(found.y), args.eps)) {
         meet<PEAK>();
         peak = kept.row_peak;
-        plain = true;
     }
+    const f32 factor = __fdiv_rn(127.0f, peak);
+    i32 value_sum = 0;
+    u32 words[N];
+#pragma unroll
+    for (u32 i = 0; i < N; ++i) {
+        words[i] = quantise(x[i], factor, value_sum);
+    }
+    value_sum = __reduce_add_sync(ALL, value_sum);
     MARK(3);
     const unsigned char *own = slots + warp * TILE_BYTES + lane * 16;
 #pragma unroll 1
     for (u32 pair = 0; pair < share.count; ++pair) {
         i32 c[PAIR][2][4] = {};
 #pragma unroll
-        for (u32 first = 0; first < N; first += GROUP) {
-            if (first * MULTIPLIERS < col_tiles) {
-                uint4 a[GROUP][PAIR];
+        for (u32 slot = 0; slot < SLOTS; ++slot) {
+            const u32 before = slot * slot_tiles;
+            if (before < col_tiles) {
+                const u32 row_bytes = min(slot_tiles, col_tiles - before) * TILE_BYTES;
+                const unsigned char *codes = own + ring.slot * slot_tiles * PAIR * TILE_BYTES;
+                uint4 a[EACH][PAIR];
+                barrier_wait(shared_address(&kept.full[ring.slot]), ring.parity);
 #pragma unroll
-                for (u32 i = 0; i < GROUP; ++i) {
-                    const u32 before = (first + i) * MULTIPLIERS;
-                    if (first + i < N && before < col_tiles) {
-                        const u32 tiles = min(MULTIPLIERS, col_tiles - before);
-                        barrier_wait(shared_address(&kept.full[ring.slot]), ring.parity);
-                        const unsigned char *codes = own + ring.slot * SLOT_BYTES;
-                        // Those of no tile are whatever there is, times zero.
-                        a[i][0] = *reinterpret_cast<const uint4 *>(codes);
-                        a[i][1] = *reinterpret_cast<const uint4 *>(
-                            codes + (warp < tiles ? tiles * TILE_BYTES : 0));
-                        __syncwarp();
-                        if (lane == 0) {
-                            barrier_arrive(shared_address(&kept.empty[ring.slot]));
-                        }
-                        ring.advance();
+                for (u32 i = 0; i < EACH; ++i) {
+#pragma unroll
+                    for (u32 t = 0; t < PAIR; ++t) {
+                        // Where there is no tile, values are zero, and codes whatever there is.
+                        const u32 tile = tile_of(slot * EACH + i) < col_tiles
+                            ? i * MULTIPLIERS * TILE_BYTES + t * row_bytes : 0;
+                        a[i][t] = *reinterpret_cast<const uint4 *>(codes + tile);
                     }
                 }
+                __syncwarp();
+                if (lane == 0) {
+                    barrier_arrive(shared_address(&kept.empty[ring.slot]));
+                }
+                ring.advance();
 #pragma unroll
-                for (u32 i = 0; i < GROUP; ++i) {
-                    if (first + i < N && (first + i) * MULTIPLIERS < col_tiles) {
-                        multiply_tiles<2>(c, a[i], words[first + i]);
-                    }
+                for (u32 i = 0; i < EACH; ++i) {
+                    multiply_tiles<2>(c, a[i], words[slot * EACH + i]);
                 }
             }
         }
@@ -369,8 +353,25 @@ __device__ __forceinline__ void multiply_row(const Layers &args, const Linear &o
     MARK(6);
 }
 
+// The sum of a tile's squares: lanes, then lanes of lanes, as a warp's butterfly adds them.
+__device__ __forceinline__ f32 sum_lanes(const f32 *squares) {
+    f32 sum[WARP / 2];
+#pragma unroll
+    for (u32 i = 0; i < WARP / 2; ++i) {
+        sum[i] = squares[2 * i * SQUARES_STRIDE] + squares[(2 * i + 1) * SQUARES_STRIDE];
+    }
+#pragma unroll
+    for (u32 width = WARP / 4; width > 0; width /= 2) {
+#pragma unroll
+        for (u32 i = 0; i < width; ++i) {
+            sum[i] = sum[2 * i] + sum[2 * i + 1];
+        }
+    }
+    return sum[0];
+}
+
 // What the keeper does of a linear; `tidy` while the products are made.
-template <u32 N, u32 DIM, typename Tidy>
+template <u32 DIM, typename Tidy>
 __device__ __forceinline__ void keep_row(const Layers &args, const Linear &of, Kept<DIM> &kept,
                                          Tidy &&tidy) {
     const u32 lane = this_thread() % WARP;
@@ -378,26 +379,18 @@ __device__ __forceinline__ void keep_row(const Layers &args, const Linear &of, K
     const float2 found = kept.peaks[lane];
     const f32 peak = warp_peak(found.x);
     const bool plain = of.norm == nullptr || is_plain(peak, warp_peak(found.y), args.eps);
-    meet<SQUARES>();
     f32 inverse_rms = 1.0f;
     f32 least = PEAK_MIN;
     if (of.norm != nullptr) {
+        const u32 col_tiles = (of.cols + 127) / 128;
+#pragma unroll 1
+        for (u32 tile = lane; tile < 4 * WARP; tile += WARP) {
+            kept.tiles[tile] = tile < col_tiles ? sum_lanes(kept.squares + tile) : 0.0f;
+        }
+        __syncwarp();
         // The upper levels of the tree: stretches of a lane, then lanes.
-        constexpr u32 WIDTH = MULTIPLIERS * N <= 2 * WARP ? 2 : 4;
-        f32 leaf[WIDTH];
-#pragma unroll
-        for (u32 i = 0; i < WIDTH; ++i) {
-            const u32 index = lane * WIDTH + i;
-            leaf[i] = index < MULTIPLIERS * N ? kept.squares[index] : 0.0f;
-        }
-#pragma unroll
-        for (u32 width = WIDTH / 2; width > 0; width /= 2) {
-#pragma unroll
-            for (u32 i = 0; i < width; ++i) {
-                leaf[i] = leaf[2 * i] + leaf[2 * i + 1];
-            }
-        }
-        f32 sum = leaf[0];
+        const float4 leaf = reinterpret_cast<const float4 *>(kept.tiles)[lane];
+        f32 sum = (leaf.x + leaf.y) + (leaf.z + leaf.w);
 #pragma unroll
         for (u32 distance = 1; distance < WARP; distance *= 2) {
             sum = sum + __shfl_xor_sync(ALL, sum, distance);
@@ -412,9 +405,8 @@ __device__ __forceinline__ void keep_row(const Layers &args, const Linear &of, K
         kept.row_unit = __fdiv_rn(bounded, 127.0f) * inverse_rms;
     }
     if (!plain) {
-        // The multipliers take the peak from here and come once more.
+        // The multipliers take the peak from here.
         meet<PEAK>();
-        meet<SQUARES>();
     }
     tidy();
     meet<SUMS>();
@@ -422,8 +414,8 @@ __device__ __forceinline__ void keep_row(const Layers &args, const Linear &of, K
 
 // What the first WARPS warps do of attention: the part of this block.
 template <u32 RANKS, u32 DIM>
-__device__ __forceinline__ void attend_part(const Args &args, const Rooms &rooms, f32 *room,
-                                            Kept<DIM> &kept, unsigned char *slabs) {
+__device__ __forceinline__ void attend_part(const Args &args, u32 layer, const Rooms &rooms,
+                                            f32 *room, Kept<DIM> &kept, unsigned char *slabs) {
     Part part = kept.part;
     part.lane = this_thread() % WARP;
     part.warp = this_thread() / WARP;
@@ -438,7 +430,8 @@ __device__ __forceinline__ void attend_part(const Args &args, const Rooms &rooms
             }
             MARK(2);
             return angles;
-        });
+        },
+        [&] { barrier_wait(shared_address(&kept.cache_full), layer % 2); });
     meet<ATTEND>();
     MARK(5);
     const u32 elements = part.heads * part.dim;
@@ -499,20 +492,22 @@ __device__ __forceinline__ void attend_part(const Args &args, const Rooms &rooms
         }
     }
     MARK(7);
-    // The slabs are free for the next layer.
-    meet<ATTEND>();
+    __syncwarp();
+    if (part.lane == 0) {
+        barrier_arrive(shared_address(&kept.cache_empty));
+    }
 }
 
 // A linear, by whoever this warp is. Blocks without a share of it have no part in it.
-template <u32 N, Finish FINISH, u32 DIM, typename Tidy>
+template <u32 SLOTS, Finish FINISH, u32 DIM, typename Tidy>
 __device__ __forceinline__ void linear(const Layers &args, const Linear &of, Share share,
                                        Kept<DIM> &kept, const unsigned char *slots, i32 *sums,
                                        Ring &ring, Tidy &&tidy) {
     if (share.count > 0) {
         if (threadIdx.x / WARP == KEEPER) {
-            keep_row<N>(args, of, kept, tidy);
+            keep_row(args, of, kept, tidy);
         } else {
-            multiply_row<N, FINISH>(args, of, share, kept, slots, sums, ring);
+            multiply_row<SLOTS, FINISH>(args, of, share, kept, slots, sums, ring);
         }
     }
 }
@@ -542,12 +537,71 @@ __device__ __forceinline__ void fetch_ahead(const Layers &args, const Kept<DIM> 
     }
 }
 
+// Has a linear's weights come to the slots, as they get empty.
+template <u32 DIM>
+__device__ __forceinline__ void fetch_weights(const Layers &args, Kept<DIM> &kept, u32 which,
+                                              u32 layer, unsigned char *slots, Ring &ring) {
+    const Share share = kept.shares[which];
+    const u32 slot_tiles = kept.shapes.slot_tiles;
+    const u32 col_tiles = (kept.shapes.cols[which] + 127) / 128;
+    const u32 row_bytes = col_tiles * TILE_BYTES;
+    const u8 *codes = reinterpret_cast<const u8 *>(kept.addresses[layer * Layers::WORDS + which]);
+#pragma unroll 1
+    for (u32 pair = share.first; pair < share.first + share.count; ++pair) {
+        const u8 *from = codes + static_cast<size_t>(pair) * PAIR * row_bytes;
+        // The last pair may be one tile row; the other is never stored.
+        const u32 rows = min(PAIR, kept.shapes.row_tiles[which] - pair * PAIR);
+#pragma unroll 1
+        for (u32 tile = 0; tile < col_tiles; tile += slot_tiles) {
+            if (threadIdx.x % WARP == 0) {
+                const u32 bytes = min(slot_tiles, col_tiles - tile) * TILE_BYTES;
+                const u32 to =
+                    shared_address(slots + ring.slot * slot_tiles * PAIR * TILE_BYTES);
+                const u32 full = shared_address(&kept.full[ring.slot]);
+                barrier_wait(shared_address(&kept.empty[ring.slot]), ring.parity);
+                barrier_expect(full, rows * bytes);
+                bulk_copy(to, from + tile * TILE_BYTES, bytes, full);
+                if (rows == PAIR) {
+                    bulk_copy(to + bytes, from + row_bytes + tile * TILE_BYTES, bytes, full);
+                }
+            }
+            ring.advance();
+        }
+    }
+    __syncwarp();
+}
+
+// What attention is told of a layer; `qkv` and `mixed` are the caller's to fill in.
+__device__ __forceinline__ Args cache_of(const Layers &args, u32 layer) {
+    const size_t at = layer * static_cast<size_t>(args.layer_stride) * 16;
+    return {nullptr, args.keys + at, args.values + at, args.cos, args.sin, args.positions,
+            args.slots, nullptr, args.heads, args.kv_heads, args.head_dim, args.capacity, 1,
+            args.factor};
+}
+
+// The part of attention that this block has, the same in all layers. False: none.
+template <u32 RANKS>
+__device__ __forceinline__ bool part_of_block(const Layers &args, Part &part) {
+    const u32 sets = args.kv_heads * ((args.heads / args.kv_heads + HEADS - 1) / HEADS);
+    if (blockIdx.x >= sets * RANKS) {
+        return false;
+    }
+    const Args shape = cache_of(args, 0);
+    aim(shape, 0, blockIdx.x / RANKS, part);
+    part.rank = blockIdx.x % RANKS;
+    part.position = args.positions[0];
+    spread<RANKS>(shape, UNIT, part);
+    return part.rank < part.ranks;
+}
+
 template <u32 RANKS, u32 DIM>
 __device__ __forceinline__ void decode_layers(const Layers &args) {
     extern __shared__ __align__(128) unsigned char shared[];
     __shared__ Kept<DIM> kept;
     const u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    unsigned char *slabs = shared + args.slots_of_weights * SLOT_BYTES;
+    const u32 slot_bytes =
+        (max(args.hidden_cols, args.heads * args.head_dim) + 127) / 128 * PAIR * TILE_BYTES;
+    unsigned char *slabs = shared + args.slots_of_weights * slot_bytes;
     i32 *sums = reinterpret_cast<i32 *>(slabs + WARPS * Slab::bytes_of(args.head_dim));
 
     if (threadIdx.x == 0) {
@@ -556,6 +610,8 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
             barrier_init(shared_address(&kept.full[slot]), 1);
             barrier_init(shared_address(&kept.empty[slot]), MULTIPLIERS);
         }
+        barrier_init(shared_address(&kept.cache_full), 2 * WARP);
+        barrier_init(shared_address(&kept.cache_empty), WARPS);
         barriers_ready();
         kept.rooms.lay_out(args, RANKS);
         kept.shapes.measure(args);
@@ -577,45 +633,40 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
     }
     __syncthreads();
 
-    const Shapes &shapes = kept.shapes;
     if (warp == FETCHER) {
-        if (lane != 0) {
-            return;
-        }
         Ring ring{args.slots_of_weights};
         // Slots are empty at first.
         ring.parity = 1;
+        Part part;
+        bool attends = false;
 #pragma unroll 1
         for (u32 layer = 0; layer < args.count; ++layer) {
-            fetch_ahead(args, kept, layer + 1);
-#pragma unroll
-            for (u32 which = 0; which < LINEARS; ++which) {
-                const Share share = kept.shares[which];
-                const u32 col_tiles = (shapes.cols[which] + 127) / 128;
-                const u32 row_bytes = col_tiles * TILE_BYTES;
-                const u8 *codes =
-                    reinterpret_cast<const u8 *>(kept.addresses[layer * Layers::WORDS + which]);
-#pragma unroll 1
-                for (u32 pair = share.first; pair < share.first + share.count; ++pair) {
-                    const u8 *from = codes + static_cast<size_t>(pair) * PAIR * row_bytes;
-                    // The last pair may be one tile row; the other is never stored.
-                    const u32 rows = min(PAIR, shapes.row_tiles[which] - pair * PAIR);
-#pragma unroll 1
-                    for (u32 tile = 0; tile < col_tiles; tile += MULTIPLIERS) {
-                        const u32 bytes = min(MULTIPLIERS, col_tiles - tile) * TILE_BYTES;
-                        const u32 to = shared_address(shared + ring.slot * SLOT_BYTES);
-                        const u32 full = shared_address(&kept.full[ring.slot]);
-                        barrier_wait(shared_address(&kept.empty[ring.slot]), ring.parity);
-                        barrier_expect(full, rows * bytes);
-                        bulk_copy(to, from + tile * TILE_BYTES, bytes, full);
-                        if (rows == PAIR) {
-                            bulk_copy(to + bytes, from + row_bytes + tile * TILE_BYTES, bytes,
-                                      full);
-                        }
-                        ring.advance();
-                    }
-                }
+            if (lane == 0) {
+                fetch_ahead(args, kept, layer + 1);
             }
+            fetch_weights(args, kept, QKV, layer, shared, ring);
+            if (layer == 0) {
+                wait_for_dependencies();
+                attends = part_of_block<RANKS>(args, part);
+            }
+            if (attends) {
+                if (layer > 0) {
+                    barrier_wait(shared_address(&kept.cache_empty), (layer - 1) % 2);
+                }
+                const Args cache = cache_of(args, layer);
+#pragma unroll 1
+                for (u32 w = 0; w < WARPS; ++w) {
+                    fetch_first(cache, part, w, slabs);
+                }
+                // Copies of a lane, and what it has written itself.
+                const u32 full = shared_address(&kept.cache_full);
+                asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(full)
+                             : "memory");
+                barrier_arrive(full);
+            }
+            fetch_weights(args, kept, OUT, layer, shared, ring);
+            fetch_weights(args, kept, GATE_UP, layer, shared, ring);
+            fetch_weights(args, kept, DOWN, layer, shared, ring);
         }
         return;
     }
@@ -624,22 +675,10 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
     Ring ring{args.slots_of_weights};
     wait_for_dependencies();
     if (warp < WARPS) {
-        // Of the position and the slot all layers are alike.
-        const u32 sets = args.kv_heads * ((args.heads / args.kv_heads + HEADS - 1) / HEADS);
-        const bool has_part = blockIdx.x < sets * RANKS;
-        const Args shape = {
-            nullptr, nullptr, nullptr, nullptr, nullptr, args.positions, args.slots, nullptr,
-            args.heads, args.kv_heads, args.head_dim, args.capacity, 1, args.factor,
-        };
         Part part = {};
-        if (has_part) {
-            aim(shape, 0, blockIdx.x / RANKS, part);
-            part.rank = blockIdx.x % RANKS;
-            part.position = args.positions[0];
-            spread<RANKS>(shape, UNIT, part);
-        }
+        const bool attends = part_of_block<RANKS>(args, part);
         if (threadIdx.x == 0) {
-            kept.attends = has_part && part.rank < part.ranks;
+            kept.attends = attends;
             kept.part = part;
         }
         const u32 pairs = args.head_dim / 2;
@@ -663,38 +702,27 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
         const f32 *hidden = is_first ? args.hidden : ahead + rooms.hidden;
 
         const auto nothing = [] {};
-        const Args attend = {
-            room, args.keys + layer * static_cast<size_t>(args.layer_stride) * 16,
-            args.values + layer * static_cast<size_t>(args.layer_stride) * 16,
-            args.cos, args.sin, args.positions, args.slots, room + rooms.mixed,
-            args.heads, args.kv_heads, args.head_dim, args.capacity, 1, args.factor,
-        };
-        const bool attends = warp < WARPS && kept.attends;
-        if (attends) {
-            Part part = kept.part;
-            part.lane = lane;
-            part.warp = warp;
-            fetch_first(attend, part, slabs);
-        }
-
         const Linear qkv = {hidden, !is_first, floats(8 + QKV), floats(4 + QKV), nullptr, room,
-            shapes.cols[QKV], rooms.mixed};
-        linear<NARROW, STORE>(args, qkv, kept.shares[QKV], kept, shared, sums, ring,
+            kept.shapes.cols[QKV], rooms.mixed};
+        linear<1, STORE>(args, qkv, kept.shares[QKV], kept, shared, sums, ring,
                               nothing);
-        if (attends) {
-            attend_part<RANKS>(attend, rooms, room, kept, slabs);
+        if (warp < WARPS && kept.attends) {
+            Args attend = cache_of(args, layer);
+            attend.qkv = room;
+            attend.mixed = room + rooms.mixed;
+            attend_part<RANKS>(attend, layer, rooms, room, kept, slabs);
         }
         const Linear out = {room + rooms.mixed, true, floats(8 + OUT), floats(4 + OUT), hidden,
-            room + rooms.middle, shapes.cols[OUT], args.hidden_cols};
-        linear<NARROW, ADD>(args, out, kept.shares[OUT], kept, shared, sums, ring,
+            room + rooms.middle, kept.shapes.cols[OUT], args.hidden_cols};
+        linear<1, ADD>(args, out, kept.shares[OUT], kept, shared, sums, ring,
                               nothing);
         const Linear gate_up = {room + rooms.middle, true, floats(8 + GATE_UP), floats(4 + GATE_UP), nullptr,
-            room + rooms.gated, shapes.cols[GATE_UP], args.ffn};
-        linear<NARROW, GATE>(args, gate_up, kept.shares[GATE_UP], kept, shared, sums, ring,
+            room + rooms.gated, kept.shapes.cols[GATE_UP], args.ffn};
+        linear<1, GATE>(args, gate_up, kept.shares[GATE_UP], kept, shared, sums, ring,
             [&] {
                 // Ordered before what this block writes: the fence, then the barrier.
                 const uint4 mark = make_uint4(UNWRITTEN, UNWRITTEN, UNWRITTEN, UNWRITTEN);
-                const u32 blocks = min(gridDim.x, shapes.row_tiles[GATE_UP] / PAIR);
+                const u32 blocks = min(gridDim.x, kept.shapes.row_tiles[GATE_UP] / PAIR);
 #pragma unroll 1
                 for (u32 at = (blockIdx.x * WARP + lane) * 4; at < rooms.words;
                      at += blocks * WARP * 4) {
@@ -703,7 +731,7 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
                 __threadfence();
             });
         const Linear down = {room + rooms.gated, true, floats(8 + DOWN), floats(4 + DOWN), room + rooms.middle,
-            is_last ? args.hidden : room + rooms.hidden, shapes.cols[DOWN],
+            is_last ? args.hidden : room + rooms.hidden, kept.shapes.cols[DOWN],
             args.hidden_cols};
         linear<WIDE, ADD>(args, down, kept.shares[DOWN], kept, shared, sums, ring,
                               nothing);

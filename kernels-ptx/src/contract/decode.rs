@@ -179,13 +179,14 @@ kernels! {
         kv_heads: u32,
         /// Multiple of 4, at most the entry's.
         head_dim: u32,
-        /// Width of the feed-forward block: a multiple of 4, at most `FFN_MAX`.
+        /// Width of the feed-forward block: a multiple of 4, at most `FFN_SLOTS` slots of columns.
         ffn: u32,
         /// Positions of a slot, a multiple of `DecodeAttendArgs::KEY_BLOCK`.
         capacity: u32,
         /// From layer to layer of keys and of values, in units of 16 bytes.
         layer_stride: u32,
-        /// Slots that weights pass through, `1..=SLOTS_MAX`.
+        /// Slots that weights pass through, `1..=SLOTS_MAX`: pairs of row tiles with as many tiles of
+        /// columns as `hidden_cols` and `heads · head_dim` have at most.
         slots_of_weights: u32,
         /// `SILU`, `RELU2` or `RELU`, as in [`DecodeLinearArgs`].
         activation: u32,
@@ -196,18 +197,16 @@ kernels! {
     }) where {
         /// Addresses of a layer.
         WORDS = 12,
-        /// Bytes of a slot of weights.
-        SLOT_BYTES = 14336,
         /// Slots of weights.
-        SLOTS_MAX = 14,
+        SLOTS_MAX = 16,
         /// Most features of a linear that a thread block makes.
         FEATURES_MAX = 448,
         /// Most layers.
         COUNT_MAX = 64,
         /// Widest row of the model, and of all query heads.
-        HIDDEN_MAX = 5376,
-        /// Widest feed-forward block.
-        FFN_MAX = 14336,
+        HIDDEN_MAX = 3584,
+        /// Slots of a pair of row tiles of the feed-forward block at most.
+        FFN_SLOTS = 3,
         /// What a room holds until it is written.
         UNWRITTEN = 4294967295,
     }
