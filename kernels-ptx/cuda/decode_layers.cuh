@@ -145,7 +145,7 @@ struct Kept {
     Rooms rooms;
     // Of lanes, of tiles of columns.
     f32 squares[WARP * SQUARES_STRIDE];
-    f32 tiles[4 * WARP];
+    __align__(16) f32 tiles[4 * WARP];
     // Keys and values of the layer are there; no longer needed.
     u64 cache_full;
     u64 cache_empty;
