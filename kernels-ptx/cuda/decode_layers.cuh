@@ -229,24 +229,33 @@ __device__ __forceinline__ void multiply_row(const Layers &args, const Linear &o
             other_of = __ldg(units + 16);
         }
     }
-    u32 looks = 0;
-    for (;;) {
-        bool complete = true;
 #pragma unroll
-        for (u32 i = 0; i < N; ++i) {
-            const u32 col = tile_of(i) * 128 + lane * 4;
-            if (col < of.cols) {
-                x[i] = load_fresh4(of.x + col);
+    for (u32 i = 0; i < N; ++i) {
+        const u32 col = tile_of(i) * 128 + lane * 4;
+        if (col < of.cols) {
+            x[i] = load_fresh4(of.x + col);
+        }
+    }
+    if (of.awaited) {
+        u32 looks = 0;
+        for (;;) {
+            bool complete = true;
+#pragma unroll
+            for (u32 i = 0; i < N; ++i) {
+                complete = complete && are_written(x[i]);
+            }
+            if (complete) {
+                break;
+            }
+            look_again(looks);
+            // Once more at what is missing.
+#pragma unroll
+            for (u32 i = 0; i < N; ++i) {
+                if (!are_written(x[i])) {
+                    x[i] = load_fresh4(of.x + tile_of(i) * 128 + lane * 4);
+                }
             }
         }
-#pragma unroll
-        for (u32 i = 0; i < N; ++i) {
-            complete = complete && are_written(x[i]);
-        }
-        if (complete || !of.awaited) {
-            break;
-        }
-        look_again(looks);
     }
     MARK(1);
     f32 peak = 0.0f, large = 0.0f;
@@ -304,12 +313,12 @@ __device__ __forceinline__ void multiply_row(const Layers &args, const Linear &o
                 barrier_wait(shared_address(&kept.full[ring.slot]), ring.parity);
 #pragma unroll
                 for (u32 i = 0; i < EACH; ++i) {
+                    if (tile_of(slot * EACH + i) < col_tiles) {
 #pragma unroll
-                    for (u32 t = 0; t < PAIR; ++t) {
-                        // Where there is no tile, values are zero, and codes whatever there is.
-                        const u32 tile = tile_of(slot * EACH + i) < col_tiles
-                            ? i * MULTIPLIERS * TILE_BYTES + t * row_bytes : 0;
-                        a[i][t] = *reinterpret_cast<const uint4 *>(codes + tile);
+                        for (u32 t = 0; t < PAIR; ++t) {
+                            a[i][t] = *reinterpret_cast<const uint4 *>(
+                                codes + i * MULTIPLIERS * TILE_BYTES + t * row_bytes);
+                        }
                     }
                 }
                 __syncwarp();
@@ -319,7 +328,9 @@ __device__ __forceinline__ void multiply_row(const Layers &args, const Linear &o
                 ring.advance();
 #pragma unroll
                 for (u32 i = 0; i < EACH; ++i) {
-                    multiply_tiles<2>(c, a[i], words[slot * EACH + i]);
+                    if (tile_of(slot * EACH + i) < col_tiles) {
+                        multiply_tiles<2>(c, a[i], words[slot * EACH + i]);
+                    }
                 }
             }
         }
@@ -370,12 +381,13 @@ __device__ __forceinline__ f32 sum_lanes(const f32 *squares) {
     return sum[0];
 }
 
-// What the keeper does of a linear; `tidy` while the products are made.
+// What the keeper does of a linear; `tidy` says whether it has written something.
 template <u32 DIM, typename Tidy>
 __device__ __forceinline__ void keep_row(const Layers &args, const Linear &of, Kept<DIM> &kept,
                                          Tidy &&tidy) {
     const u32 lane = this_thread() % WARP;
     meet<PEAKS>();
+    const bool tidied = tidy();
     const float2 found = kept.peaks[lane];
     const f32 peak = warp_peak(found.x);
     const bool plain = of.norm == nullptr || is_plain(peak, warp_peak(found.y), args.eps);
@@ -408,7 +420,10 @@ __device__ __forceinline__ void keep_row(const Layers &args, const Linear &of, K
         // The multipliers take the peak from here.
         meet<PEAK>();
     }
-    tidy();
+    if (tidied) {
+        // Ordered before what this block writes.
+        __threadfence();
+    }
     meet<SUMS>();
 }
 
@@ -594,6 +609,37 @@ __device__ __forceinline__ bool part_of_block(const Layers &args, Part &part) {
     return part.rank < part.ranks;
 }
 
+// Has the part's first units come to the slabs, and asks for the next layer's.
+template <u32 DIM>
+__device__ __forceinline__ void fetch_cache(const Layers &args, const Part &part, u32 layer,
+                                            Kept<DIM> &kept, unsigned char *slabs) {
+    if (layer > 0) {
+        barrier_wait(shared_address(&kept.cache_empty), (layer - 1) % 2);
+    }
+    const Args cache = cache_of(args, layer);
+#pragma unroll 1
+    for (u32 w = 0; w < WARPS; ++w) {
+        fetch_first(cache, part, w, slabs);
+    }
+    // Copies of a lane, and what it has written itself.
+    const u32 full = shared_address(&kept.cache_full);
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(full) : "memory");
+    barrier_arrive(full);
+    if (layer + 1 < args.count && threadIdx.x % WARP == 0) {
+        // A rank's share of the head's positions, in blocks of keys.
+        const u32 blocks = part.position / BLOCK + 1;
+        const u32 each = (blocks + part.ranks - 1) / part.ranks;
+        const u32 first = min(blocks, part.rank * each);
+        const u32 bytes = (min(blocks, first + each) - first) * BLOCK * part.dim * 2;
+        if (bytes > 0) {
+            const Args next = cache_of(args, layer + 1);
+            const size_t at = (part.start + static_cast<size_t>(first) * BLOCK * part.dim) * 2;
+            prefetch(next.keys + at, bytes);
+            prefetch(next.values + at, bytes);
+        }
+    }
+}
+
 template <u32 RANKS, u32 DIM>
 __device__ __forceinline__ void decode_layers(const Layers &args) {
     extern __shared__ __align__(128) unsigned char shared[];
@@ -644,25 +690,16 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
             if (lane == 0) {
                 fetch_ahead(args, kept, layer + 1);
             }
-            fetch_weights(args, kept, QKV, layer, shared, ring);
             if (layer == 0) {
+                fetch_weights(args, kept, QKV, layer, shared, ring);
                 wait_for_dependencies();
                 attends = part_of_block<RANKS>(args, part);
             }
             if (attends) {
-                if (layer > 0) {
-                    barrier_wait(shared_address(&kept.cache_empty), (layer - 1) % 2);
-                }
-                const Args cache = cache_of(args, layer);
-#pragma unroll 1
-                for (u32 w = 0; w < WARPS; ++w) {
-                    fetch_first(cache, part, w, slabs);
-                }
-                // Copies of a lane, and what it has written itself.
-                const u32 full = shared_address(&kept.cache_full);
-                asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(full)
-                             : "memory");
-                barrier_arrive(full);
+                fetch_cache(args, part, layer, kept, slabs);
+            }
+            if (layer > 0) {
+                fetch_weights(args, kept, QKV, layer, shared, ring);
             }
             fetch_weights(args, kept, OUT, layer, shared, ring);
             fetch_weights(args, kept, GATE_UP, layer, shared, ring);
@@ -701,7 +738,7 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
         f32 *room = args.rooms + (is_last ? 2 : layer % 2) * rooms.words;
         const f32 *hidden = is_first ? args.hidden : ahead + rooms.hidden;
 
-        const auto nothing = [] {};
+        const auto nothing = [] { return false; };
         const Linear qkv = {hidden, !is_first, floats(8 + QKV), floats(4 + QKV), nullptr, room,
             kept.shapes.cols[QKV], rooms.mixed};
         linear<1, STORE>(args, qkv, kept.shares[QKV], kept, shared, sums, ring,
@@ -720,7 +757,6 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
             room + rooms.gated, kept.shapes.cols[GATE_UP], args.ffn};
         linear<1, GATE>(args, gate_up, kept.shares[GATE_UP], kept, shared, sums, ring,
             [&] {
-                // Ordered before what this block writes: the fence, then the barrier.
                 const uint4 mark = make_uint4(UNWRITTEN, UNWRITTEN, UNWRITTEN, UNWRITTEN);
                 const u32 blocks = min(gridDim.x, kept.shapes.row_tiles[GATE_UP] / PAIR);
 #pragma unroll 1
@@ -728,7 +764,7 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
                      at += blocks * WARP * 4) {
                     *reinterpret_cast<uint4 *>(ahead + at) = mark;
                 }
-                __threadfence();
+                return true;
             });
         const Linear down = {room + rooms.gated, true, floats(8 + DOWN), floats(4 + DOWN), room + rooms.middle,
             is_last ? args.hidden : room + rooms.hidden, kept.shapes.cols[DOWN],
