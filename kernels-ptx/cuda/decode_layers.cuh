@@ -153,8 +153,6 @@ struct Kept {
     float2 peaks[WARP];
     f32 row_peak;
     f32 row_unit;
-    // Of the multipliers' tiles: four values of each lane.
-    u32 words[MULTIPLIERS * WIDE * EACH * WARP];
     // Attention: this block's part, if it has one, and the position's angles.
     bool attends;
     Part part;
@@ -164,10 +162,8 @@ struct Kept {
     float2 by_warp[WARPS][HEADS];
 };
 
-// A linear of this layer. All four share their code: what is executed by turns would otherwise not
-// stay in the instruction cache.
+// A linear of this layer.
 struct Linear {
-    Finish finish;
     const f32 *x;
     // Whether it may be yet to come.
     bool awaited;
@@ -193,120 +189,86 @@ struct Ring {
     }
 };
 
-// The tiles of columns of a warp, by slot.
-struct Tiles {
-    // Slots of a pair of row tiles, tiles of a slot.
-    u32 slots;
-    u32 slot_tiles;
-    u32 warp;
-    u32 lane;
-};
-
-// Calls `take(i, col)` for the lane's four columns of each tile `i` of the warp; those of no tile
-// are beyond the last.
-template <typename Take>
-__device__ __forceinline__ void each_column(const Tiles &tiles, Take &&take) {
-#pragma unroll
-    for (u32 slot = 0; slot < WIDE; ++slot) {
-        if (slot < tiles.slots) {
-#pragma unroll
-            for (u32 i = 0; i < EACH; ++i) {
-                const u32 tile = tiles.warp + i * MULTIPLIERS;
-                take(slot * EACH + i,
-                     (tile < tiles.slot_tiles ? slot * tiles.slot_tiles + tile : TILES_MAX) * 128
-                         + tiles.lane * 4);
-            }
-        }
-    }
-}
-
-// A step's operands: of each tile of the warp a pair of codes, and its values.
-struct Operands {
-    uint4 codes[EACH][PAIR];
-    u32 words[EACH];
-};
-
-// What the multipliers do of a linear; `sums` is (pairs of the share, MULTIPLIERS, 32).
-template <u32 DIM>
+// What the multipliers do of a linear of SLOTS slots a pair; `sums` is (pairs of the share,
+// MULTIPLIERS, 32).
+template <u32 SLOTS, Finish FINISH, u32 DIM>
 __device__ __forceinline__ void multiply_row(const Layers &args, const Linear &of, Share share,
                                              Kept<DIM> &kept, const unsigned char *slots,
                                              i32 *sums, Ring &ring) {
-    constexpr u32 N = WIDE * EACH;
-    const bool gated = of.finish == GATE;
-    const u32 by_pair = gated ? 16 : 32;
+    constexpr u32 FEATURES = FINISH == GATE ? 16 : 32;
+    constexpr u32 N = SLOTS * EACH;
     const u32 thread = this_thread();
     const u32 lane = thread % WARP, warp = thread / WARP;
     const u32 slot_tiles = kept.shapes.slot_tiles;
     const u32 col_tiles = (of.cols + 127) / 128;
-    const u32 features = min(share.count * by_pair, of.features - share.first * by_pair);
+    const u32 features = min(share.count * FEATURES, of.features - share.first * FEATURES);
+    // Of the warp's tiles, by slot; those of no tile are beyond the last.
+    const auto tile_of = [&](u32 i) {
+        const u32 in_slot = warp + i % EACH * MULTIPLIERS;
+        return in_slot < slot_tiles ? i / EACH * slot_tiles + in_slot : TILES_MAX;
+    };
     MARK(0);
     float4 x[N], weight[N];
 #pragma unroll
     for (u32 i = 0; i < N; ++i) {
+        const u32 col = tile_of(i) * 128 + lane * 4;
         weight[i] = make_float4(1.0f, 1.0f, 1.0f, 1.0f);
         x[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    }
-    // Slots that a row has none of are left out by all.
-    const u32 slots_of = col_tiles <= slot_tiles ? 1 : (col_tiles + slot_tiles - 1) / slot_tiles;
-    const Tiles tiles = {slots_of, slot_tiles, warp, lane};
-    if (of.norm != nullptr) {
-        each_column(tiles, [&](u32 i, u32 col) {
-            if (col < of.cols) {
-                weight[i] = __ldg(reinterpret_cast<const float4 *>(of.norm + col));
-            }
-        });
+        if (of.norm != nullptr && col < of.cols) {
+            weight[i] = __ldg(reinterpret_cast<const float4 *>(of.norm + col));
+        }
     }
     // What the thread's feature is multiplied by, and that of up.
     f32 unit_of = 0.0f, other_of = 0.0f;
     if (thread < features) {
-        const f32 *units = of.units + share.first * 32
-            + (gated ? thread / 16 * 32 + thread % 16 : thread);
+        const f32 *units = of.units
+            + (FINISH == GATE ? (share.first + thread / 16) * 32 + thread % 16
+                              : share.first * 32 + thread);
         unit_of = __ldg(units);
-        if (gated) {
+        if (FINISH == GATE) {
             other_of = __ldg(units + 16);
         }
     }
-    each_column(tiles, [&](u32 i, u32 col) {
-        if (col < of.cols) {
-            x[i] = load_fresh4(of.x + col);
-        }
-    });
-    if (of.awaited) {
-        u32 looks = 0;
-        for (;;) {
-            bool complete = true;
-            each_column(tiles, [&](u32 i, u32) { complete = complete && are_written(x[i]); });
-            if (complete) {
-                break;
+    u32 looks = 0;
+    for (;;) {
+        bool complete = true;
+#pragma unroll
+        for (u32 i = 0; i < N; ++i) {
+            const u32 col = tile_of(i) * 128 + lane * 4;
+            if (col < of.cols) {
+                x[i] = load_fresh4(of.x + col);
             }
-            look_again(looks);
-            // Once more at what is missing.
-            each_column(tiles, [&](u32 i, u32 col) {
-                if (!are_written(x[i])) {
-                    x[i] = load_fresh4(of.x + col);
-                }
-            });
         }
+#pragma unroll
+        for (u32 i = 0; i < N; ++i) {
+            complete = complete && are_written(x[i]);
+        }
+        if (complete || !of.awaited) {
+            break;
+        }
+        look_again(looks);
     }
     MARK(1);
     f32 peak = 0.0f, large = 0.0f;
-    each_column(tiles, [&](u32 i, u32 col) {
-        if (col < of.cols || col / 128 < col_tiles) {
-            kept.squares[lane * SQUARES_STRIDE + col / 128] =
+#pragma unroll
+    for (u32 i = 0; i < N; ++i) {
+        const u32 tile = tile_of(i);
+        if (tile < col_tiles) {
+            kept.squares[lane * SQUARES_STRIDE + tile] =
                 (x[i].x * x[i].x + x[i].y * x[i].y) + (x[i].z * x[i].z + x[i].w * x[i].w);
         }
         large = fmaxf(large, greatest(x[i]));
         x[i] = make_float4(x[i].x * weight[i].x, x[i].y * weight[i].y, x[i].z * weight[i].z,
                            x[i].w * weight[i].w);
         peak = fmaxf(peak, greatest(x[i]));
-    });
+    }
     peak = warp_peak(peak);
     large = warp_peak(large);
     if (lane == 0) {
         kept.peaks[warp] = make_float2(peak, large);
     }
     meet<PEAKS>();
-    if (of.finish == ADD && thread < features) {
+    if (FINISH == ADD && thread < features) {
         // It was complete before the row was.
         other_of = load_fresh(of.residual + share.first * 32 + thread);
     }
@@ -321,93 +283,74 @@ __device__ __forceinline__ void multiply_row(const Layers &args, const Linear &o
     }
     const f32 factor = __fdiv_rn(127.0f, peak);
     i32 value_sum = 0;
-    u32 *const words = kept.words + warp * N * WARP + lane;
-    each_column(tiles, [&](u32 i, u32) { words[i * WARP] = quantise(x[i], factor, value_sum); });
+    Planes planes[N];
+#pragma unroll
+    for (u32 i = 0; i < N; ++i) {
+        planes[i] = planes_of(quantise(x[i], factor, value_sum));
+    }
     value_sum = __reduce_add_sync(ALL, value_sum);
     MARK(3);
-
     const unsigned char *own = slots + warp * TILE_BYTES + lane * 16;
-    Operands next;
-    u32 slot = 0;
-    const auto load = [&] {
-        const u32 row_bytes = min(slot_tiles, col_tiles - slot * slot_tiles) * TILE_BYTES;
-        const unsigned char *codes = own + ring.slot * slot_tiles * PAIR * TILE_BYTES;
-        barrier_wait(shared_address(&kept.full[ring.slot]), ring.parity);
+#pragma unroll 1
+    for (u32 pair = 0; pair < share.count; ++pair) {
+        i32 c[PAIR][2][4] = {};
 #pragma unroll
-        for (u32 i = 0; i < EACH; ++i) {
-            next.words[i] = words[(slot * EACH + i) * WARP];
-            if ((warp + i * MULTIPLIERS) * TILE_BYTES < row_bytes) {
+        for (u32 slot = 0; slot < SLOTS; ++slot) {
+            const u32 before = slot * slot_tiles;
+            if (before < col_tiles) {
+                const u32 row_bytes = min(slot_tiles, col_tiles - before) * TILE_BYTES;
+                const unsigned char *codes = own + ring.slot * slot_tiles * PAIR * TILE_BYTES;
+                uint4 a[EACH][PAIR];
+                barrier_wait(shared_address(&kept.full[ring.slot]), ring.parity);
 #pragma unroll
-                for (u32 t = 0; t < PAIR; ++t) {
-                    next.codes[i][t] = *reinterpret_cast<const uint4 *>(
-                        codes + i * MULTIPLIERS * TILE_BYTES + t * row_bytes);
+                for (u32 i = 0; i < EACH; ++i) {
+                    if (tile_of(slot * EACH + i) < col_tiles) {
+#pragma unroll
+                        for (u32 t = 0; t < PAIR; ++t) {
+                            a[i][t] = *reinterpret_cast<const uint4 *>(
+                                codes + i * MULTIPLIERS * TILE_BYTES + t * row_bytes);
+                        }
+                    }
+                }
+                __syncwarp();
+                if (lane == 0) {
+                    barrier_arrive(shared_address(&kept.empty[ring.slot]));
+                }
+                ring.advance();
+#pragma unroll
+                for (u32 i = 0; i < EACH; ++i) {
+                    if (tile_of(slot * EACH + i) < col_tiles) {
+                        multiply_planes(c, a[i], planes[slot * EACH + i]);
+                    }
                 }
             }
         }
-        __syncwarp();
-        if (lane == 0) {
-            barrier_arrive(shared_address(&kept.empty[ring.slot]));
-        }
-        ring.advance();
-    };
-    load();
-    i32 c[EACH][PAIR][2][4] = {};
-    i32 *to = sums + warp * 32 + lane % 4 * 8 + lane / 4;
-    u32 left = share.count;
-#pragma unroll 1
-    while (left > 0) {
-#pragma unroll
-        for (u32 i = 0; i < EACH; ++i) {
-            const u32 tile = slot * slot_tiles + warp + i * MULTIPLIERS;
-            if (warp + i * MULTIPLIERS < slot_tiles && tile < col_tiles) {
-                multiply_tiles<2>(c[i], next.codes[i], next.words[i]);
-            }
-        }
-        const bool whole = ++slot == slots_of;
-        if (whole) {
-            slot = 0;
-            --left;
-        }
-        if (left > 0) {
-            load();
-        }
-        if (whole) {
-#pragma unroll
-            for (u32 at = 0; at < PAIR * 8; ++at) {
-                (&c[0][0][0][0])[at] += (&c[1][0][0][0])[at];
-            }
-            *to = sum_tiles<2>(c[0]) - value_sum;
-            to += MULTIPLIERS * 32;
-#pragma unroll
-            for (u32 at = 0; at < EACH * PAIR * 8; ++at) {
-                (&c[0][0][0][0])[at] = 0;
-            }
-        }
+        sums[(pair * MULTIPLIERS + warp) * 32 + lane % 4 * 8 + lane / 4] =
+            sum_planes(c) - value_sum;
     }
     MARK(4);
     meet<SUMS>();
     MARK(5);
     if (thread < features) {
         const f32 unit = kept.row_unit;
-        const i32 *from =
-            sums + thread / by_pair * MULTIPLIERS * 32 + thread % by_pair;
+        const i32 *from = sums + thread / FEATURES * MULTIPLIERS * 32 + thread % FEATURES;
         i32 all = 0;
 #pragma unroll
         for (u32 w = 0; w < MULTIPLIERS; ++w) {
             all += from[w * 32];
         }
         f32 value = static_cast<f32>(all) * unit * unit_of;
-        if (gated) {
+        if (FINISH == GATE) {
             i32 up = 0;
 #pragma unroll
             for (u32 w = 0; w < MULTIPLIERS; ++w) {
                 up += from[w * 32 + 16];
             }
             value = activate(args.activation, value) * (static_cast<f32>(up) * unit * other_of);
-        } else if (of.finish == ADD) {
+        } else if (FINISH == ADD) {
             value = other_of + value;
         }
-        store_fresh(of.out + share.first * by_pair + thread, value);
+        store_fresh(of.out + share.first * FEATURES + thread, value);
     }
     MARK(6);
 }
@@ -429,20 +372,13 @@ __device__ __forceinline__ f32 sum_lanes(const f32 *squares) {
     return sum[0];
 }
 
-// What the keeper does of a linear. It makes `used`, where there is such a set of rooms, `UNWRITTEN`
-// together with the same warp of other blocks, `blocks` in all.
-template <u32 DIM>
+// What the keeper does of a linear; `tidy` says whether it has written something.
+template <u32 DIM, typename Tidy>
 __device__ __forceinline__ void keep_row(const Layers &args, const Linear &of, Kept<DIM> &kept,
-                                         f32 *used, u32 words, u32 blocks) {
+                                         Tidy &&tidy) {
     const u32 lane = this_thread() % WARP;
     meet<PEAKS>();
-    if (used != nullptr) {
-        const uint4 mark = make_uint4(UNWRITTEN, UNWRITTEN, UNWRITTEN, UNWRITTEN);
-#pragma unroll 1
-        for (u32 at = (blockIdx.x * WARP + lane) * 4; at < words; at += blocks * WARP * 4) {
-            *reinterpret_cast<uint4 *>(used + at) = mark;
-        }
-    }
+    const bool tidied = tidy();
     const float2 found = kept.peaks[lane];
     const f32 peak = warp_peak(found.x);
     const bool plain = of.norm == nullptr || is_plain(peak, warp_peak(found.y), args.eps);
@@ -475,7 +411,7 @@ __device__ __forceinline__ void keep_row(const Layers &args, const Linear &of, K
         // The multipliers take the peak from here.
         meet<PEAK>();
     }
-    if (used != nullptr) {
+    if (tidied) {
         // Ordered before what this block writes.
         __threadfence();
     }
@@ -565,6 +501,20 @@ __device__ __forceinline__ void attend_part(const Args &args, u32 layer, const R
     __syncwarp();
     if (part.lane == 0) {
         barrier_arrive(shared_address(&kept.cache_empty));
+    }
+}
+
+// A linear, by whoever this warp is. Blocks without a share of it have no part in it.
+template <u32 SLOTS, Finish FINISH, u32 DIM, typename Tidy>
+__device__ __forceinline__ void linear(const Layers &args, const Linear &of, Share share,
+                                       Kept<DIM> &kept, const unsigned char *slots, i32 *sums,
+                                       Ring &ring, Tidy &&tidy) {
+    if (share.count > 0) {
+        if (threadIdx.x / WARP == KEEPER) {
+            keep_row(args, of, kept, tidy);
+        } else {
+            multiply_row<SLOTS, FINISH>(args, of, share, kept, slots, sums, ring);
+        }
     }
 }
 
@@ -739,10 +689,9 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
             if (attends) {
                 fetch_cache(args, part, layer, kept, slabs);
             }
-#pragma unroll 1
-            for (u32 which = OUT; which < LINEARS; ++which) {
-                fetch_weights(args, kept, which, layer, shared, ring);
-            }
+            fetch_weights(args, kept, OUT, layer, shared, ring);
+            fetch_weights(args, kept, GATE_UP, layer, shared, ring);
+            fetch_weights(args, kept, DOWN, layer, shared, ring);
         }
         return;
     }
@@ -770,53 +719,46 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
 #pragma unroll 1
     for (u32 layer = 0; layer < args.count; ++layer) {
         const u64 *of = kept.addresses + layer * Layers::WORDS;
+        const auto floats = [&](u32 at) { return reinterpret_cast<const f32 *>(of[at]); };
         const bool is_first = layer == 0, is_last = layer + 1 == args.count;
         // The set of the layer ahead, or of the last layer of the step ahead.
         f32 *ahead = args.rooms + (is_first ? 2 : (layer - 1) % 2) * rooms.words;
         f32 *room = args.rooms + (is_last ? 2 : layer % 2) * rooms.words;
         const f32 *hidden = is_first ? args.hidden : ahead + rooms.hidden;
 
-#pragma unroll 1
-        for (u32 which = 0; which < LINEARS; ++which) {
-            if (which == OUT) {
-                if (warp < WARPS && kept.attends) {
-                    Args attend = cache_of(args, layer);
-                    attend.qkv = room;
-                    attend.mixed = room + rooms.mixed;
-                    attend_part<RANKS>(attend, layer, rooms, room, kept, slabs);
-                }
-            }
-            const Share share = kept.shares[which];
-            // Blocks without a share have no part in it.
-            if (share.count == 0) {
-                continue;
-            }
-            const u32 from = which == OUT ? rooms.mixed
-                : which == GATE_UP        ? rooms.middle
-                                          : rooms.gated;
-            const u32 to = which == QKV ? 0
-                : which == OUT          ? rooms.middle
-                : which == GATE_UP      ? rooms.gated
-                                        : rooms.hidden;
-            const Linear linear = {
-                which == QKV ? STORE : which == GATE_UP ? GATE : ADD,
-                which == QKV ? hidden : room + from,
-                which != QKV || !is_first,
-                reinterpret_cast<const f32 *>(of[8 + which]),
-                reinterpret_cast<const f32 *>(of[4 + which]),
-                which == OUT ? hidden : room + rooms.middle,
-                which == DOWN && is_last ? args.hidden : room + to,
-                kept.shapes.cols[which],
-                which == QKV ? rooms.mixed : which == GATE_UP ? args.ffn : args.hidden_cols,
-            };
-            if (warp == KEEPER) {
-                const u32 blocks = min(gridDim.x, kept.shapes.row_tiles[GATE_UP] / PAIR);
-                keep_row(args, linear, kept, which == GATE_UP ? ahead : nullptr, rooms.words,
-                         blocks);
-            } else {
-                multiply_row(args, linear, share, kept, shared, sums, ring);
-            }
+        const auto nothing = [] { return false; };
+        const Linear qkv = {hidden, !is_first, floats(8 + QKV), floats(4 + QKV), nullptr, room,
+            kept.shapes.cols[QKV], rooms.mixed};
+        linear<1, STORE>(args, qkv, kept.shares[QKV], kept, shared, sums, ring,
+                              nothing);
+        if (warp < WARPS && kept.attends) {
+            Args attend = cache_of(args, layer);
+            attend.qkv = room;
+            attend.mixed = room + rooms.mixed;
+            attend_part<RANKS>(attend, layer, rooms, room, kept, slabs);
         }
+        const Linear out = {room + rooms.mixed, true, floats(8 + OUT), floats(4 + OUT), hidden,
+            room + rooms.middle, kept.shapes.cols[OUT], args.hidden_cols};
+        linear<1, ADD>(args, out, kept.shares[OUT], kept, shared, sums, ring,
+                              nothing);
+        const Linear gate_up = {room + rooms.middle, true, floats(8 + GATE_UP), floats(4 + GATE_UP), nullptr,
+            room + rooms.gated, kept.shapes.cols[GATE_UP], args.ffn};
+        linear<1, GATE>(args, gate_up, kept.shares[GATE_UP], kept, shared, sums, ring,
+            [&] {
+                const uint4 mark = make_uint4(UNWRITTEN, UNWRITTEN, UNWRITTEN, UNWRITTEN);
+                const u32 blocks = min(gridDim.x, kept.shapes.row_tiles[GATE_UP] / PAIR);
+#pragma unroll 1
+                for (u32 at = (blockIdx.x * WARP + lane) * 4; at < rooms.words;
+                     at += blocks * WARP * 4) {
+                    *reinterpret_cast<uint4 *>(ahead + at) = mark;
+                }
+                return true;
+            });
+        const Linear down = {room + rooms.gated, true, floats(8 + DOWN), floats(4 + DOWN), room + rooms.middle,
+            is_last ? args.hidden : room + rooms.hidden, kept.shapes.cols[DOWN],
+            args.hidden_cols};
+        linear<WIDE, ADD>(args, down, kept.shares[DOWN], kept, shared, sums, ring,
+                              nothing);
     }
 }
 

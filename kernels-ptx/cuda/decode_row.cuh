@@ -109,4 +109,89 @@ __device__ __forceinline__ i32 sum_tiles(const i32 (&c)[PAIR][2][4]) {
     return q % 2 ? odd : even;
 }
 
+// The bits of 128 values, for products with codes as they are stored.
+//
+// A code's two bits b0 and b1 are worth 1 and 2, so its product with a value v, shifted to v + 128
+// = Σ_p 2^p v_p, is Σ_p 2^p (b0 v_p + b1 v_(p-1)): nine products of bits, less 128 (b0 + 2 b1). The
+// tensor core multiplies bits by bits, 256 of a row at a time, which is what a lane's four words of
+// codes are. Its eight columns have the first eight, of another product the last and the counts of
+// b0 and b1.
+struct Planes {
+    u32 first[2];
+    u32 second[2];
+};
+
+// Of `word`, four values of this lane: see `multiply_tiles` for which.
+__device__ __forceinline__ Planes planes_of(u32 word) {
+    const u32 lane = threadIdx.x % WARP;
+    const u32 column = lane / 4;
+    const u32 q = lane % 4;
+    // From the highest plane to the lowest, so that one and the next lower stand side by side.
+    const u32 reversed = __byte_perm(__brev(word ^ 0x80808080u), 0, 0x0123);
+    Planes planes;
+#pragma unroll
+    for (u32 h = 0; h < 2; ++h) {
+        u32 bits = 0;
+#pragma unroll
+        for (u32 j = 0; j < 4; ++j) {
+            const u32 from = __shfl_sync(ALL, reversed, 8 * j + 4 * h + q);
+            bits |= __funnelshift_r(from, from, 7 - column - 2 * j) & (0x03030303u << (2 * j));
+        }
+        // Below the lowest plane there is none; beside it stands another value's.
+        planes.first[h] = column == 0 ? bits & 0x55555555u : bits;
+        const u32 highest = __shfl_sync(ALL, bits, 28 + q) << 1 & 0xaaaaaaaau;
+        planes.second[h] = column == 0 ? highest
+            : column == 1              ? 0x55555555u
+            : column == 2              ? 0xaaaaaaaau
+                                       : 0;
+    }
+    return planes;
+}
+
+// c += a (16 x 256) by b (256 x 8), of bits.
+__device__ __forceinline__ void multiply_bits(i32 (&c)[4], uint4 a, const u32 (&b)[2]) {
+    asm("mma.sync.aligned.m16n8k256.row.col.s32.b1.b1.s32.and.popc {%0, %1, %2, %3}, "
+        "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+        : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b[0]), "r"(b[1]));
+}
+
+// c += a pair of tiles of codes by 128 values: the first eight columns, then the others.
+__device__ __forceinline__ void multiply_planes(i32 (&c)[PAIR][2][4], const uint4 (&a)[PAIR],
+                                                const Planes &planes) {
+#pragma unroll
+    for (u32 t = 0; t < PAIR; ++t) {
+        multiply_bits(c[t][0], a[t], planes.first);
+        multiply_bits(c[t][1], a[t], planes.second);
+    }
+}
+
+// As `sum_tiles`, of what `multiply_planes` makes.
+__device__ __forceinline__ i32 sum_planes(const i32 (&c)[PAIR][2][4]) {
+    const u32 q = threadIdx.x % 4;
+    const i32 even = q == 0 ? 256 : q == 1 ? -256 : 0;
+    const i32 odd = q == 0 ? -128 : 0;
+    i32 sums[PAIR][2];
+#pragma unroll
+    for (u32 t = 0; t < PAIR; ++t) {
+#pragma unroll
+        for (u32 k = 0; k < 2; ++k) {
+            // Columns 2 q and 2 q + 1 of rows g and g + 8.
+            const i32 first = (c[t][0][2 * k] + 2 * c[t][0][2 * k + 1]) << (2 * q);
+            sums[t][k] = first + c[t][1][2 * k] * even + c[t][1][2 * k + 1] * odd;
+        }
+    }
+#pragma unroll
+    for (u32 distance = 1; distance < 4; distance *= 2) {
+#pragma unroll
+        for (u32 t = 0; t < PAIR; ++t) {
+            sums[t][0] += __shfl_xor_sync(ALL, sums[t][0], distance);
+            sums[t][1] += __shfl_xor_sync(ALL, sums[t][1], distance);
+        }
+    }
+    const i32 upper = q < 2 ? sums[0][0] : sums[1][0];
+    const i32 lower = q < 2 ? sums[0][1] : sums[1][1];
+    return q % 2 ? lower : upper;
+}
+
 }  // namespace
