@@ -8,9 +8,9 @@
 // while blocks wait for each other.
 //
 // Layers take turns with two sets of rooms, the last layer has a third. A set is made `UNWRITTEN`
-// again by the layer behind it, once that has read the row in front of its gate_up: by then every
-// block is done with the layer ahead. The last layer's set is left as it is; the first layer of the
-// next step sees to that.
+// again by the layer behind it, once that has read its row: by then every block is done with the
+// layer ahead, but for the row itself, which is left to the next layer that has the set. The last
+// layer's set is left as it is; the first layer of the next step sees to that.
 #pragma once
 #include "decode_attend_f16.cuh"
 #include "decode_row.cuh"
@@ -146,6 +146,8 @@ struct Kept {
     // Of lanes, of tiles of columns.
     f32 squares[WARP * SQUARES_STRIDE];
     __align__(16) f32 tiles[4 * WARP];
+    // Of each multiplier.
+    __align__(16) u32 words[MULTIPLIERS][WARP];
     // Keys and values of the layer are there; no longer needed.
     u64 cache_full;
     u64 cache_empty;
@@ -164,6 +166,7 @@ struct Kept {
 
 // A linear of this layer.
 struct Linear {
+    Finish finish;
     const f32 *x;
     // Whether it may be yet to come.
     bool awaited;
@@ -191,17 +194,18 @@ struct Ring {
 
 // What the multipliers do of a linear of SLOTS slots a pair; `sums` is (pairs of the share,
 // MULTIPLIERS, 32).
-template <u32 SLOTS, Finish FINISH, u32 DIM>
+template <u32 SLOTS, u32 DIM>
 __device__ __forceinline__ void multiply_row(const Layers &args, const Linear &of, Share share,
                                              Kept<DIM> &kept, const unsigned char *slots,
                                              i32 *sums, Ring &ring) {
-    constexpr u32 FEATURES = FINISH == GATE ? 16 : 32;
+    const bool gated = of.finish == GATE;
+    const u32 by_pair = gated ? 16 : 32;
     constexpr u32 N = SLOTS * EACH;
     const u32 thread = this_thread();
     const u32 lane = thread % WARP, warp = thread / WARP;
     const u32 slot_tiles = kept.shapes.slot_tiles;
     const u32 col_tiles = (of.cols + 127) / 128;
-    const u32 features = min(share.count * FEATURES, of.features - share.first * FEATURES);
+    const u32 features = min(share.count * by_pair, of.features - share.first * by_pair);
     // Of the warp's tiles, by slot; those of no tile are beyond the last.
     const auto tile_of = [&](u32 i) {
         const u32 in_slot = warp + i % EACH * MULTIPLIERS;
@@ -222,10 +226,9 @@ __device__ __forceinline__ void multiply_row(const Layers &args, const Linear &o
     f32 unit_of = 0.0f, other_of = 0.0f;
     if (thread < features) {
         const f32 *units = of.units
-            + (FINISH == GATE ? (share.first + thread / 16) * 32 + thread % 16
-                              : share.first * 32 + thread);
+            + share.first * 32 + (gated ? thread / 16 * 32 + thread % 16 : thread);
         unit_of = __ldg(units);
-        if (FINISH == GATE) {
+        if (gated) {
             other_of = __ldg(units + 16);
         }
     }
@@ -268,7 +271,7 @@ __device__ __forceinline__ void multiply_row(const Layers &args, const Linear &o
         kept.peaks[warp] = make_float2(peak, large);
     }
     meet<PEAKS>();
-    if (FINISH == ADD && thread < features) {
+    if (of.finish == ADD && thread < features) {
         // It was complete before the row was.
         other_of = load_fresh(of.residual + share.first * 32 + thread);
     }
@@ -286,7 +289,7 @@ __device__ __forceinline__ void multiply_row(const Layers &args, const Linear &o
     Planes planes[N];
 #pragma unroll
     for (u32 i = 0; i < N; ++i) {
-        planes[i] = planes_of(quantise(x[i], factor, value_sum));
+        planes[i] = planes_of(quantise(x[i], factor, value_sum), kept.words[warp]);
     }
     value_sum = __reduce_add_sync(ALL, value_sum);
     MARK(3);
@@ -333,24 +336,24 @@ __device__ __forceinline__ void multiply_row(const Layers &args, const Linear &o
     MARK(5);
     if (thread < features) {
         const f32 unit = kept.row_unit;
-        const i32 *from = sums + thread / FEATURES * MULTIPLIERS * 32 + thread % FEATURES;
+        const i32 *from = sums + thread / by_pair * MULTIPLIERS * 32 + thread % by_pair;
         i32 all = 0;
 #pragma unroll
         for (u32 w = 0; w < MULTIPLIERS; ++w) {
             all += from[w * 32];
         }
         f32 value = static_cast<f32>(all) * unit * unit_of;
-        if (FINISH == GATE) {
+        if (gated) {
             i32 up = 0;
 #pragma unroll
             for (u32 w = 0; w < MULTIPLIERS; ++w) {
                 up += from[w * 32 + 16];
             }
             value = activate(args.activation, value) * (static_cast<f32>(up) * unit * other_of);
-        } else if (FINISH == ADD) {
+        } else if (of.finish == ADD) {
             value = other_of + value;
         }
-        store_fresh(of.out + share.first * FEATURES + thread, value);
+        store_fresh(of.out + share.first * by_pair + thread, value);
     }
     MARK(6);
 }
@@ -372,20 +375,19 @@ __device__ __forceinline__ f32 sum_lanes(const f32 *squares) {
     return sum[0];
 }
 
-// What the keeper does of a linear; `tidy` says whether it has written something.
-template <u32 DIM, typename Tidy>
-__device__ __forceinline__ void keep_row(const Layers &args, const Linear &of, Kept<DIM> &kept,
-                                         Tidy &&tidy) {
-    const u32 lane = this_thread() % WARP;
+// What the keeper does of a linear.
+template <u32 DIM>
+__device__ __forceinline__ void keep_row(const Layers &args, u32 cols, bool normed,
+                                         Kept<DIM> &kept) {
+    const u32 lane = threadIdx.x % WARP;
     meet<PEAKS>();
-    const bool tidied = tidy();
     const float2 found = kept.peaks[lane];
     const f32 peak = warp_peak(found.x);
-    const bool plain = of.norm == nullptr || is_plain(peak, warp_peak(found.y), args.eps);
+    const bool plain = !normed || is_plain(peak, warp_peak(found.y), args.eps);
     f32 inverse_rms = 1.0f;
     f32 least = PEAK_MIN;
-    if (of.norm != nullptr) {
-        const u32 col_tiles = (of.cols + 127) / 128;
+    if (normed) {
+        const u32 col_tiles = (cols + 127) / 128;
 #pragma unroll 1
         for (u32 tile = lane; tile < 4 * WARP; tile += WARP) {
             kept.tiles[tile] = tile < col_tiles ? sum_lanes(kept.squares + tile) : 0.0f;
@@ -398,7 +400,7 @@ __device__ __forceinline__ void keep_row(const Layers &args, const Linear &of, K
         for (u32 distance = 1; distance < WARP; distance *= 2) {
             sum = sum + __shfl_xor_sync(ALL, sum, distance);
         }
-        const f32 mean = __fdiv_rn(sum, static_cast<f32>(of.cols));
+        const f32 mean = __fdiv_rn(sum, static_cast<f32>(cols));
         inverse_rms = __fdiv_rn(1.0f, __fsqrt_rn(mean + args.eps));
         least = fmaxf(__fdiv_rn(PEAK_MIN, inverse_rms), 1.17549435e-38f);
     }
@@ -411,11 +413,22 @@ __device__ __forceinline__ void keep_row(const Layers &args, const Linear &of, K
         // The multipliers take the peak from here.
         meet<PEAK>();
     }
-    if (tidied) {
-        // Ordered before what this block writes.
-        __threadfence();
-    }
     meet<SUMS>();
+}
+
+// Makes words that this block and `blocks - 1` others share `UNWRITTEN`.
+__device__ __forceinline__ void clear(f32 *words, u32 count, u32 blocks) {
+    const uint4 mark = make_uint4(UNWRITTEN, UNWRITTEN, UNWRITTEN, UNWRITTEN);
+#pragma unroll 1
+    for (u32 at = (blockIdx.x * WARP + threadIdx.x % WARP) * 4; at < count;
+         at += blocks * WARP * 4) {
+        *reinterpret_cast<uint4 *>(words + at) = mark;
+    }
+}
+
+// Where a layer's set of rooms is.
+__device__ __forceinline__ f32 *room_of(const Layers &args, const Rooms &rooms, u32 layer) {
+    return args.rooms + (layer + 1 == args.count ? 2 : layer % 2) * rooms.words;
 }
 
 // What the first WARPS warps do of attention: the part of this block.
@@ -501,20 +514,6 @@ __device__ __forceinline__ void attend_part(const Args &args, u32 layer, const R
     __syncwarp();
     if (part.lane == 0) {
         barrier_arrive(shared_address(&kept.cache_empty));
-    }
-}
-
-// A linear, by whoever this warp is. Blocks without a share of it have no part in it.
-template <u32 SLOTS, Finish FINISH, u32 DIM, typename Tidy>
-__device__ __forceinline__ void linear(const Layers &args, const Linear &of, Share share,
-                                       Kept<DIM> &kept, const unsigned char *slots, i32 *sums,
-                                       Ring &ring, Tidy &&tidy) {
-    if (share.count > 0) {
-        if (threadIdx.x / WARP == KEEPER) {
-            keep_row(args, of, kept, tidy);
-        } else {
-            multiply_row<SLOTS, FINISH>(args, of, share, kept, slots, sums, ring);
-        }
     }
 }
 
@@ -716,49 +715,76 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
         clear_queries(kept.prepared);
         meet<ATTEND>();
     }
+    if (warp == KEEPER) {
+        // Blocks that multiply in qkv know then that the layer ahead is done with.
+        const u32 blocks = min(gridDim.x, (kept.shapes.row_tiles[QKV] + 1) / PAIR);
+#pragma unroll 1
+        for (u32 layer = 0; layer < args.count; ++layer) {
+#pragma unroll 1
+            for (u32 which = 0; which < LINEARS; ++which) {
+                if (kept.shares[which].count > 0) {
+                    keep_row(args, kept.shapes.cols[which],
+                             kept.addresses[layer * Layers::WORDS + 8 + which] != 0, kept);
+                }
+                if (which == QKV && blockIdx.x < blocks) {
+                    // The rows between layers are still needed; in this layer's set the one of the
+                    // layer that had the set before is not.
+                    f32 *ahead = room_of(args, rooms, (layer == 0 ? args.count : layer) - 1);
+                    clear(ahead, rooms.hidden, blocks);
+                    clear(room_of(args, rooms, layer) + rooms.hidden, args.hidden_cols, blocks);
+                    // Ordered before what this block writes next: the fence, then a barrier.
+                    __threadfence();
+                }
+            }
+        }
+        return;
+    }
+
 #pragma unroll 1
     for (u32 layer = 0; layer < args.count; ++layer) {
-        const u64 *of = kept.addresses + layer * Layers::WORDS;
-        const auto floats = [&](u32 at) { return reinterpret_cast<const f32 *>(of[at]); };
-        const bool is_first = layer == 0, is_last = layer + 1 == args.count;
-        // The set of the layer ahead, or of the last layer of the step ahead.
-        f32 *ahead = args.rooms + (is_first ? 2 : (layer - 1) % 2) * rooms.words;
-        f32 *room = args.rooms + (is_last ? 2 : layer % 2) * rooms.words;
-        const f32 *hidden = is_first ? args.hidden : ahead + rooms.hidden;
-
-        const auto nothing = [] { return false; };
-        const Linear qkv = {hidden, !is_first, floats(8 + QKV), floats(4 + QKV), nullptr, room,
-            kept.shapes.cols[QKV], rooms.mixed};
-        linear<1, STORE>(args, qkv, kept.shares[QKV], kept, shared, sums, ring,
-                              nothing);
-        if (warp < WARPS && kept.attends) {
-            Args attend = cache_of(args, layer);
-            attend.qkv = room;
-            attend.mixed = room + rooms.mixed;
-            attend_part<RANKS>(attend, layer, rooms, room, kept, slabs);
-        }
-        const Linear out = {room + rooms.mixed, true, floats(8 + OUT), floats(4 + OUT), hidden,
-            room + rooms.middle, kept.shapes.cols[OUT], args.hidden_cols};
-        linear<1, ADD>(args, out, kept.shares[OUT], kept, shared, sums, ring,
-                              nothing);
-        const Linear gate_up = {room + rooms.middle, true, floats(8 + GATE_UP), floats(4 + GATE_UP), nullptr,
-            room + rooms.gated, kept.shapes.cols[GATE_UP], args.ffn};
-        linear<1, GATE>(args, gate_up, kept.shares[GATE_UP], kept, shared, sums, ring,
-            [&] {
-                const uint4 mark = make_uint4(UNWRITTEN, UNWRITTEN, UNWRITTEN, UNWRITTEN);
-                const u32 blocks = min(gridDim.x, kept.shapes.row_tiles[GATE_UP] / PAIR);
 #pragma unroll 1
-                for (u32 at = (blockIdx.x * WARP + lane) * 4; at < rooms.words;
-                     at += blocks * WARP * 4) {
-                    *reinterpret_cast<uint4 *>(ahead + at) = mark;
-                }
-                return true;
-            });
-        const Linear down = {room + rooms.gated, true, floats(8 + DOWN), floats(4 + DOWN), room + rooms.middle,
-            is_last ? args.hidden : room + rooms.hidden, kept.shapes.cols[DOWN],
-            args.hidden_cols};
-        linear<WIDE, ADD>(args, down, kept.shares[DOWN], kept, shared, sums, ring,
-                              nothing);
+        for (u32 which = 0; which < LINEARS; ++which) {
+            if (which == OUT && warp < WARPS && kept.attends) {
+                f32 *room = room_of(args, rooms, layer);
+                Args attend = cache_of(args, layer);
+                attend.qkv = room;
+                attend.mixed = room + rooms.mixed;
+                attend_part<RANKS>(attend, layer, rooms, room, kept, slabs);
+            }
+            const Share share = kept.shares[which];
+            // Blocks without a share have no part in it.
+            if (share.count == 0) {
+                continue;
+            }
+            const u64 *of = kept.addresses + layer * Layers::WORDS;
+            const bool is_first = layer == 0, is_last = layer + 1 == args.count;
+            f32 *room = room_of(args, rooms, layer);
+            const f32 *hidden =
+                is_first ? args.hidden : room_of(args, rooms, layer - 1) + rooms.hidden;
+            Linear linear;
+            linear.norm = reinterpret_cast<const f32 *>(of[8 + which]);
+            linear.units = reinterpret_cast<const f32 *>(of[4 + which]);
+            linear.cols = kept.shapes.cols[which];
+            linear.awaited = which != QKV || !is_first;
+            if (which == DOWN) {
+                linear.finish = ADD;
+                linear.x = room + rooms.gated;
+                linear.residual = room + rooms.middle;
+                linear.out = is_last ? args.hidden : room + rooms.hidden;
+                linear.features = args.hidden_cols;
+                multiply_row<WIDE>(args, linear, share, kept, shared, sums, ring);
+            } else {
+                linear.finish = which == QKV ? STORE : which == OUT ? ADD : GATE;
+                linear.x = which == QKV ? hidden
+                                        : room + (which == OUT ? rooms.mixed : rooms.middle);
+                linear.residual = hidden;
+                linear.out =
+                    room + (which == QKV ? 0 : which == OUT ? rooms.middle : rooms.gated);
+                linear.features =
+                    which == QKV ? rooms.mixed : which == OUT ? args.hidden_cols : args.ffn;
+                multiply_row<1>(args, linear, share, kept, shared, sums, ring);
+            }
+        }
     }
 }
 

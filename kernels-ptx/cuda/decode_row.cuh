@@ -121,29 +121,34 @@ struct Planes {
     u32 second[2];
 };
 
-// Of `word`, four values of this lane: see `multiply_tiles` for which.
-__device__ __forceinline__ Planes planes_of(u32 word) {
+// Of `word`, four values of this lane: see `multiply_tiles` for which. `room` is the warp's, of 32
+// words, 16-byte aligned.
+__device__ __forceinline__ Planes planes_of(u32 word, u32 *room) {
     const u32 lane = threadIdx.x % WARP;
     const u32 column = lane / 4;
     const u32 q = lane % 4;
+    // Below the lowest plane there is none, but another value's bit stands there.
+    const u32 mask = column == 0 ? 0x55555555u : 0xffffffffu;
+    const u32 count = column == 1 ? 0x55555555u : column == 2 ? 0xaaaaaaaau : 0;
     // From the highest plane to the lowest, so that one and the next lower stand side by side.
-    const u32 reversed = __byte_perm(__brev(word ^ 0x80808080u), 0, 0x0123);
+    // Words of the same q stand together, h after h, j after j.
+    __syncwarp();
+    room[q * 8 + lane / 4 % 2 * 4 + lane / 8] = __byte_perm(__brev(word ^ 0x80808080u), 0, 0x0123);
+    __syncwarp();
     Planes planes;
 #pragma unroll
     for (u32 h = 0; h < 2; ++h) {
+        const uint4 from = reinterpret_cast<const uint4 *>(room)[q * 2 + h];
+        const u32 words[4] = {from.x, from.y, from.z, from.w};
         u32 bits = 0;
 #pragma unroll
         for (u32 j = 0; j < 4; ++j) {
-            const u32 from = __shfl_sync(ALL, reversed, 8 * j + 4 * h + q);
-            bits |= __funnelshift_r(from, from, 7 - column - 2 * j) & (0x03030303u << (2 * j));
+            bits |= __funnelshift_r(words[j], words[j], 7 - column - 2 * j)
+                & (0x03030303u << (2 * j));
         }
-        // Below the lowest plane there is none; beside it stands another value's.
-        planes.first[h] = column == 0 ? bits & 0x55555555u : bits;
-        const u32 highest = __shfl_sync(ALL, bits, 28 + q) << 1 & 0xaaaaaaaau;
-        planes.second[h] = column == 0 ? highest
-            : column == 1              ? 0x55555555u
-            : column == 2              ? 0xaaaaaaaau
-                                       : 0;
+        planes.first[h] = bits & mask;
+        const u32 highest = __shfl_sync(ALL, bits, 28 + q);
+        planes.second[h] = column == 0 ? highest << 1 & 0xaaaaaaaau : count;
     }
     return planes;
 }
