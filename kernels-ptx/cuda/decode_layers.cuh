@@ -158,23 +158,22 @@ struct Kept {
     // Attention: this block's part, if it has one, and the position's angles.
     bool attends;
     Part part;
+    // The same, for the warp that fetches.
+    Part fetched;
     f32 cosine[DIM / 2];
     f32 sine[DIM / 2];
     Prepared<DIM> prepared;
     float2 by_warp[WARPS][HEADS];
 };
 
-// A linear of this layer.
+// What a linear of this layer reads and writes.
 struct Linear {
     Finish finish;
     const f32 *x;
     // Whether it may be yet to come.
     bool awaited;
-    const f32 *norm;
-    const f32 *units;
     const f32 *residual;
     f32 *out;
-    u32 cols;
     u32 features;
 };
 
@@ -192,19 +191,27 @@ struct Ring {
     }
 };
 
-// What the multipliers do of a linear of SLOTS slots a pair; `sums` is (pairs of the share,
-// MULTIPLIERS, 32).
+// What the multipliers do of a linear of SLOTS slots a pair, if the block has a share of it; `sums`
+// is (pairs of the share, MULTIPLIERS, 32).
 template <u32 SLOTS, u32 DIM>
-__device__ __forceinline__ void multiply_row(const Layers &args, const Linear &of, Share share,
-                                             Kept<DIM> &kept, const unsigned char *slots,
-                                             i32 *sums, Ring &ring) {
+__device__ __forceinline__ void multiply_row(const Layers &args, u32 which, u32 layer,
+                                             const Linear &of, Kept<DIM> &kept,
+                                             const unsigned char *slots, i32 *sums, Ring &ring) {
+    const Share share = kept.shares[which];
+    if (share.count == 0) {
+        return;
+    }
+    const u32 cols = kept.shapes.cols[which];
+    const u64 *addresses = kept.addresses + layer * Layers::WORDS;
+    const f32 *units_of = reinterpret_cast<const f32 *>(addresses[4 + which]);
+    const f32 *norm = reinterpret_cast<const f32 *>(addresses[8 + which]);
     const bool gated = of.finish == GATE;
     const u32 by_pair = gated ? 16 : 32;
     constexpr u32 N = SLOTS * EACH;
     const u32 thread = this_thread();
     const u32 lane = thread % WARP, warp = thread / WARP;
     const u32 slot_tiles = kept.shapes.slot_tiles;
-    const u32 col_tiles = (of.cols + 127) / 128;
+    const u32 col_tiles = (cols + 127) / 128;
     const u32 features = min(share.count * by_pair, of.features - share.first * by_pair);
     // Of the warp's tiles, by slot; those of no tile are beyond the last.
     const auto tile_of = [&](u32 i) {
@@ -218,14 +225,14 @@ __device__ __forceinline__ void multiply_row(const Layers &args, const Linear &o
         const u32 col = tile_of(i) * 128 + lane * 4;
         weight[i] = make_float4(1.0f, 1.0f, 1.0f, 1.0f);
         x[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        if (of.norm != nullptr && col < of.cols) {
-            weight[i] = __ldg(reinterpret_cast<const float4 *>(of.norm + col));
+        if (norm != nullptr && col < cols) {
+            weight[i] = __ldg(reinterpret_cast<const float4 *>(norm + col));
         }
     }
     // What the thread's feature is multiplied by, and that of up.
     f32 unit_of = 0.0f, other_of = 0.0f;
     if (thread < features) {
-        const f32 *units = of.units
+        const f32 *units = units_of
             + share.first * 32 + (gated ? thread / 16 * 32 + thread % 16 : thread);
         unit_of = __ldg(units);
         if (gated) {
@@ -238,7 +245,7 @@ __device__ __forceinline__ void multiply_row(const Layers &args, const Linear &o
 #pragma unroll
         for (u32 i = 0; i < N; ++i) {
             const u32 col = tile_of(i) * 128 + lane * 4;
-            if (col < of.cols) {
+            if (col < cols) {
                 x[i] = load_fresh4(of.x + col);
             }
         }
@@ -278,7 +285,7 @@ __device__ __forceinline__ void multiply_row(const Layers &args, const Linear &o
     MARK(2);
     const float2 found = kept.peaks[lane];
     peak = warp_peak(found.x);
-    if (of.norm == nullptr) {
+    if (norm == nullptr) {
         peak = fmaxf(peak, PEAK_MIN);
     } else if (!is_plain(peak, warp_peak(found.y), args.eps)) {
         meet<PEAK>();
@@ -289,7 +296,7 @@ __device__ __forceinline__ void multiply_row(const Layers &args, const Linear &o
     Planes planes[N];
 #pragma unroll
     for (u32 i = 0; i < N; ++i) {
-        planes[i] = planes_of(quantise(x[i], factor, value_sum), kept.words[warp]);
+        planes[i] = planes_of(quantise(x[i], factor, value_sum), lane, kept.words[warp]);
     }
     value_sum = __reduce_add_sync(ALL, value_sum);
     MARK(3);
@@ -329,7 +336,7 @@ __device__ __forceinline__ void multiply_row(const Layers &args, const Linear &o
             }
         }
         sums[(pair * MULTIPLIERS + warp) * 32 + lane % 4 * 8 + lane / 4] =
-            sum_planes(c) - value_sum;
+            sum_planes(c, lane) - value_sum;
     }
     MARK(4);
     meet<SUMS>();
@@ -358,21 +365,16 @@ __device__ __forceinline__ void multiply_row(const Layers &args, const Linear &o
     MARK(6);
 }
 
-// The sum of a tile's squares: lanes, then lanes of lanes, as a warp's butterfly adds them.
-__device__ __forceinline__ f32 sum_lanes(const f32 *squares) {
-    f32 sum[WARP / 2];
-#pragma unroll
-    for (u32 i = 0; i < WARP / 2; ++i) {
-        sum[i] = squares[2 * i * SQUARES_STRIDE] + squares[(2 * i + 1) * SQUARES_STRIDE];
+// The sum of `COUNT` numbers `STRIDE` apart: neighbours, then neighbours of those, as a warp's
+// butterfly adds its lanes.
+template <u32 COUNT, u32 STRIDE>
+__device__ __forceinline__ f32 sum_tree(const f32 *from) {
+    if constexpr (COUNT == 1) {
+        return *from;
+    } else {
+        return sum_tree<COUNT / 2, STRIDE>(from)
+            + sum_tree<COUNT / 2, STRIDE>(from + COUNT / 2 * STRIDE);
     }
-#pragma unroll
-    for (u32 width = WARP / 4; width > 0; width /= 2) {
-#pragma unroll
-        for (u32 i = 0; i < width; ++i) {
-            sum[i] = sum[2 * i] + sum[2 * i + 1];
-        }
-    }
-    return sum[0];
 }
 
 // What the keeper does of a linear.
@@ -390,7 +392,7 @@ __device__ __forceinline__ void keep_row(const Layers &args, u32 cols, bool norm
         const u32 col_tiles = (cols + 127) / 128;
 #pragma unroll 1
         for (u32 tile = lane; tile < 4 * WARP; tile += WARP) {
-            kept.tiles[tile] = tile < col_tiles ? sum_lanes(kept.squares + tile) : 0.0f;
+            kept.tiles[tile] = tile < col_tiles ? sum_tree<WARP, SQUARES_STRIDE>(kept.squares + tile) : 0.0f;
         }
         __syncwarp();
         // The upper levels of the tree: stretches of a lane, then lanes.
@@ -601,8 +603,9 @@ __device__ __forceinline__ bool part_of_block(const Layers &args, Part &part) {
 
 // Has the part's first units come to the slabs, and asks for the next layer's.
 template <u32 DIM>
-__device__ __forceinline__ void fetch_cache(const Layers &args, const Part &part, u32 layer,
-                                            Kept<DIM> &kept, unsigned char *slabs) {
+__device__ __forceinline__ void fetch_cache(const Layers &args, u32 layer, Kept<DIM> &kept,
+                                            unsigned char *slabs) {
+    const Part &part = kept.fetched;
     if (layer > 0) {
         barrier_wait(shared_address(&kept.cache_empty), (layer - 1) % 2);
     }
@@ -634,7 +637,7 @@ template <u32 RANKS, u32 DIM>
 __device__ __forceinline__ void decode_layers(const Layers &args) {
     extern __shared__ __align__(128) unsigned char shared[];
     __shared__ Kept<DIM> kept;
-    const u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    const u32 lane = this_thread() % WARP, warp = this_thread() / WARP;
     const u32 slot_bytes =
         (max(args.hidden_cols, args.heads * args.head_dim) + 127) / 128 * PAIR * TILE_BYTES;
     unsigned char *slabs = shared + args.slots_of_weights * slot_bytes;
@@ -673,7 +676,6 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
         Ring ring{args.slots_of_weights};
         // Slots are empty at first.
         ring.parity = 1;
-        Part part;
         bool attends = false;
 #pragma unroll 1
         for (u32 layer = 0; layer < args.count; ++layer) {
@@ -683,10 +685,15 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
             fetch_weights(args, kept, QKV, layer, shared, ring);
             if (layer == 0) {
                 wait_for_dependencies();
+                Part part = {};
                 attends = part_of_block<RANKS>(args, part);
+                if (lane == 0) {
+                    kept.fetched = part;
+                }
+                __syncwarp();
             }
             if (attends) {
-                fetch_cache(args, part, layer, kept, slabs);
+                fetch_cache(args, layer, kept, slabs);
             }
             fetch_weights(args, kept, OUT, layer, shared, ring);
             fetch_weights(args, kept, GATE_UP, layer, shared, ring);
@@ -742,49 +749,28 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
 
 #pragma unroll 1
     for (u32 layer = 0; layer < args.count; ++layer) {
-#pragma unroll 1
-        for (u32 which = 0; which < LINEARS; ++which) {
-            if (which == OUT && warp < WARPS && kept.attends) {
-                f32 *room = room_of(args, rooms, layer);
-                Args attend = cache_of(args, layer);
-                attend.qkv = room;
-                attend.mixed = room + rooms.mixed;
-                attend_part<RANKS>(attend, layer, rooms, room, kept, slabs);
-            }
-            const Share share = kept.shares[which];
-            // Blocks without a share have no part in it.
-            if (share.count == 0) {
-                continue;
-            }
-            const u64 *of = kept.addresses + layer * Layers::WORDS;
-            const bool is_first = layer == 0, is_last = layer + 1 == args.count;
-            f32 *room = room_of(args, rooms, layer);
-            const f32 *hidden =
-                is_first ? args.hidden : room_of(args, rooms, layer - 1) + rooms.hidden;
-            Linear linear;
-            linear.norm = reinterpret_cast<const f32 *>(of[8 + which]);
-            linear.units = reinterpret_cast<const f32 *>(of[4 + which]);
-            linear.cols = kept.shapes.cols[which];
-            linear.awaited = which != QKV || !is_first;
+        const bool is_first = layer == 0, is_last = layer + 1 == args.count;
+        f32 *room = room_of(args, rooms, layer);
+        const f32 *hidden =
+            is_first ? args.hidden : room_of(args, rooms, layer - 1) + rooms.hidden;
+        const auto run = [&](u32 which, const Linear &linear) {
             if (which == DOWN) {
-                linear.finish = ADD;
-                linear.x = room + rooms.gated;
-                linear.residual = room + rooms.middle;
-                linear.out = is_last ? args.hidden : room + rooms.hidden;
-                linear.features = args.hidden_cols;
-                multiply_row<WIDE>(args, linear, share, kept, shared, sums, ring);
+                multiply_row<WIDE>(args, which, layer, linear, kept, shared, sums, ring);
             } else {
-                linear.finish = which == QKV ? STORE : which == OUT ? ADD : GATE;
-                linear.x = which == QKV ? hidden
-                                        : room + (which == OUT ? rooms.mixed : rooms.middle);
-                linear.residual = hidden;
-                linear.out =
-                    room + (which == QKV ? 0 : which == OUT ? rooms.middle : rooms.gated);
-                linear.features =
-                    which == QKV ? rooms.mixed : which == OUT ? args.hidden_cols : args.ffn;
-                multiply_row<1>(args, linear, share, kept, shared, sums, ring);
+                multiply_row<1>(args, which, layer, linear, kept, shared, sums, ring);
             }
+        };
+        run(QKV, {STORE, hidden, !is_first, nullptr, room, rooms.mixed});
+        if (warp < WARPS && kept.attends) {
+            Args attend = cache_of(args, layer);
+            attend.qkv = room;
+            attend.mixed = room + rooms.mixed;
+            attend_part<RANKS>(attend, layer, rooms, room, kept, slabs);
         }
+        run(OUT, {ADD, room + rooms.mixed, true, hidden, room + rooms.middle, args.hidden_cols});
+        run(GATE_UP, {GATE, room + rooms.middle, true, nullptr, room + rooms.gated, args.ffn});
+        run(DOWN, {ADD, room + rooms.gated, true, room + rooms.middle,
+                   is_last ? args.hidden : room + rooms.hidden, args.hidden_cols});
     }
 }
 

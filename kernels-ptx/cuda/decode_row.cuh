@@ -123,8 +123,7 @@ struct Planes {
 
 // Of `word`, four values of this lane: see `multiply_tiles` for which. `room` is the warp's, of 32
 // words, 16-byte aligned.
-__device__ __forceinline__ Planes planes_of(u32 word, u32 *room) {
-    const u32 lane = threadIdx.x % WARP;
+__device__ __forceinline__ Planes planes_of(u32 word, u32 lane, u32 *room) {
     const u32 column = lane / 4;
     const u32 q = lane % 4;
     // Below the lowest plane there is none, but another value's bit stands there.
@@ -133,7 +132,7 @@ __device__ __forceinline__ Planes planes_of(u32 word, u32 *room) {
     // From the highest plane to the lowest, so that one and the next lower stand side by side.
     // Words of the same q stand together, h after h, j after j.
     __syncwarp();
-    room[q * 8 + lane / 4 % 2 * 4 + lane / 8] = __byte_perm(__brev(word ^ 0x80808080u), 0, 0x0123);
+    room[q * 8 + column % 2 * 4 + column / 2] = __byte_perm(__brev(word ^ 0x80808080u), 0, 0x0123);
     __syncwarp();
     Planes planes;
 #pragma unroll
@@ -172,8 +171,8 @@ __device__ __forceinline__ void multiply_planes(i32 (&c)[PAIR][2][4], const uint
 }
 
 // As `sum_tiles`, of what `multiply_planes` makes.
-__device__ __forceinline__ i32 sum_planes(const i32 (&c)[PAIR][2][4]) {
-    const u32 q = threadIdx.x % 4;
+__device__ __forceinline__ i32 sum_planes(const i32 (&c)[PAIR][2][4], u32 lane) {
+    const u32 q = lane % 4;
     const i32 even = q == 0 ? 256 : q == 1 ? -256 : 0;
     const i32 odd = q == 0 ? -128 : 0;
     i32 sums[PAIR][2];
