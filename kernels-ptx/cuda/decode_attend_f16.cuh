@@ -111,11 +111,16 @@ struct Slab {
     // Has the warp ask for the keys of positions `unit * UNIT` on. Of positions behind the row's
     // own they are anything, and so are the scores that are left out.
     __device__ __forceinline__ void fetch_keys(const u16 *cache, u32 unit) const {
+        // Two lanes an element, 16 elements at once; those of a lane are exchanged alike.
         const u32 lane = threadIdx.x % WARP;
-        const u16 *from = cache + static_cast<size_t>(unit / 2) * BLOCK * dim + unit % 2 * UNIT;
-#pragma unroll 4
-        for (u32 at = lane; at < dim * 2; at += WARP) {
-            copy<16>(keys + key_chunk(at / 2, at % 2), from + at / 2 * BLOCK + at % 2 * 8, true);
+        const u16 *from = cache + static_cast<size_t>(unit / 2) * BLOCK * dim + unit % 2 * UNIT
+            + lane / 2 * BLOCK + lane % 2 * 8;
+        u32 to = keys + key_chunk(lane / 2, lane % 2);
+#pragma unroll 2
+        for (u32 element = lane / 2; element < dim; element += WARP / 2) {
+            copy<16>(to, from, true);
+            from += WARP / 2 * BLOCK;
+            to += WARP / 2 * KEY_STRIDE;
         }
         commit_copies();
     }
@@ -135,23 +140,34 @@ struct Slab {
             return;
         }
         if (dim % 8 == 0) {
-            const u32 chunks = dim / 8;
-#pragma unroll 4
-            for (u32 at = lane / 16; at < UNIT; at += 2) {
+            // Sixteen lanes a position, which has at most so many chunks, or twice.
 #pragma unroll 1
-                for (u32 chunk = lane % 16; chunk < chunks; chunk += 16) {
-                    copy<16>(values + at * value_stride + chunk * 16, from + at * dim + chunk * 8,
-                             at < valid);
+            for (u32 chunk = lane % 16; chunk < dim / 8; chunk += 16) {
+                const u16 *chunk_from = from + lane / 16 * dim + chunk * 8;
+                u32 to = values + lane / 16 * value_stride + chunk * 16;
+#pragma unroll 2
+                for (u32 at = lane / 16; at < UNIT; at += 2) {
+                    copy<16>(to, chunk_from, at < valid);
+                    chunk_from += 2 * dim;
+                    to += 2 * value_stride;
                 }
             }
         } else {
+            // Chunks of 8 bytes, one behind the other.
             const u32 chunks = dim / 4;
-            const u32 by_chunks = (1u << 22) / chunks + 1;
-#pragma unroll 4
-            for (u32 index = lane; index < UNIT * chunks; index += WARP) {
-                const u32 at = static_cast<u32>(static_cast<u64>(index) * by_chunks >> 22);
-                const u32 chunk = index - at * chunks;
-                copy<8>(values + at * value_stride + chunk * 8, from + index * 4, at < valid);
+            const u32 rows = WARP / chunks, rest = WARP - rows * chunks;
+            u32 at = lane / chunks, chunk = lane - at * chunks;
+            from += lane * 4;
+#pragma unroll 2
+            while (at < UNIT) {
+                copy<8>(values + at * value_stride + chunk * 8, from, at < valid);
+                from += WARP * 4;
+                at += rows;
+                chunk += rest;
+                if (chunk >= chunks) {
+                    chunk -= chunks;
+                    ++at;
+                }
             }
         }
         commit_copies();

@@ -147,7 +147,7 @@ struct Kept {
     f32 squares[WARP * SQUARES_STRIDE];
     __align__(16) f32 tiles[4 * WARP];
     // Of each multiplier.
-    __align__(16) u32 words[MULTIPLIERS][WARP];
+    __align__(16) u32 words[MULTIPLIERS][EACH * WARP];
     // Keys and values of the layer are there; no longer needed.
     u64 cache_full;
     u64 cache_empty;
@@ -294,9 +294,20 @@ __device__ __forceinline__ void multiply_row(const Layers &args, u32 which, u32 
     const f32 factor = __fdiv_rn(127.0f, peak);
     i32 value_sum = 0;
     Planes planes[N];
+    const PlaneLane plane_lane(lane);
+    u32 *const words = kept.words[warp];
 #pragma unroll
-    for (u32 i = 0; i < N; ++i) {
-        planes[i] = planes_of(quantise(x[i], factor, value_sum), lane, kept.words[warp]);
+    for (u32 first = 0; first < N; first += EACH) {
+        __syncwarp();
+#pragma unroll
+        for (u32 i = 0; i < EACH; ++i) {
+            words[i * WARP + plane_lane.to] = shifted(quantise(x[first + i], factor, value_sum));
+        }
+        __syncwarp();
+#pragma unroll
+        for (u32 i = 0; i < EACH; ++i) {
+            planes[first + i] = planes_of(words + i * WARP, plane_lane);
+        }
     }
     value_sum = __reduce_add_sync(ALL, value_sum);
     MARK(3);

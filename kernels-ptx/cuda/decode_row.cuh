@@ -121,33 +121,49 @@ struct Planes {
     u32 second[2];
 };
 
-// Of `word`, four values of this lane: see `multiply_tiles` for which. `room` is the warp's, of 32
-// words, 16-byte aligned.
-__device__ __forceinline__ Planes planes_of(u32 word, u32 lane, u32 *room) {
-    const u32 column = lane / 4;
-    const u32 q = lane % 4;
-    // Below the lowest plane there is none, but another value's bit stands there.
-    const u32 mask = column == 0 ? 0x55555555u : 0xffffffffu;
-    const u32 count = column == 1 ? 0x55555555u : column == 2 ? 0xaaaaaaaau : 0;
-    // From the highest plane to the lowest, so that one and the next lower stand side by side.
-    // Words of the same q stand together, h after h, j after j.
-    __syncwarp();
-    room[q * 8 + column % 2 * 4 + column / 2] = __byte_perm(__brev(word ^ 0x80808080u), 0, 0x0123);
-    __syncwarp();
+// Where a lane's words of values and what it makes of them are the same for every tile.
+struct PlaneLane {
+    u32 to;
+    u32 from;
+    u32 shift;
+    u32 mask;
+    u32 count;
+    bool is_lowest;
+
+    __device__ __forceinline__ explicit PlaneLane(u32 lane) {
+        const u32 column = lane / 4, q = lane % 4;
+        // Words of the same q stand together, h after h, j after j.
+        to = q * 8 + column % 2 * 4 + column / 2;
+        from = q * 8;
+        shift = 7 - column;
+        is_lowest = column == 0;
+        mask = is_lowest ? 0x55555555u : 0xffffffffu;
+        count = column == 1 ? 0x55555555u : column == 2 ? 0xaaaaaaaau : 0;
+    }
+};
+
+// Four values of this lane, for `planes_of`: from the highest plane to the lowest, so that one and
+// the next lower stand side by side.
+__device__ __forceinline__ u32 shifted(u32 word) {
+    return __byte_perm(__brev(word ^ 0x80808080u), 0, 0x0123);
+}
+
+// Of 32 words of `shifted` values, 16-byte aligned; see `multiply_tiles` for whose they are.
+__device__ __forceinline__ Planes planes_of(const u32 *words, const PlaneLane &lane) {
     Planes planes;
 #pragma unroll
     for (u32 h = 0; h < 2; ++h) {
-        const uint4 from = reinterpret_cast<const uint4 *>(room)[q * 2 + h];
-        const u32 words[4] = {from.x, from.y, from.z, from.w};
+        const uint4 four = *reinterpret_cast<const uint4 *>(words + lane.from + 4 * h);
+        const u32 of[4] = {four.x, four.y, four.z, four.w};
         u32 bits = 0;
 #pragma unroll
         for (u32 j = 0; j < 4; ++j) {
-            bits |= __funnelshift_r(words[j], words[j], 7 - column - 2 * j)
-                & (0x03030303u << (2 * j));
+            bits |= __funnelshift_r(of[j], of[j], lane.shift - 2 * j) & (0x03030303u << (2 * j));
         }
-        planes.first[h] = bits & mask;
-        const u32 highest = __shfl_sync(ALL, bits, 28 + q);
-        planes.second[h] = column == 0 ? highest << 1 & 0xaaaaaaaau : count;
+        // Beside the lowest plane stands the highest one, of the byte behind.
+        planes.first[h] = bits & lane.mask;
+        planes.second[h] =
+            lane.is_lowest ? __funnelshift_l(bits, bits, 8) & 0xaaaaaaaau : lane.count;
     }
     return planes;
 }
