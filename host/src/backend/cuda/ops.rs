@@ -36,7 +36,8 @@ enum Plan {
 ///
 /// A step of one row per sequence is recorded the first time that a batch of its size comes, and
 /// from then on costs one call of the driver; the operations before [`Ops::logits`] then do
-/// nothing.
+/// nothing. Where one kernel does all layers of a step of one row, what it has between them does not
+/// get to the buffers: of these [`Buffer::Hidden`] and [`Buffer::Logits`] are the step's.
 #[derive(Debug)]
 pub struct CudaOps<'w> {
     weights: &'w CudaWeights,
