@@ -36,8 +36,8 @@ enum Plan {
 ///
 /// A step of one row per sequence is recorded the first time that a batch of its size comes, and
 /// from then on costs one call of the driver; the operations before [`Ops::logits`] then do
-/// nothing. Where one kernel does all layers of a step of one row, what it has between them does not
-/// get to the buffers: of these [`Buffer::Hidden`] and [`Buffer::Logits`] are the step's.
+/// nothing. Where one kernel does all layers of a step of one row, what is between them does not
+/// get to the buffers: only [`Buffer::Hidden`] and [`Buffer::Logits`] are then the step's.
 #[derive(Debug)]
 pub struct CudaOps<'w> {
     weights: &'w CudaWeights,
@@ -77,7 +77,8 @@ impl<'w> CudaOps<'w> {
         let listed = Event::new(context)?;
         listed.record(&stream)?;
         let chosen = Event::new(context)?;
-        // Its attention is not that of a prompt's rows, and it leaves nothing to look at in between.
+        // Its attention is not that of a prompt's rows, and it leaves nothing to look at between
+        // operations.
         let layers = if backend.deterministic || backend.direct {
             None
         } else {

@@ -13,7 +13,9 @@ pub struct Trial {
 
 /// A name, the type of its floats, how the head is held, how many layers, and a config.
 macro_rules! trials {
-    ($($name:literal $float:ident $head:ident $layers:literal { $($key:literal: $value:expr),+ $(,)? })+) => {
+    ($($name:literal $float:ident $head:ident $layers:literal {
+        $($key:literal: $value:expr),+ $(,)?
+    })+) => {
         &[$(Trial {
             model: Preset {
                 name: $name,
@@ -33,8 +35,8 @@ macro_rules! trials {
 /// Every trial. Between them: every width of heads that has a kernel of its own, and one that has
 /// none; a key head for each query head and for several; both kinds of linears, all float types;
 /// all activations, gated and plain; sub-norms or none; layer norms, biases, learned positions;
-/// widths that are no whole tiles, and beyond what a kernel for one row takes; layers enough for what
-/// they take turns with to come again.
+/// widths that are no whole tiles, and beyond what a kernel for one row takes; two layers, and
+/// as many as it takes for what they take turns with to come again.
 pub const TRIALS: &[Trial] = trials! {
     "ternary, heads of 100, SiLU, sub-norms" F16 Stored 2 {
         "architectures": "[\"BitnetForCausalLM\"]", "hidden_act": "\"silu\"",
