@@ -71,6 +71,27 @@ enum Launch {
     Idle,
 }
 
+/// `CUlaunchAttribute` of cuda.h.
+#[repr(C)]
+struct Attribute {
+    id: u32,
+    pad: u32,
+    value: [u64; 8],
+}
+
+/// `CUlaunchConfig` of cuda.h.
+#[repr(C)]
+struct LaunchConfig {
+    grid: [u32; 3],
+    block: [u32; 3],
+    shared: u32,
+    stream: Ptr,
+    attributes: *const Attribute,
+    attribute_count: u32,
+}
+
+const _: () = assert!(size_of::<Attribute>() == 72 && size_of::<LaunchConfig>() == 56);
+
 /// A launch beside its arguments.
 #[derive(Clone)]
 struct How {
@@ -81,25 +102,21 @@ struct How {
 }
 
 impl How {
-    /// `CUlaunchAttribute` and `CUlaunchConfig` of cuda.h: what the fields that are read here have
-    /// before them.
-    const ATTRIBUTE_BYTES: usize = 72;
     const COOPERATIVE: u32 = 2;
 
-    /// Reads a `CUlaunchConfig`.
     fn of(config: Ptr) -> Self {
-        // SAFETY: grid, block and shared memory come first, seven numbers of 32 bits.
-        let [gx, gy, gz, bx, by, bz, shared] = unsafe { *(config as *const [u32; 7]) };
-        // SAFETY: behind them and the stream there are the attributes and how many they are.
-        let first = unsafe { *config.byte_add(40).cast::<Ptr>() };
-        // SAFETY: the number of attributes, in the same block of the caller's.
-        let count = unsafe { *config.byte_add(48).cast::<u32>() };
-        let id = |at: u32| {
-            // SAFETY: the caller states that there are `count`; each begins with its number.
-            unsafe { *first.byte_add(at as usize * Self::ATTRIBUTE_BYTES).cast::<u32>() }
+        // SAFETY: the caller's `CUlaunchConfig`.
+        let config = unsafe { &*(config as *const LaunchConfig) };
+        let count = config.attribute_count as usize;
+        let attributes = if count == 0 {
+            vec![]
+        } else {
+            // SAFETY: the caller states that there are so many.
+            let attributes = unsafe { from_raw_parts(config.attributes, count) };
+            attributes.iter().map(|attribute| attribute.id).collect()
         };
-        let attributes = (0..count).map(id).collect();
-        Self { grid: [gx, gy, gz], threads: [bx, by, bz], shared, attributes }
+        let &LaunchConfig { grid, block, shared, .. } = config;
+        Self { grid, threads: block, shared, attributes }
     }
 
     fn is_cooperative(&self) -> bool {
