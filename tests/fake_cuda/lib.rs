@@ -12,6 +12,7 @@
 //! | `FAKE_CUDA_MEMORY` | bytes of the device, 1 GiB unless said |
 //! | `FAKE_CUDA_FAIL` | `cuXxx=CODE`, or `cuXxx=CODE@N` for the N-th call; several with commas |
 //! | `FAKE_CUDA_KERNEL` | `wrong`: `embed`'s last number is off by one; `idle`: others do nothing |
+//! | `FAKE_CUDA_MULTIPROCESSORS` | how many it has, 4 unless said |
 //! | `FAKE_CUDA_RESIDENT` | blocks that a multiprocessor has room for, 1 unless said |
 //! | `FAKE_CUDA_LAUNCHES` | file in which each launch leaves a line: entry, and how |
 
@@ -230,7 +231,7 @@ fn attribute(which: u32) -> i32 {
     let capability = number("FAKE_CUDA_CAPABILITY", 90) as i32;
     match which {
         13 => 1_500_000,
-        16 => 4,
+        16 => number("FAKE_CUDA_MULTIPROCESSORS", 4) as i32,
         36 => 2_000_000,
         37 => 512,
         38 => 50 << 20,

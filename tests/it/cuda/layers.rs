@@ -16,6 +16,8 @@ use tercet_tests::on;
 use super::inside;
 
 const LOG: &str = "FAKE_CUDA_LAUNCHES";
+/// As a GPU that is made for it has; each takes one part of attention at most.
+const MULTIPROCESSORS: u32 = 132;
 
 /// Four sequences of up to 40 positions.
 fn limits(kv: KvType) -> Limits {
@@ -27,7 +29,11 @@ fn limits(kv: KvType) -> Limits {
 fn trial(name: &str, settings: &[(&str, &str)], work: impl FnOnce(&Log)) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("launches");
-    let ours = [("FAKE_CUDA_KERNEL", "idle"), (LOG, file.to_str().unwrap())];
+    let file = file.to_str().unwrap();
+    let many = MULTIPROCESSORS.to_string();
+    let ours =
+        [("FAKE_CUDA_KERNEL", "idle"), ("FAKE_CUDA_MULTIPROCESSORS", &many[..]), (LOG, file)];
+    // The last of two settings counts.
     if inside(name, &[&ours, settings].concat()) {
         work(&Log(std::env::var_os(LOG).unwrap().into()));
     }
@@ -135,6 +141,20 @@ fn other_sessions_have_a_launch_for_each_operation() {
     });
 }
 
+/// Attention of a model with three key heads has 24 parts.
+#[test]
+fn a_device_with_few_multiprocessors_has_a_launch_for_each_operation() {
+    const NAME: &str =
+        "cuda::layers::a_device_with_few_multiprocessors_has_a_launch_for_each_operation";
+    trial(NAME, &[("FAKE_CUDA_MULTIPROCESSORS", "23")], |log| {
+        let package = Tiny::new(Shape::LLAMA, 1).folder(Form::Multiply).package();
+        on::with_ops(&backend(), &package, limits(KvType::F16), |mut ops| {
+            all_kinds_of_steps(&mut ops, package.config.layers);
+        });
+        assert_eq!(log.take().iter().find(is_layers), None);
+    });
+}
+
 /// The grid has to be resident as a whole.
 #[test]
 fn a_block_that_no_multiprocessor_has_room_for_is_not_launched() {
@@ -169,7 +189,7 @@ fn what_it_takes_is_counted() {
             ffn: number(ffn),
         };
         // The stand-in's.
-        let device = DeviceShape { multiprocessors: 4, shared_bytes: 227 << 10 };
+        let device = DeviceShape { multiprocessors: MULTIPROCESSORS, shared_bytes: 227 << 10 };
         let rooms = DecodeLayersShape::new(model, true, device).unwrap().rooms_words();
         let expected = 4 * u64::from(rooms) + 12 * 8 * layers as u64;
         let (with, without) = (work(&backend()), work(&backend().with_deterministic(true)));

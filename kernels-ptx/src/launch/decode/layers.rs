@@ -34,10 +34,13 @@ pub struct DecodeLayersShape {
 
 impl DecodeLayersShape {
     /// Static shared memory of every entry at most.
-    const STATIC_BYTES: u32 = 16 * 1024;
+    const STATIC_BYTES: u32 = 24 * 1024;
     const TILE_ROWS: u32 = 16;
-    /// Warps that multiply: a slot has a pair of tiles for each.
-    const MULTIPLIERS: u32 = DecodeLayersArgs::SLOT_BYTES / 1024;
+    const TILE_COLS: u32 = 128;
+    /// Bytes of a pair of tiles.
+    const PAIR_BYTES: u32 = 2 * 512;
+    /// Warps that multiply: all but one that fetches and one that keeps.
+    const MULTIPLIERS: u32 = DecodeLayersArgs::THREADS / 32 - 2;
     /// Bytes of the sums of a pair of row tiles: of 32 rows, by each warp that multiplies.
     const SUM_BYTES: u32 = Self::MULTIPLIERS * 32 * 4;
     /// With one slot nothing would be fetched while it is multiplied.
@@ -59,15 +62,24 @@ impl DecodeLayersShape {
         };
         let fits = |cols: u32, most: u32| (4..=most).contains(&cols) && cols.is_multiple_of(4);
         let query = heads.checked_mul(head_dim)?;
-        let served = layers >= 2
-            && device.multiprocessors > 0
-            && fits(hidden, DecodeLayersArgs::HIDDEN_MAX)
-            && fits(query, DecodeLayersArgs::HIDDEN_MAX)
-            && fits(ffn, DecodeLayersArgs::FFN_MAX);
+        // A slot holds a pair of row tiles as wide as a row of the model, so one of the
+        // feed-forward block takes several.
+        let slot_tiles = hidden.max(query).div_ceil(Self::TILE_COLS);
+        let narrow =
+            fits(hidden, DecodeLayersArgs::HIDDEN_MAX) && fits(query, DecodeLayersArgs::HIDDEN_MAX);
+        let served = narrow
+            && fits(ffn, DecodeLayersArgs::FFN_SLOTS * slot_tiles * Self::TILE_COLS)
+            && (2..=DecodeLayersArgs::COUNT_MAX).contains(&layers);
         if !served {
             return None;
         }
         let blocks = device.multiprocessors;
+        let group = heads / kv_heads;
+        let heads_of = group.min(DecodeAttendArgs::HEADS_MAX);
+        let parts = kv_heads * group.div_ceil(DecodeAttendArgs::HEADS_MAX) * ranks;
+        if parts > blocks {
+            return None;
+        }
         let qkv = query + 2 * kv_heads * head_dim;
         // Pairs of row tiles of the busiest block; such a pair has 32 features, or 16 of the gate
         // and 16 of up.
@@ -81,19 +93,17 @@ impl DecodeLayersShape {
         let slabs = DecodeAttendShape::WARPS * DecodeAttendShape::slab_bytes(head_dim);
         let sums = wide.max(gated) * Self::SUM_BYTES;
         let left = device.shared_bytes.checked_sub(Self::STATIC_BYTES + slabs + sums)?;
-        let slots = (left / DecodeLayersArgs::SLOT_BYTES).min(DecodeLayersArgs::SLOTS_MAX);
+        let slot_bytes = slot_tiles * Self::PAIR_BYTES;
+        let slots = (left / slot_bytes).min(DecodeLayersArgs::SLOTS_MAX);
         if slots < Self::SLOTS_MIN {
             return None;
         }
-        let group = heads / kv_heads;
-        let heads_of = group.min(DecodeAttendArgs::HEADS_MAX);
-        let parts = kv_heads * group.div_ceil(DecodeAttendArgs::HEADS_MAX) * ranks;
         // Queries, keys and values; the mix; the parts of it, with peak and total of each head;
         // the residual stream in the middle of the layer; the feed-forward block; the residual
         // stream.
         let of_part = heads_of * head_dim + 2 * DecodeAttendArgs::HEADS_MAX;
         let room_words = qkv + query + parts * of_part + hidden + ffn + hidden;
-        let shared_bytes = slots * DecodeLayersArgs::SLOT_BYTES + slabs + sums;
+        let shared_bytes = slots * slot_bytes + slabs + sums;
         Some(Self { entry, blocks, slots, shared_bytes, room_words })
     }
 
@@ -131,8 +141,6 @@ impl DecodeLayersShape {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::launch::DecodeFinish::{Add, Gate, Store};
-    use crate::launch::DecodeLinearShape;
     use crate::ptx::Target;
 
     const H200: DeviceShape = DeviceShape { multiprocessors: 132, shared_bytes: 232_448 };
@@ -155,8 +163,8 @@ mod tests {
         let slabs = 8 * (3200 + 16 * 208);
         // Gate and up: 540 pairs, 5 of them in some blocks.
         let sums = 5 * 14 * 128;
-        assert_eq!(shape.shared_bytes(), shape.slots_of_weights() * 14336 + slabs + sums);
-        assert_eq!(shape.slots_of_weights(), 10);
+        assert_eq!(shape.slots_of_weights(), 5);
+        assert_eq!(shape.shared_bytes(), 5 * 25 * 1024 + slabs + sums);
         // A key head for each query head: 32 · 4 parts of one head.
         let room = 9600 + 3200 + 128 * (100 + 16) + 3200 + 8640 + 3200;
         assert_eq!(shape.rooms_words(), 3 * room);
@@ -165,8 +173,8 @@ mod tests {
         assert_eq!(shape.entry(), "decode_layers_f16_128_c8");
         assert_eq!(shape.grid(), Grid { x: 132, y: 1, z: 1 });
         let (slabs, sums) = (8 * (4096 + 16 * 272), 4 * 14 * 128);
-        assert_eq!(shape.shared_bytes(), shape.slots_of_weights() * 14336 + slabs + sums);
-        assert_eq!(shape.slots_of_weights(), 9);
+        assert_eq!(shape.slots_of_weights(), 6);
+        assert_eq!(shape.shared_bytes(), 6 * 20 * 1024 + slabs + sums);
         // Five key heads of four query heads: 5 · 8 parts of four heads.
         let room = 3840 + 2560 + 40 * (4 * 128 + 16) + 2560 + 6912 + 2560;
         assert_eq!(shape.rooms_words(), 3 * room);
@@ -176,9 +184,9 @@ mod tests {
     fn whatever_is_served_fits() {
         let mut served = 0;
         for head_dim in (4..=128).step_by(4) {
-            for (heads, kv_heads) in [(1, 1), (8, 2), (20, 5), (32, 32), (40, 1)] {
-                for (hidden, ffn) in [(4, 4), (260, 1100), (3200, 8640), (5376, 14336)] {
-                    for multiprocessors in [1, 4, 16, 78, 132, 148] {
+            for (heads, kv_heads) in [(1, 1), (8, 2), (20, 5), (32, 32), (28, 1)] {
+                for (hidden, ffn) in [(4, 4), (260, 1100), (3200, 8640), (3584, 10752)] {
+                    for multiprocessors in [0, 1, 8, 16, 78, 132, 148] {
                         let model =
                             LayersModel { layers: 2, hidden, heads, kv_heads, head_dim, ffn };
                         let device = DeviceShape { multiprocessors, ..H200 };
@@ -192,12 +200,14 @@ mod tests {
                         assert!((2..=DecodeLayersArgs::SLOTS_MAX).contains(&slots), "{shape:?}");
                         // Sets are cleared four words at a time.
                         assert!(shape.rooms_words().is_multiple_of(12), "{model:?} {shape:?}");
-                        // The bits are those of attention by itself, so that has to be there, and
-                        // so does its entry of as many ranks.
+                        // The bits are those of attention by itself, so its entry has the ranks.
                         let alone =
                             DecodeAttendShape::new(heads, kv_heads, head_dim, true, 1, device);
-                        let ranks = |entry: &str| entry.ends_with("_c4");
-                        assert_eq!(ranks(alone.unwrap().entry()), ranks(shape.entry()));
+                        let few = |entry: &str| entry.ends_with("_c4");
+                        assert_eq!(few(alone.unwrap().entry()), few(shape.entry()));
+                        let ranks = if few(shape.entry()) { 4 } else { 8 };
+                        let sets = kv_heads * (heads / kv_heads).div_ceil(8);
+                        assert!(sets * ranks <= shape.grid().x, "a block has one part at most");
                     }
                 }
             }
@@ -210,8 +220,10 @@ mod tests {
         let known = BITNET_3B;
         assert!(of(LayersModel { layers: 2, ..known }).is_some());
         assert_eq!(of(LayersModel { layers: 1, ..known }), None, "sets of rooms take turns");
+        assert!(of(LayersModel { layers: 64, ..known }).is_some());
+        assert_eq!(of(LayersModel { layers: 65, ..known }), None);
         assert_eq!(DecodeLayersShape::new(known, false, H200), None, "a cache of singles");
-        assert_eq!(of(LayersModel { hidden: 3202, ..known }), None, "columns in fours");
+        assert_eq!(of(LayersModel { hidden: 3198, ..known }), None, "columns in fours");
         assert_eq!(of(LayersModel { ffn: 8642, ..known }), None, "columns in fours");
         assert_eq!(of(LayersModel { head_dim: 102, ..known }), None);
         assert_eq!(of(LayersModel { heads: 16, kv_heads: 16, head_dim: 132, ..known }), None);
@@ -219,35 +231,35 @@ mod tests {
         assert_eq!(of(LayersModel { kv_heads: 0, ..known }), None);
         assert_eq!(of(LayersModel { hidden: 0, ..known }), None);
         assert_eq!(of(LayersModel { ffn: 0, ..known }), None);
-        assert!(of(LayersModel { hidden: 5376, ..known }).is_some());
-        assert_eq!(of(LayersModel { hidden: 5380, ..known }), None);
-        assert!(of(LayersModel { ffn: 14336, ..known }).is_some());
-        assert_eq!(of(LayersModel { ffn: 14340, ..known }), None);
-        assert!(of(LayersModel { heads: 42, kv_heads: 2, head_dim: 128, ..known }).is_some());
-        assert_eq!(of(LayersModel { heads: 43, kv_heads: 1, head_dim: 128, ..known }), None);
+        assert!(of(LayersModel { hidden: 3584, ..known }).is_some());
+        assert_eq!(of(LayersModel { hidden: 3588, ..known }), None);
+        // 25 tiles of columns in a slot.
+        assert!(of(LayersModel { ffn: 3 * 3200, ..known }).is_some());
+        assert_eq!(of(LayersModel { ffn: 3 * 3200 + 4, ..known }), None);
+        assert!(of(LayersModel { heads: 28, kv_heads: 2, head_dim: 128, ..known }).is_some());
+        assert_eq!(of(LayersModel { heads: 29, kv_heads: 1, head_dim: 128, ..known }), None);
         assert_eq!(of(LayersModel { heads: u32::MAX, kv_heads: 1, ..known }), None);
-        let on = |multiprocessors, shared_bytes| {
-            DecodeLayersShape::new(known, true, DeviceShape { multiprocessors, shared_bytes })
-        };
-        assert_eq!(on(0, 232_448), None);
-        // 300 pairs of 32 features of queries, keys and values.
-        assert_eq!(on(37, 232_448), None, "more features than a block has room for");
-        assert!(on(38, 232_448).is_some());
-        let least = 16 * 1024 + 8 * (3200 + 16 * 208) + 5 * 14 * 128 + 2 * 14336;
-        assert_eq!(on(132, least).unwrap().slots_of_weights(), 2);
-        assert_eq!(on(132, least - 1), None, "a slot");
     }
 
-    /// Linears by themselves need not be served: the general path has the same bits.
     #[test]
-    fn wider_rows_than_those_of_linears_are_served() {
-        let wide = LayersModel { hidden: 4100, heads: 20, kv_heads: 20, head_dim: 64, ..BITNET_3B };
-        assert!(of(wide).is_some());
-        assert_eq!(DecodeLinearShape::new(Store, 3 * 1280, 4100, H200), None);
-        for (finish, features, cols) in [(Store, 9600, 3200), (Gate, 8640, 3200), (Add, 3200, 8640)]
-        {
-            assert!(DecodeLinearShape::new(finish, features, cols, H200).is_some());
-        }
+    fn other_devices_take_a_kernel_for_each_operation() {
+        let on = |model, multiprocessors, shared_bytes| {
+            let device = DeviceShape { multiprocessors, shared_bytes };
+            DecodeLayersShape::new(model, true, device)
+        };
+        assert!(on(BITNET_3B, 128, 232_448).is_some());
+        assert_eq!(on(BITNET_3B, 127, 232_448), None, "32 heads of four parts");
+        assert_eq!(on(BITNET_3B, 0, 232_448), None);
+        let (least, slot) = (24 * 1024 + 8 * (3200 + 16 * 208) + 5 * 14 * 128, 25 * 1024);
+        assert_eq!(on(BITNET_3B, 132, least + 2 * slot).unwrap().slots_of_weights(), 2);
+        assert_eq!(on(BITNET_3B, 132, least + 2 * slot - 1), None, "one slot");
+        // On eight multiprocessors: 14 pairs of 32 features of the stream, 28 of 16 of the gate.
+        let one = LayersModel { heads: 1, kv_heads: 1, head_dim: 128, ..BITNET_2B };
+        let one = LayersModel { hidden: 3584, ffn: 3584, ..one };
+        assert!(on(one, 8, 232_448).is_some());
+        assert_eq!(on(LayersModel { ffn: 3588, ..one }, 8, 232_448), None, "29 pairs of a block");
+        assert!(on(LayersModel { ffn: 3588, ..one }, 9, 232_448).is_some());
+        assert_eq!(on(one, 7, 232_448), None, "a head of eight parts");
     }
 
     /// What the compiler made of a block's own variables.
