@@ -4,8 +4,9 @@
 use std::fs;
 use std::path::PathBuf;
 
-use tercet_host::backend::cuda::driver::usable;
+use tercet_host::backend::cuda::driver::{Context, usable};
 use tercet_host::backend::cuda::kernels::KernelSet;
+use tercet_host::backend::cuda::trials::Rig;
 use tercet_host::backend::cuda::{CudaBackend, CudaOps};
 use tercet_host::backend::{KvType, Limits, Ops, Row};
 use tercet_kernels_ptx::launch::{DecodeLayersShape, DeviceShape, LayersModel};
@@ -168,6 +169,27 @@ fn a_block_that_no_multiprocessor_has_room_for_is_not_launched() {
         assert_eq!(launched.iter().find(is_layers), None);
         assert!(launched.iter().any(|line| line.starts_with("decode_qkv_4 recorded")));
     });
+}
+
+/// The kernels of this kind that the trials would be said to have missed, had they launched nothing.
+fn missed() -> Vec<&'static str> {
+    let context = Context::new(&usable(None).unwrap()).unwrap();
+    let missed = Rig::new(&context, &KernelSet::program()).unwrap().never_launched();
+    assert!(missed.contains(&"decode_qkv_4"), "nothing was launched: {missed:?}");
+    missed.into_iter().filter(|entry| entry.starts_with("decode_layers")).collect()
+}
+
+#[test]
+fn trials_have_to_lead_to_it() {
+    trial("cuda::layers::trials_have_to_lead_to_it", &[], |_| {
+        assert_eq!(missed(), ["decode_layers_f16_128_c4", "decode_layers_f16_128_c8"]);
+    });
+}
+
+#[test]
+fn trials_need_not_lead_to_it_where_the_device_is_too_small() {
+    const NAME: &str = "cuda::layers::trials_need_not_lead_to_it_where_the_device_is_too_small";
+    trial(NAME, &[("FAKE_CUDA_MULTIPROCESSORS", "4")], |_| assert_eq!(missed(), [""; 0]));
 }
 
 #[test]
