@@ -3,7 +3,9 @@
 mod decode;
 mod floats;
 
-pub use decode::{DecodeAttendShape, DecodeFinish, DecodeLinearShape, DeviceShape};
+pub use decode::{
+    DecodeAttendShape, DecodeFinish, DecodeLayersShape, DecodeLinearShape, DeviceShape, LayersModel,
+};
 pub use floats::{AttendRowsShape, Device, FloatLinearShape, Launch, WeightType, rope_store_grid};
 
 use crate::contract::{LinearArgs, QuantizeArgs};

@@ -3,7 +3,7 @@
 //! Device memory is host memory. It loads every kernel of ours, and runs four: `embed`, by its
 //! definition, from tables as they are stored; `choose`, where it takes the likeliest;
 //! `read_memory` and `tile_weights`, which here do nothing. Launches of others are not supported
-//! (801). The environment says what it is like and what goes wrong:
+//! (801), unless they are to do nothing. The environment says what it is like and what goes wrong:
 //!
 //! | variable | meaning |
 //! |---|---|
@@ -12,6 +12,9 @@
 //! | `FAKE_CUDA_MEMORY` | bytes of the device, 1 GiB unless said |
 //! | `FAKE_CUDA_FAIL` | `cuXxx=CODE`, or `cuXxx=CODE@N` for the N-th call; several with commas |
 //! | `FAKE_CUDA_KERNEL` | `wrong`: `embed`'s last number is off by one; `idle`: others do nothing |
+//! | `FAKE_CUDA_MULTIPROCESSORS` | how many it has, 4 unless said |
+//! | `FAKE_CUDA_RESIDENT` | blocks that a multiprocessor has room for, 1 unless said |
+//! | `FAKE_CUDA_LAUNCHES` | file in which each launch leaves a line: entry, and how |
 
 #![allow(unsafe_code, reason = "it is a C library")]
 #![allow(non_snake_case, reason = "the driver's names")]
@@ -23,15 +26,21 @@
 #![allow(unreachable_pub, reason = "exported by their C names")]
 #![allow(clippy::unwrap_used, reason = "a test stops where something is missing")]
 
+mod layers;
+
 use core::alloc::Layout;
 use core::ffi::{CStr, c_char, c_void};
 use core::slice::{from_raw_parts, from_raw_parts_mut};
 use std::alloc::{alloc, dealloc};
 use std::collections::HashMap;
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::sync::Mutex;
 
 use half::{bf16, f16};
-use tercet_kernels_ptx::contract::{ArgumentBlock, ChooseArgs, EmbedArgs, KERNELS, ReadMemoryArgs};
+use tercet_kernels_ptx::contract::{
+    ArgumentBlock, ChooseArgs, DecodeLayersArgs, EmbedArgs, KERNELS, ReadMemoryArgs,
+};
 
 type Ptr = *mut c_void;
 
@@ -59,7 +68,61 @@ enum Launch {
     Embed { args: EmbedArgs, rows: usize },
     Choose { args: ChooseArgs, rows: usize },
     ReadMemory(ReadMemoryArgs),
+    Layers { args: DecodeLayersArgs, entry: &'static str, how: How },
     Idle,
+}
+
+/// `CUlaunchAttribute` of cuda.h.
+#[repr(C)]
+struct Attribute {
+    id: u32,
+    pad: u32,
+    value: [u64; 8],
+}
+
+/// `CUlaunchConfig` of cuda.h.
+#[repr(C)]
+struct LaunchConfig {
+    grid: [u32; 3],
+    block: [u32; 3],
+    shared: u32,
+    stream: Ptr,
+    attributes: *const Attribute,
+    attribute_count: u32,
+}
+
+const _: () = assert!(size_of::<Attribute>() == 72 && size_of::<LaunchConfig>() == 56);
+
+/// A launch beside its arguments.
+#[derive(Clone)]
+struct How {
+    grid: [u32; 3],
+    threads: [u32; 3],
+    shared: u32,
+    attributes: Vec<u32>,
+}
+
+impl How {
+    const COOPERATIVE: u32 = 2;
+
+    fn of(config: Ptr) -> Self {
+        // SAFETY: the caller's `CUlaunchConfig`.
+        let config = unsafe { &*(config as *const LaunchConfig) };
+        let count = config.attribute_count as usize;
+        let attributes = if count == 0 {
+            vec![]
+        } else {
+            // SAFETY: the caller states that there are so many.
+            let attributes = unsafe { from_raw_parts(config.attributes, count) };
+            attributes.iter().map(|attribute| attribute.id).collect()
+        };
+        let &LaunchConfig { grid, block, shared, .. } = config;
+        Self { grid, threads: block, shared, attributes }
+    }
+
+    fn is_cooperative(&self) -> bool {
+        self.attributes.contains(&Self::COOPERATIVE)
+    }
 }
 
 static STATE: Mutex<Option<State>> = Mutex::new(None);
@@ -168,7 +231,7 @@ fn attribute(which: u32) -> i32 {
     let capability = number("FAKE_CUDA_CAPABILITY", 90) as i32;
     match which {
         13 => 1_500_000,
-        16 => 4,
+        16 => number("FAKE_CUDA_MULTIPROCESSORS", 4) as i32,
         36 => 2_000_000,
         37 => 512,
         38 => 50 << 20,
@@ -214,6 +277,7 @@ impl Launch {
                 let _ = numbers::<u32>(args.words.address(), 4 * args.vectors as usize);
             }
             Self::Choose { args, rows } => choose(args, *rows),
+            Self::Layers { args, entry, how } => layers::look(args, entry, how.grid, how.shared),
             Self::Idle => {}
         }
     }
@@ -385,15 +449,19 @@ driver! {
         if value > 227 << 10 { INVALID_VALUE } else { 0 }
     }
     fn cuLaunchKernel(
-        function: Ptr, gx: u32, gy: u32, gz: u32, bx: u32, by: u32, bz: u32, _shared: u32,
+        function: Ptr, gx: u32, gy: u32, gz: u32, bx: u32, by: u32, bz: u32, shared: u32,
         _stream: Ptr, parameters: Ptr, _extra: Ptr
     ) {
-        launch(entry(function), [gx, gy, gz], [bx, by, bz], parameters)
+        let (grid, threads) = ([gx, gy, gz], [bx, by, bz]);
+        launch(entry(function), How { grid, threads, shared, attributes: vec![] }, parameters)
     }
     fn cuLaunchKernelEx(config: Ptr, function: Ptr, parameters: Ptr, _extra: Ptr) {
-        // SAFETY: `config` begins with the grid and the block.
-        let sizes = unsafe { *(config as *const [[u32; 3]; 2]) };
-        launch(entry(function), sizes[0], sizes[1], parameters)
+        launch(entry(function), How::of(config), parameters)
+    }
+    fn cuOccupancyMaxActiveBlocksPerMultiprocessor(
+        blocks: Ptr, _function: Ptr, _threads: i32, _shared: usize
+    ) {
+        put(blocks, number("FAKE_CUDA_RESIDENT", 1) as i32)
     }
 
     fn cuStreamBeginCapture_v2(_stream: Ptr, _mode: u32) {
@@ -438,11 +506,24 @@ fn block<B: ArgumentBlock>(parameters: Ptr) -> B {
     unsafe { *args }
 }
 
-fn launch(entry: &str, grid: [u32; 3], threads: [u32; 3], parameters: Ptr) -> u32 {
+/// Leaves a line about a launch where it was asked for.
+fn note(entry: &str, how: &How) {
+    let Some(file) = std::env::var_os("FAKE_CUDA_LAUNCHES") else { return };
+    let recorded = with(|state| state.capture.is_some());
+    let words = [(recorded, " recorded"), (how.is_cooperative(), " cooperative")];
+    let words = words.iter().filter(|(is, _)| *is).map(|(_, word)| *word);
+    let mut file = OpenOptions::new().create(true).append(true).open(file).unwrap();
+    writeln!(file, "{entry}{}", words.collect::<String>()).unwrap();
+}
+
+fn launch(entry: &'static str, how: How, parameters: Ptr) -> u32 {
     let spec = KERNELS.iter().find(|spec| spec.entry == entry);
-    if spec.is_none_or(|spec| threads != [spec.threads, 1, 1]) || grid.contains(&0) {
+    let grid = how.grid;
+    if spec.is_none_or(|spec| how.threads != [spec.threads, 1, 1]) || grid.contains(&0) {
         return INVALID_VALUE;
     }
+    note(entry, &how);
+    let is_idle = std::env::var("FAKE_CUDA_KERNEL").as_deref() == Ok("idle");
     let launch = match entry {
         "read_memory" => Launch::ReadMemory(block(parameters)),
         "tile_weights" => Launch::Idle,
@@ -460,7 +541,10 @@ fn launch(entry: &str, grid: [u32; 3], threads: [u32; 3], parameters: Ptr) -> u3
             }
             Launch::Embed { args, rows: grid[0] as usize }
         }
-        _ if std::env::var("FAKE_CUDA_KERNEL").as_deref() == Ok("idle") => Launch::Idle,
+        _ if is_idle && entry.starts_with("decode_layers") => {
+            Launch::Layers { args: block(parameters), entry, how }
+        }
+        _ if is_idle => Launch::Idle,
         _ => return NOT_SUPPORTED,
     };
     let recorded = with(|state| match &mut state.capture {

@@ -1,5 +1,9 @@
 //! Launches of the kernels that decode one row.
 
+mod layers;
+
+pub use layers::{DecodeLayersShape, LayersModel};
+
 use super::Grid;
 use crate::contract::{DecodeAttendArgs, DecodeLinearArgs};
 

@@ -9,6 +9,7 @@ mod driver;
 mod elf;
 mod failures;
 mod gpu;
+mod layers;
 mod trust;
 
 use std::fs;

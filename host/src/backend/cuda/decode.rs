@@ -61,7 +61,7 @@ pub(super) fn entries(context: &Context, config: &ModelConfig) -> BTreeSet<&'sta
     }
 }
 
-fn device_shape(context: &Context) -> DeviceShape {
+pub(super) fn device_shape(context: &Context) -> DeviceShape {
     let device = context.device();
     DeviceShape {
         multiprocessors: device.multiprocessors,

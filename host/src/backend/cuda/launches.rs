@@ -18,6 +18,7 @@ use super::attention::{self, Attention};
 use super::choose::Choose;
 use super::decode::{self, Decode};
 use super::driver::{Context, Launch, Stream};
+use super::layers;
 use super::modules::Loaded;
 use super::state::{State, terms_stride};
 use super::weights::{
@@ -88,6 +89,7 @@ pub(super) fn entries(context: &Context, model: &Model<'_>, head: HeadType) -> V
     }
     entries.extend(attention::entries(&model.config));
     entries.extend(decode::entries(context, &model.config));
+    entries.extend(layers::entry(context, &model.config));
     entries
 }
 

@@ -7,7 +7,7 @@
 //! weights      the model in device memory; staging: its way there
 //! state        the buffers of a session
 //! launches     which kernels make an operation, with what arguments
-//! attention    those of `attend`; decode: the fused ones for one row
+//! attention    those of `attend`; decode: the fused ones for one row; layers: all layers in one
 //! ops          the operations of a session, recorded where steps repeat
 //! meter        memory in use, bandwidth
 //! trials       small models in lock step with the CPU, and which kernels they reach
@@ -19,6 +19,7 @@ mod decode;
 pub mod driver;
 pub mod kernels;
 mod launches;
+mod layers;
 mod meter;
 mod modules;
 mod ops;

@@ -10,6 +10,7 @@ use super::attention;
 use super::choose::words;
 use super::driver::{Event, GraphExec, Stream};
 use super::launches::{Launches, Step};
+use super::layers::Layers;
 use super::state::{BUCKET_MAX, NONE, State, bucket};
 use super::weights::CudaWeights;
 use crate::backend::{Buffer, DeviceError, Limits, Ops, OpsBytes, Row, TokenId};
@@ -23,6 +24,8 @@ enum Plan {
     Direct,
     /// As `Direct`, but into a recording: which rows they are does not matter.
     Recording,
+    /// As `Recording`, but all layers at once, with the first operation of the first.
+    RecordingLayers,
     /// All at once, with the last of them: a recording for so many rows.
     Recorded(usize),
     /// Already, when the token was chosen.
@@ -33,11 +36,14 @@ enum Plan {
 ///
 /// A step of one row per sequence is recorded the first time that a batch of its size comes, and
 /// from then on costs one call of the driver; the operations before [`Ops::logits`] then do
-/// nothing.
+/// nothing. Where one kernel does all layers of a step of one row, what is between them does not
+/// get to the buffers: only [`Buffer::Hidden`] and [`Buffer::Logits`] are then the step's.
 #[derive(Debug)]
 pub struct CudaOps<'w> {
     weights: &'w CudaWeights,
     launches: Launches,
+    /// What does the layers of a recorded step of one row, where there is a kernel for it.
+    layers: Option<Layers>,
     state: State,
     stream: Arc<Stream>,
     /// Behind the copy of the step's rows: from then on the host may write the next ones.
@@ -71,11 +77,20 @@ impl<'w> CudaOps<'w> {
         let listed = Event::new(context)?;
         listed.record(&stream)?;
         let chosen = Event::new(context)?;
-        let state = State::new(context, weights, &limits)?;
+        // Its attention is not that of a prompt's rows, and it leaves nothing to look at between
+        // operations.
+        let layers = if backend.deterministic || backend.direct {
+            None
+        } else {
+            Layers::new(context, weights, &limits)?
+        };
+        let rooms_words = layers.as_ref().map_or(0, Layers::rooms_words);
+        let state = State::new(context, weights, &limits, rooms_words)?;
         let launches = Launches::new(context, weights, &limits, backend.deterministic)?;
         let mut ops = Self {
             weights,
             launches,
+            layers,
             state,
             stream,
             listed,
@@ -111,12 +126,13 @@ impl<'w> CudaOps<'w> {
     /// Records a step of `rows` rows, one per sequence, all of which ask for logits.
     fn record(&mut self, rows: usize) -> Result<(), DeviceError> {
         let stream = Arc::clone(&self.stream);
-        let layers = self.weights.config.layers;
+        let count = self.weights.config.layers;
         // Which rows they are stands in device memory, so that the recording serves all.
         let row = |slot| Row { slot, position: 0, token: 0, logits: true };
         let step: Vec<_> = (0..rows).map(row).collect();
-        self.plan = Plan::Recording;
-        let graph = stream.capture(|| forward(self, layers, &step, &Cancel::default()).map(|_| ()));
+        let at_once = rows == 1 && self.layers.is_some();
+        self.plan = if at_once { Plan::RecordingLayers } else { Plan::Recording };
+        let graph = stream.capture(|| forward(self, count, &step, &Cancel::default()).map(|_| ()));
         self.plan = Plan::Direct;
         let recording = graph?.instantiate()?;
         recording.upload(&self.stream)?;
@@ -180,9 +196,13 @@ impl<'w> CudaOps<'w> {
                 .all(|(index, row)| rows[..index].iter().all(|before| before.slot != row.slot))
     }
 
-    /// Whether a recording does the step, so that its operations do nothing by themselves.
-    fn is_recorded(&self) -> bool {
-        matches!(self.plan, Plan::Recorded(_) | Plan::Ahead)
+    /// Whether the operations of a layer do something by themselves: no recording does the step,
+    /// nor one kernel all layers.
+    fn does_layers(&self) -> bool {
+        match self.plan {
+            Plan::Direct | Plan::Recording => true,
+            Plan::RecordingLayers | Plan::Recorded(_) | Plan::Ahead => false,
+        }
     }
 
     fn check(&self, rows: &[Row]) {
@@ -217,7 +237,7 @@ impl Ops for CudaOps<'_> {
         self.likeliest = None;
         let ahead = self.ahead.take();
         let batch = Self::is_batch(rows);
-        if self.plan != Plan::Recording {
+        if !matches!(self.plan, Plan::Recording | Plan::RecordingLayers) {
             self.check(rows);
             if ahead.is_some_and(|ahead| rows == [ahead]) {
                 self.plan = Plan::Ahead;
@@ -241,35 +261,38 @@ impl Ops for CudaOps<'_> {
     }
 
     fn qkv(&mut self, layer: usize) -> Result<(), DeviceError> {
-        if self.is_recorded() {
+        if let (Plan::RecordingLayers, 0, Some(layers)) = (self.plan, layer, &self.layers) {
+            return Ok(layers.run(self.weights, &mut self.state, &self.stream)?);
+        }
+        if !self.does_layers() {
             return Ok(());
         }
         self.launches.qkv(self.weights, layer, &mut self.state, &self.stream)
     }
 
     fn attend(&mut self, layer: usize) -> Result<(), DeviceError> {
-        if self.is_recorded() {
+        if !self.does_layers() {
             return Ok(());
         }
         self.launches.attend(self.weights, layer, &mut self.state, &self.stream)
     }
 
     fn attention_out(&mut self, layer: usize) -> Result<(), DeviceError> {
-        if self.is_recorded() {
+        if !self.does_layers() {
             return Ok(());
         }
         self.launches.attention_out(self.weights, layer, &mut self.state, &self.stream)
     }
 
     fn gate_up(&mut self, layer: usize) -> Result<(), DeviceError> {
-        if self.is_recorded() {
+        if !self.does_layers() {
             return Ok(());
         }
         self.launches.gate_up(self.weights, layer, &mut self.state, &self.stream)
     }
 
     fn down(&mut self, layer: usize) -> Result<(), DeviceError> {
-        if self.is_recorded() {
+        if !self.does_layers() {
             return Ok(());
         }
         self.launches.down(self.weights, layer, &mut self.state, &self.stream)
@@ -279,7 +302,7 @@ impl Ops for CudaOps<'_> {
         match self.plan {
             Plan::Ahead => Ok(()),
             Plan::Recorded(size) => self.launch(size),
-            Plan::Direct | Plan::Recording => {
+            Plan::Direct | Plan::Recording | Plan::RecordingLayers => {
                 self.launches.logits(self.weights, &mut self.state, &self.stream)
             }
         }
@@ -349,7 +372,8 @@ impl Ops for CudaOps<'_> {
     }
 
     fn bytes(&self) -> OpsBytes {
-        OpsBytes { cache: self.state.cache_bytes(), work: self.state.work_bytes() }
+        let layers = self.layers.as_ref().map_or(0, Layers::bytes);
+        OpsBytes { cache: self.state.cache_bytes(), work: self.state.work_bytes() + layers }
     }
 
     fn read(&mut self, buffer: Buffer) -> Result<Vec<f32>, DeviceError> {

@@ -58,6 +58,9 @@ pub(super) struct State {
     /// Keys and values, bytes of the cache's number type.
     pub(super) keys: DeviceBuffer<u8>,
     pub(super) values_cache: DeviceBuffer<u8>,
+    /// What the kernel of all layers keeps between its phases; empty where it is not used. Every
+    /// bit is set before its first launch; from then on it is the kernel's alone.
+    pub(super) rooms: DeviceBuffer<f32>,
     /// Cosines and sines `(positions, head_dim / 2)`, where positions are rotary.
     pub(super) angles: Option<[DeviceBuffer<f32>; 2]>,
     /// The step's [`Rows`], and where the host writes them.
@@ -108,10 +111,12 @@ impl Rows {
 }
 
 impl State {
+    /// `rooms_words`: of [`State::rooms`].
     pub(super) fn new(
         context: &Context,
         weights: &CudaWeights,
         limits: &Limits,
+        rooms_words: usize,
     ) -> Result<Self, CudaError> {
         let config = &weights.config;
         let bucketed = |n: usize| if n <= BUCKET_MAX { bucket(n) } else { n };
@@ -144,12 +149,15 @@ impl State {
                 LinearKind::Ternary => head,
                 LinearKind::Float => head.max(rows * terms_stride(widest)),
             };
+        let mut rooms = DeviceBuffer::uninitialized(context, "the rooms of layers", rooms_words)?;
+        rooms.fill(0xff)?;
         Ok(Self {
             layout,
             rows_max: rows,
             asking_max: asking,
             keys: cache()?,
             values_cache: cache()?,
+            rooms,
             hidden: floats("the residual stream", rows * config.hidden)?,
             qkv: floats("queries, keys and values", rows * (query + 2 * kv))?,
             mixed: floats("the attention output", rows * query)?,
@@ -218,6 +226,7 @@ impl State {
     pub(super) fn work_bytes(&self) -> u64 {
         let floats = [&self.hidden, &self.qkv, &self.mixed, &self.gated, &self.logits];
         let floats = floats.into_iter().chain([&self.row_units, &self.scales, &self.weights]);
+        let floats = floats.chain([&self.rooms]);
         let floats = floats.chain(self.angles.iter().flatten()).map(DeviceBuffer::bytes);
         let lists =
             [&self.workspace, &self.rows, &self.chosen, &self.seen].map(DeviceBuffer::bytes);

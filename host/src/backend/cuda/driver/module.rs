@@ -319,7 +319,8 @@ impl<B: ArgumentBlock> Function<B> {
         done(unsafe { shim::cuFuncSetAttribute(self.raw, PREFERRED_SHARED, 100) })
     }
 
-    /// Blocks with `shared_bytes` of dynamic shared memory that are resident on a multiprocessor.
+    /// Blocks with `shared_bytes` of dynamic shared memory that a multiprocessor can have resident:
+    /// 0 where it has not as much, or the function was not told ([`Function::allow_shared`]).
     ///
     /// # Errors
     ///
@@ -328,7 +329,7 @@ impl<B: ArgumentBlock> Function<B> {
         let Inner { inner, context, .. } = &*self.module.0;
         context.enter()?;
         checked(|| {
-            inner.get_function(B::SPEC.entry)?.max_active_blocks_per_multiprocessor(
+            inner.get_function(self.entry)?.max_active_blocks_per_multiprocessor(
                 BlockSize::x(B::SPEC.threads),
                 shared_bytes as usize,
             )

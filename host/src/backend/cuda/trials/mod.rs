@@ -21,11 +21,13 @@ use core::time::Duration;
 use std::collections::BTreeSet;
 
 use tercet_core::Simd;
+use tercet_kernels_ptx::contract::{ArgumentBlock as _, DecodeLayersArgs};
 
 pub use self::models::{TRIALS, Trial};
 use self::watch::Watched;
 use super::driver::{Context, CudaError};
 use super::kernels::KernelSet;
+use super::layers;
 use super::modules::Modules;
 use super::{CudaBackend, CudaOps, CudaWeights};
 use crate::backend::cpu::{CpuBackend, CpuOps};
@@ -243,12 +245,22 @@ impl Rig {
         Ok(bandwidth)
     }
 
-    /// The kernels of the device that nothing has launched so far.
+    /// The kernels of the device that nothing has launched so far; without those of all layers that
+    /// it is too small for, whatever the trial.
     #[must_use]
     pub fn never_launched(&self) -> Vec<&'static str> {
         let launched = self.launched.borrow();
         let entries = self.modules.entries();
-        entries.filter(|entry| !launched.contains(entry)).collect()
+        entries.filter(|entry| !launched.contains(entry) && self.is_reachable(entry)).collect()
+    }
+
+    /// Whether a trial may lead to `entry` on this device.
+    fn is_reachable(&self, entry: &str) -> bool {
+        let leads = |trial: &Trial| {
+            let config = trial.model.parse();
+            config.is_ok_and(|config| layers::entry(&self.context, &config) == Some(entry))
+        };
+        DecodeLayersArgs::SPECS.iter().all(|spec| spec.entry != entry) || TRIALS.iter().any(leads)
     }
 
     /// Adds what was launched to what ever was, and returns it.

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use tercet_kernels_ptx::kernels;
 use tercet_kernels_ptx::launch::{
-    AttendRowsShape, DecodeAttendShape, DecodeFinish, DecodeLinearShape, Device, DeviceShape,
-    FloatLinearShape, LinearShape, WeightType,
+    AttendRowsShape, DecodeAttendShape, DecodeFinish, DecodeLayersShape, DecodeLinearShape, Device,
+    DeviceShape, FloatLinearShape, LayersModel, LinearShape, WeightType,
 };
 use tercet_kernels_ptx::ptx::Target;
 
@@ -73,6 +73,21 @@ fn attention(config: &ModelConfig, kv: KvType, rows: u32, to: &mut BTreeSet<&'st
     to.extend(decode.map(DecodeAttendShape::entry));
 }
 
+/// All layers of a step of one row, which only recorded steps do at once.
+fn layers(config: &ModelConfig) -> Option<&'static str> {
+    let number = |n: usize| u32::try_from(n).unwrap();
+    let model = LayersModel {
+        layers: number(config.layers),
+        hidden: number(config.hidden),
+        heads: number(config.heads),
+        kv_heads: number(config.kv_heads),
+        head_dim: number(config.head_dim),
+        ffn: number(config.ffn),
+    };
+    let shape = DecodeLayersShape::new(model, true, DEVICE)?;
+    (config.linears == LinearKind::Ternary).then_some(shape.entry())
+}
+
 #[test]
 fn trials_lead_to_every_kernel() {
     let mut reached = BTreeSet::from(ALWAYS);
@@ -87,9 +102,23 @@ fn trials_lead_to_every_kernel() {
                 attention(&config, kv, rows, &mut reached);
             }
         }
+        reached.extend(layers(&config));
     }
     let every: BTreeSet<_> = kernels().iter().map(|kernel| kernel.spec.entry).collect();
     assert_eq!(reached, every, "kernels that no trial leads to, or that are not there");
+}
+
+/// The heads of known models, in as many layers as it takes for a set of rooms to be used again:
+/// two sets take turns, and the last layer has a third.
+#[test]
+fn trials_do_all_layers_at_once_with_heads_of_known_models() {
+    let deep = TRIALS.iter().map(|trial| trial.model.parse().unwrap());
+    let deep = deep.filter(|config| config.layers >= 5);
+    let reached: BTreeSet<_> =
+        deep.filter_map(|config| Some((layers(&config)?, config.head_dim))).collect();
+    for expected in [("decode_layers_f16_128_c4", 100), ("decode_layers_f16_128_c8", 128)] {
+        assert!(reached.contains(&expected), "{expected:?}: {reached:?}");
+    }
 }
 
 #[test]
