@@ -901,8 +901,8 @@ struct DecodeLayersArgs {
     const u8 *layers;
     // `(hidden_cols)`: the row, before and after; 16-byte aligned.
     f32 *hidden;
-    // `(3, words)` of `launch::DecodeLayersShape::rooms`, 16-byte aligned. Before the first
-    // launch all `UNWRITTEN`; between launches nobody else's.
+    // `(3, words)`: `launch::DecodeLayersShape::rooms_words` in all; 16-byte aligned. Before the
+    // first launch all `UNWRITTEN`; between launches left as they are.
     f32 *rooms;
     // Keys of the first layer, as in [`DecodeAttendArgs`].
     u8 *keys;
@@ -932,8 +932,8 @@ struct DecodeLayersArgs {
     u32 capacity;
     // From layer to layer of keys and of values, in units of 16 bytes.
     u32 layer_stride;
-    // Slots that weights pass through, `1..=SLOTS_MAX`: pairs of row tiles with as many tiles of
-    // columns as `hidden_cols` and `heads · head_dim` have at most.
+    // Slots that weights pass through, `1..=SLOTS_MAX`: pairs of row tiles with as many
+    // tiles of columns as `hidden_cols` and `heads · head_dim` have at most.
     u32 slots_of_weights;
     // `SILU`, `RELU2` or `RELU`, as in [`DecodeLinearArgs`].
     u32 activation;

@@ -154,8 +154,8 @@ kernels! {
         layers: DevicePtr<u8>,
         /// `(hidden_cols)`: the row, before and after; 16-byte aligned.
         hidden: DevicePtrMut<f32>,
-        /// `(3, words)` of `launch::DecodeLayersShape::rooms`, 16-byte aligned. Before the first
-        /// launch all `UNWRITTEN`; between launches nobody else's.
+        /// `(3, words)`: `launch::DecodeLayersShape::rooms_words` in all; 16-byte aligned. Before the
+        /// first launch all `UNWRITTEN`; between launches left as they are.
         rooms: DevicePtrMut<f32>,
         /// Keys of the first layer, as in [`DecodeAttendArgs`].
         keys: DevicePtrMut<u8>,
@@ -185,8 +185,8 @@ kernels! {
         capacity: u32,
         /// From layer to layer of keys and of values, in units of 16 bytes.
         layer_stride: u32,
-        /// Slots that weights pass through, `1..=SLOTS_MAX`: pairs of row tiles with as many tiles of
-        /// columns as `hidden_cols` and `heads · head_dim` have at most.
+        /// Slots that weights pass through, `1..=SLOTS_MAX`: pairs of row tiles with as many
+        /// tiles of columns as `hidden_cols` and `heads · head_dim` have at most.
         slots_of_weights: u32,
         /// `SILU`, `RELU2` or `RELU`, as in [`DecodeLinearArgs`].
         activation: u32,
