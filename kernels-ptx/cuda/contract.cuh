@@ -901,8 +901,8 @@ struct DecodeLayersArgs {
     const u8 *layers;
     // `(hidden_cols)`: the row, before and after; 16-byte aligned.
     f32 *hidden;
-    // `(3, words)`: `launch::DecodeLayersShape::rooms_words` in all; 16-byte aligned. Before the
-    // first launch all `UNWRITTEN`; between launches left as they are.
+    // `(3, words)`: `launch::DecodeLayersShape::rooms_words` in all; 16-byte aligned. Before
+    // the first launch all `UNWRITTEN`; between launches left as they are.
     f32 *rooms;
     // Keys of the first layer, as in [`DecodeAttendArgs`].
     u8 *keys;

@@ -148,9 +148,6 @@ struct Kept {
     __align__(16) f32 tiles[4 * WARP];
     // Of each multiplier.
     __align__(16) u32 words[MULTIPLIERS][EACH * WARP];
-    // Keys and values of the layer are there; no longer needed.
-    u64 cache_full;
-    u64 cache_empty;
     // Of each multiplier: greatest product of weight and number, greatest number.
     float2 peaks[WARP];
     f32 row_peak;
@@ -446,8 +443,8 @@ __device__ __forceinline__ f32 *room_of(const Layers &args, const Rooms &rooms, 
 
 // What the first WARPS warps do of attention: the part of this block.
 template <u32 RANKS, u32 DIM>
-__device__ __forceinline__ void attend_part(const Args &args, u32 layer, const Rooms &rooms,
-                                            f32 *room, Kept<DIM> &kept, unsigned char *slabs) {
+__device__ __forceinline__ void attend_part(const Args &args, const Rooms &rooms, f32 *room,
+                                            Kept<DIM> &kept, unsigned char *slabs) {
     Part part = kept.part;
     part.lane = this_thread() % WARP;
     part.warp = this_thread() / WARP;
@@ -463,7 +460,7 @@ __device__ __forceinline__ void attend_part(const Args &args, u32 layer, const R
             MARK(2);
             return angles;
         },
-        [&] { barrier_wait(shared_address(&kept.cache_full), layer % 2); });
+        [] { wait_for_copies(); });
     meet<ATTEND>();
     MARK(5);
     const u32 elements = part.heads * part.dim;
@@ -524,10 +521,8 @@ __device__ __forceinline__ void attend_part(const Args &args, u32 layer, const R
         }
     }
     MARK(7);
-    __syncwarp();
-    if (part.lane == 0) {
-        barrier_arrive(shared_address(&kept.cache_empty));
-    }
+    // The slabs are free for the next layer.
+    meet<ATTEND>();
 }
 
 // Asks for this block's part of a layer's norms and units to come into the L2 cache.
@@ -612,31 +607,17 @@ __device__ __forceinline__ bool part_of_block(const Layers &args, Part &part) {
     return part.rank < part.ranks;
 }
 
-// Has the part's first units come to the slabs, and asks for the next layer's.
-template <u32 DIM>
-__device__ __forceinline__ void fetch_cache(const Layers &args, u32 layer, Kept<DIM> &kept,
-                                            unsigned char *slabs) {
-    const Part &part = kept.fetched;
-    if (layer > 0) {
-        barrier_wait(shared_address(&kept.cache_empty), (layer - 1) % 2);
-    }
-    const Args cache = cache_of(args, layer);
-#pragma unroll 1
-    for (u32 w = 0; w < WARPS; ++w) {
-        fetch_first(cache, part, w, slabs);
-    }
-    // Copies of a lane, and what it has written itself.
-    const u32 full = shared_address(&kept.cache_full);
-    asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(full) : "memory");
-    barrier_arrive(full);
-    if (layer + 1 < args.count && threadIdx.x % WARP == 0) {
+// Asks for this block's share of a layer's keys and values to come into the L2 cache.
+__device__ __forceinline__ void fetch_cache_ahead(const Layers &args, const Part &part,
+                                                  u32 layer) {
+    if (layer < args.count) {
         // A rank's share of the head's positions, in blocks of keys.
         const u32 blocks = part.position / BLOCK + 1;
         const u32 each = (blocks + part.ranks - 1) / part.ranks;
         const u32 first = min(blocks, part.rank * each);
         const u32 bytes = (min(blocks, first + each) - first) * BLOCK * part.dim * 2;
         if (bytes > 0) {
-            const Args next = cache_of(args, layer + 1);
+            const Args next = cache_of(args, layer);
             const size_t at = (part.start + static_cast<size_t>(first) * BLOCK * part.dim) * 2;
             prefetch(next.keys + at, bytes);
             prefetch(next.values + at, bytes);
@@ -660,8 +641,6 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
             barrier_init(shared_address(&kept.full[slot]), 1);
             barrier_init(shared_address(&kept.empty[slot]), MULTIPLIERS);
         }
-        barrier_init(shared_address(&kept.cache_full), 2 * WARP);
-        barrier_init(shared_address(&kept.cache_empty), WARPS);
         barriers_ready();
         kept.rooms.lay_out(args, RANKS);
         kept.shapes.measure(args);
@@ -703,8 +682,8 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
                 }
                 __syncwarp();
             }
-            if (attends) {
-                fetch_cache(args, layer, kept, slabs);
+            if (attends && lane == 0) {
+                fetch_cache_ahead(args, kept.fetched, layer + 1);
             }
             fetch_weights(args, kept, OUT, layer, shared, ring);
             fetch_weights(args, kept, GATE_UP, layer, shared, ring);
@@ -734,8 +713,10 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
         meet<ATTEND>();
     }
     if (warp == KEEPER) {
-        // Blocks that multiply in qkv know then that the layer ahead is done with.
-        const u32 blocks = min(gridDim.x, (kept.shapes.row_tiles[QKV] + 1) / PAIR);
+        // Blocks that multiply in qkv know then that the layer ahead is done with; for what they
+        // write in gate_up all others wait.
+        const u32 blocks = min(gridDim.x, (min(kept.shapes.row_tiles[QKV],
+                                               kept.shapes.row_tiles[GATE_UP]) + 1) / PAIR);
 #pragma unroll 1
         for (u32 layer = 0; layer < args.count; ++layer) {
 #pragma unroll 1
@@ -771,12 +752,16 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
                 multiply_row<1>(args, which, layer, linear, kept, shared, sums, ring);
             }
         };
+        if (warp < WARPS && kept.attends) {
+            // Under way while the row is awaited.
+            fetch_first(cache_of(args, layer), kept.part, warp, slabs);
+        }
         run(QKV, {STORE, hidden, !is_first, nullptr, room, rooms.mixed});
         if (warp < WARPS && kept.attends) {
             Args attend = cache_of(args, layer);
             attend.qkv = room;
             attend.mixed = room + rooms.mixed;
-            attend_part<RANKS>(attend, layer, rooms, room, kept, slabs);
+            attend_part<RANKS>(attend, rooms, room, kept, slabs);
         }
         run(OUT, {ADD, room + rooms.mixed, true, hidden, room + rooms.middle, args.hidden_cols});
         run(GATE_UP, {GATE, room + rooms.middle, true, nullptr, room + rooms.gated, args.ffn});

@@ -154,8 +154,8 @@ kernels! {
         layers: DevicePtr<u8>,
         /// `(hidden_cols)`: the row, before and after; 16-byte aligned.
         hidden: DevicePtrMut<f32>,
-        /// `(3, words)`: `launch::DecodeLayersShape::rooms_words` in all; 16-byte aligned. Before the
-        /// first launch all `UNWRITTEN`; between launches left as they are.
+        /// `(3, words)`: `launch::DecodeLayersShape::rooms_words` in all; 16-byte aligned. Before
+        /// the first launch all `UNWRITTEN`; between launches left as they are.
         rooms: DevicePtrMut<f32>,
         /// Keys of the first layer, as in [`DecodeAttendArgs`].
         keys: DevicePtrMut<u8>,

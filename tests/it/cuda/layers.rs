@@ -171,7 +171,8 @@ fn a_block_that_no_multiprocessor_has_room_for_is_not_launched() {
     });
 }
 
-/// The kernels of this kind that the trials would be said to have missed, had they launched nothing.
+/// The kernels of this kind that the trials would be said to have missed, had they launched
+/// nothing.
 fn missed() -> Vec<&'static str> {
     let context = Context::new(&usable(None).unwrap()).unwrap();
     let missed = Rig::new(&context, &KernelSet::program()).unwrap().never_launched();
