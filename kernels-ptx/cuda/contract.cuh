@@ -882,6 +882,8 @@ struct DecodeLayersArgs {
     static constexpr u32 THREADS = 512;
     // Addresses of a layer.
     static constexpr u32 WORDS = 12;
+    // Sets of rooms.
+    static constexpr u32 SETS = 4;
     // Slots of weights.
     static constexpr u32 SLOTS_MAX = 16;
     // Most features of a linear that a thread block makes.
@@ -901,8 +903,8 @@ struct DecodeLayersArgs {
     const u8 *layers;
     // `(hidden_cols)`: the row, before and after; 16-byte aligned.
     f32 *hidden;
-    // `(3, words)`: `launch::DecodeLayersShape::rooms_words` in all; 16-byte aligned. Before
-    // the first launch all `UNWRITTEN`; between launches left as they are.
+    // `(SETS, words)` and four words: `launch::DecodeLayersShape::rooms_words` in all; 16-byte
+    // aligned. Before the first launch all `UNWRITTEN`; between launches left as they are.
     f32 *rooms;
     // Keys of the first layer, as in [`DecodeAttendArgs`].
     u8 *keys;

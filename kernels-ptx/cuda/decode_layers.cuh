@@ -7,10 +7,10 @@
 // block fetches weights without regard to phases, as far ahead as there are slots, so memory is read
 // while blocks wait for each other.
 //
-// Layers take turns with two sets of rooms, the last layer has a third. A set is made `UNWRITTEN`
-// again by the layer behind it, once that has read its row: by then every block is done with the
-// layer ahead, but for the row itself, which is left to the next layer that has the set. The last
-// layer's set is left as it is; the first layer of the next step sees to that.
+// Layers take turns with SETS sets of rooms, from step to step without a break. A layer makes the set
+// of the layer ahead `UNWRITTEN` again once it has read its row, for by then every block is done
+// with that; the row itself is left to the layer behind. Whoever looks at a set has by then seen
+// what was written behind the layer that cleared it: hence four sets, not two.
 #pragma once
 #include "decode_attend_f16.cuh"
 #include "decode_row.cuh"
@@ -143,6 +143,8 @@ struct Kept {
     Share shares[LINEARS];
     Shapes shapes;
     Rooms rooms;
+    // The set of the step's first layer.
+    u32 first_set;
     // Of lanes, of tiles of columns.
     f32 squares[WARP * SQUARES_STRIDE];
     __align__(16) f32 tiles[4 * WARP];
@@ -436,9 +438,10 @@ __device__ __forceinline__ void clear(f32 *words, u32 count, u32 blocks) {
     }
 }
 
-// Where a layer's set of rooms is.
-__device__ __forceinline__ f32 *room_of(const Layers &args, const Rooms &rooms, u32 layer) {
-    return args.rooms + (layer + 1 == args.count ? 2 : layer % 2) * rooms.words;
+// Where the set of rooms of a layer is, the step's first layer having set `first`.
+__device__ __forceinline__ f32 *room_of(const Layers &args, const Rooms &rooms, u32 first,
+                                        u32 layer) {
+    return args.rooms + (first + layer) % Layers::SETS * rooms.words;
 }
 
 // What the first WARPS warps do of attention: the part of this block.
@@ -643,6 +646,10 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
         }
         barriers_ready();
         kept.rooms.lay_out(args, RANKS);
+        // At first `UNWRITTEN`, as all rooms are: set 0. The step ahead has ended in any case: its
+        // token was chosen behind it.
+        kept.first_set = __float_as_uint(load_fresh(args.rooms + Layers::SETS * kept.rooms.words))
+            - UNWRITTEN;
         kept.shapes.measure(args);
         const Shapes &shapes = kept.shapes;
         // Blocks that get a pair less in one linear get it in another.
@@ -726,11 +733,11 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
                              kept.addresses[layer * Layers::WORDS + 8 + which] != 0, kept);
                 }
                 if (which == QKV && blockIdx.x < blocks) {
-                    // The rows between layers are still needed; in this layer's set the one of the
-                    // layer that had the set before is not.
-                    f32 *ahead = room_of(args, rooms, (layer == 0 ? args.count : layer) - 1);
-                    clear(ahead, rooms.hidden, blocks);
-                    clear(room_of(args, rooms, layer) + rooms.hidden, args.hidden_cols, blocks);
+                    // Of the layer ahead the row is still needed, of the one before it no longer.
+                    constexpr u32 AHEAD = Layers::SETS - 1;
+                    clear(room_of(args, rooms, kept.first_set, layer + AHEAD), rooms.hidden, blocks);
+                    clear(room_of(args, rooms, kept.first_set, layer + AHEAD - 1) + rooms.hidden,
+                          args.hidden_cols, blocks);
                     // Ordered before what this block writes next: the fence, then a barrier.
                     __threadfence();
                 }
@@ -742,9 +749,9 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
 #pragma unroll 1
     for (u32 layer = 0; layer < args.count; ++layer) {
         const bool is_first = layer == 0, is_last = layer + 1 == args.count;
-        f32 *room = room_of(args, rooms, layer);
-        const f32 *hidden =
-            is_first ? args.hidden : room_of(args, rooms, layer - 1) + rooms.hidden;
+        f32 *room = room_of(args, rooms, kept.first_set, layer);
+        const f32 *hidden = is_first
+            ? args.hidden : room_of(args, rooms, kept.first_set, layer - 1) + rooms.hidden;
         const auto run = [&](u32 which, const Linear &linear) {
             if (which == DOWN) {
                 multiply_row<WIDE>(args, which, layer, linear, kept, shared, sums, ring);
@@ -767,6 +774,11 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
         run(GATE_UP, {GATE, room + rooms.middle, true, nullptr, room + rooms.gated, args.ffn});
         run(DOWN, {ADD, room + rooms.gated, true, room + rooms.middle,
                    is_last ? args.hidden : room + rooms.hidden, args.hidden_cols});
+    }
+    // Every block that has something to do has looked at this.
+    if (blockIdx.x == 0 && this_thread() == 0) {
+        const u32 next = (kept.first_set + args.count) % Layers::SETS;
+        store_fresh(args.rooms + Layers::SETS * rooms.words, __uint_as_float(next + UNWRITTEN));
     }
 }
 

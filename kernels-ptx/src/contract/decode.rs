@@ -154,8 +154,8 @@ kernels! {
         layers: DevicePtr<u8>,
         /// `(hidden_cols)`: the row, before and after; 16-byte aligned.
         hidden: DevicePtrMut<f32>,
-        /// `(3, words)`: `launch::DecodeLayersShape::rooms_words` in all; 16-byte aligned. Before
-        /// the first launch all `UNWRITTEN`; between launches left as they are.
+        /// `(SETS, words)` and four words: `launch::DecodeLayersShape::rooms_words` in all; 16-byte
+        /// aligned. Before the first launch all `UNWRITTEN`; between launches left as they are.
         rooms: DevicePtrMut<f32>,
         /// Keys of the first layer, as in [`DecodeAttendArgs`].
         keys: DevicePtrMut<u8>,
@@ -197,6 +197,8 @@ kernels! {
     }) where {
         /// Addresses of a layer.
         WORDS = 12,
+        /// Sets of rooms.
+        SETS = 4,
         /// Slots of weights.
         SLOTS_MAX = 16,
         /// Most features of a linear that a thread block makes.

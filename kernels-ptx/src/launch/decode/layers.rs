@@ -131,10 +131,10 @@ impl DecodeLayersShape {
         self.slots
     }
 
-    /// Words of [`DecodeLayersArgs::rooms`]: three sets, of a multiple of 4 words each.
+    /// Words of [`DecodeLayersArgs::rooms`]: sets of a multiple of 4 words each, and four more.
     #[must_use]
     pub const fn rooms_words(self) -> u32 {
-        3 * self.room_words
+        DecodeLayersArgs::SETS * self.room_words + 4
     }
 }
 
@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(shape.shared_bytes(), 5 * 25 * 1024 + slabs + sums);
         // A key head for each query head: 32 · 4 parts of one head.
         let room = 9600 + 3200 + 128 * (100 + 16) + 3200 + 8640 + 3200;
-        assert_eq!(shape.rooms_words(), 3 * room);
+        assert_eq!(shape.rooms_words(), 4 * room + 4);
 
         let shape = of(BITNET_2B).unwrap();
         assert_eq!(shape.entry(), "decode_layers_f16_128_c8");
@@ -177,7 +177,7 @@ mod tests {
         assert_eq!(shape.shared_bytes(), 6 * 20 * 1024 + slabs + sums);
         // Five key heads of four query heads: 5 · 8 parts of four heads.
         let room = 3840 + 2560 + 40 * (4 * 128 + 16) + 2560 + 6912 + 2560;
-        assert_eq!(shape.rooms_words(), 3 * room);
+        assert_eq!(shape.rooms_words(), 4 * room + 4);
     }
 
     #[test]
@@ -199,7 +199,7 @@ mod tests {
                         let slots = shape.slots_of_weights();
                         assert!((2..=DecodeLayersArgs::SLOTS_MAX).contains(&slots), "{shape:?}");
                         // Sets are cleared four words at a time.
-                        assert!(shape.rooms_words().is_multiple_of(12), "{model:?} {shape:?}");
+                        assert!((shape.rooms_words() - 4).is_multiple_of(16), "{model:?} {shape:?}");
                         // The bits are those of attention by itself, so its entry has the ranks.
                         let alone =
                             DecodeAttendShape::new(heads, kv_heads, head_dim, true, 1, device);
