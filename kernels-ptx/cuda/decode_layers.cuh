@@ -23,6 +23,9 @@ using Layers = DecodeLayersArgs;
 // Sixteen in all, so that each thread may have 128 registers.
 constexpr u32 MULTIPLIERS = 14;
 constexpr u32 FETCHER = MULTIPLIERS;
+// Warps whose first keys and values the fetcher brings; the others of a longer row do it themselves,
+// since weights must not wait for long.
+constexpr u32 BROUGHT = 4;
 constexpr u32 KEEPER = MULTIPLIERS + 1;
 static_assert(Layers::THREADS == (MULTIPLIERS + 2) * WARP, "every warp has a place");
 constexpr u32 AT_WORK = MULTIPLIERS * WARP;
@@ -145,6 +148,9 @@ struct Kept {
     Rooms rooms;
     // The set of the step's first layer.
     u32 first_set;
+    // What the fetcher brings of the layer's keys and values is there; is no longer needed.
+    u64 cache_full;
+    u64 cache_empty;
     // Of lanes, of tiles of columns.
     f32 squares[WARP * SQUARES_STRIDE];
     __align__(16) f32 tiles[4 * WARP];
@@ -446,8 +452,8 @@ __device__ __forceinline__ f32 *room_of(const Layers &args, const Rooms &rooms, 
 
 // What the first WARPS warps do of attention: the part of this block.
 template <u32 RANKS, u32 DIM>
-__device__ __forceinline__ void attend_part(const Args &args, const Rooms &rooms, f32 *room,
-                                            Kept<DIM> &kept, unsigned char *slabs) {
+__device__ __forceinline__ void attend_part(const Args &args, u32 layer, const Rooms &rooms,
+                                            f32 *room, Kept<DIM> &kept, unsigned char *slabs) {
     Part part = kept.part;
     part.lane = this_thread() % WARP;
     part.warp = this_thread() / WARP;
@@ -463,7 +469,13 @@ __device__ __forceinline__ void attend_part(const Args &args, const Rooms &rooms
             MARK(2);
             return angles;
         },
-        [] { wait_for_copies(); });
+        [&] {
+            if (part.warp < BROUGHT) {
+                barrier_wait(shared_address(&kept.cache_full), layer % 2);
+            } else {
+                wait_for_copies();
+            }
+        });
     meet<ATTEND>();
     MARK(5);
     const u32 elements = part.heads * part.dim;
@@ -524,8 +536,11 @@ __device__ __forceinline__ void attend_part(const Args &args, const Rooms &rooms
         }
     }
     MARK(7);
-    // The slabs are free for the next layer.
+    // The slabs are free for the next layer: those of this warp to itself, all to the fetcher.
     meet<ATTEND>();
+    if (this_thread() == 0) {
+        barrier_arrive(shared_address(&kept.cache_empty));
+    }
 }
 
 // Asks for this block's part of a layer's norms and units to come into the L2 cache.
@@ -644,6 +659,8 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
             barrier_init(shared_address(&kept.full[slot]), 1);
             barrier_init(shared_address(&kept.empty[slot]), MULTIPLIERS);
         }
+        barrier_init(shared_address(&kept.cache_full), 2 * WARP);
+        barrier_init(shared_address(&kept.cache_empty), 1);
         barriers_ready();
         kept.rooms.lay_out(args, RANKS);
         // At first `UNWRITTEN`, as all rooms are: set 0. The step ahead has ended in any case: its
@@ -689,8 +706,23 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
                 }
                 __syncwarp();
             }
-            if (attends && lane == 0) {
-                fetch_cache_ahead(args, kept.fetched, layer + 1);
+            if (attends) {
+                if (layer > 0) {
+                    barrier_wait(shared_address(&kept.cache_empty), (layer - 1) % 2);
+                }
+                const Args cache = cache_of(args, layer);
+#pragma unroll 1
+                for (u32 w = 0; w < BROUGHT; ++w) {
+                    fetch_first(cache, kept.fetched, w, slabs);
+                }
+                // Copies of a lane, and what it has written itself.
+                const u32 full = shared_address(&kept.cache_full);
+                asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(full)
+                             : "memory");
+                barrier_arrive(full);
+                if (lane == 0) {
+                    fetch_cache_ahead(args, kept.fetched, layer + 1);
+                }
             }
             fetch_weights(args, kept, OUT, layer, shared, ring);
             fetch_weights(args, kept, GATE_UP, layer, shared, ring);
@@ -759,7 +791,7 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
                 multiply_row<1>(args, which, layer, linear, kept, shared, sums, ring);
             }
         };
-        if (warp < WARPS && kept.attends) {
+        if (BROUGHT <= warp && warp < WARPS && kept.attends) {
             // Under way while the row is awaited.
             fetch_first(cache_of(args, layer), kept.part, warp, slabs);
         }
@@ -768,7 +800,7 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
             Args attend = cache_of(args, layer);
             attend.qkv = room;
             attend.mixed = room + rooms.mixed;
-            attend_part<RANKS>(attend, rooms, room, kept, slabs);
+            attend_part<RANKS>(attend, layer, rooms, room, kept, slabs);
         }
         run(OUT, {ADD, room + rooms.mixed, true, hidden, room + rooms.middle, args.hidden_cols});
         run(GATE_UP, {GATE, room + rooms.middle, true, nullptr, room + rooms.gated, args.ffn});

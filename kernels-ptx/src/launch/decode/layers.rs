@@ -199,7 +199,10 @@ mod tests {
                         let slots = shape.slots_of_weights();
                         assert!((2..=DecodeLayersArgs::SLOTS_MAX).contains(&slots), "{shape:?}");
                         // Sets are cleared four words at a time.
-                        assert!((shape.rooms_words() - 4).is_multiple_of(16), "{model:?} {shape:?}");
+                        assert!(
+                            (shape.rooms_words() - 4).is_multiple_of(16),
+                            "{model:?} {shape:?}"
+                        );
                         // The bits are those of attention by itself, so its entry has the ranks.
                         let alone =
                             DecodeAttendShape::new(heads, kv_heads, head_dim, true, 1, device);
