@@ -111,16 +111,11 @@ struct Slab {
     // Has the warp ask for the keys of positions `unit * UNIT` on. Of positions behind the row's
     // own they are anything, and so are the scores that are left out.
     __device__ __forceinline__ void fetch_keys(const u16 *cache, u32 unit) const {
-        // Two lanes an element, 16 elements at once; those of a lane are exchanged alike.
         const u32 lane = threadIdx.x % WARP;
-        const u16 *from = cache + static_cast<size_t>(unit / 2) * BLOCK * dim + unit % 2 * UNIT
-            + lane / 2 * BLOCK + lane % 2 * 8;
-        u32 to = keys + key_chunk(lane / 2, lane % 2);
-#pragma unroll 2
-        for (u32 element = lane / 2; element < dim; element += WARP / 2) {
-            copy<16>(to, from, true);
-            from += WARP / 2 * BLOCK;
-            to += WARP / 2 * KEY_STRIDE;
+        const u16 *from = cache + static_cast<size_t>(unit / 2) * BLOCK * dim + unit % 2 * UNIT;
+#pragma unroll 1
+        for (u32 at = lane; at < dim * 2; at += WARP) {
+            copy<16>(keys + key_chunk(at / 2, at % 2), from + at / 2 * BLOCK + at % 2 * 8, true);
         }
         commit_copies();
     }
@@ -145,7 +140,7 @@ struct Slab {
             for (u32 chunk = lane % 16; chunk < dim / 8; chunk += 16) {
                 const u16 *chunk_from = from + lane / 16 * dim + chunk * 8;
                 u32 to = values + lane / 16 * value_stride + chunk * 16;
-#pragma unroll 2
+#pragma unroll 1
                 for (u32 at = lane / 16; at < UNIT; at += 2) {
                     copy<16>(to, chunk_from, at < valid);
                     chunk_from += 2 * dim;
@@ -158,7 +153,7 @@ struct Slab {
             const u32 rows = WARP / chunks, rest = WARP - rows * chunks;
             u32 at = lane / chunks, chunk = lane - at * chunks;
             from += lane * 4;
-#pragma unroll 2
+#pragma unroll 1
             while (at < UNIT) {
                 copy<8>(values + at * value_stride + chunk * 8, from, at < valid);
                 from += WARP * 4;

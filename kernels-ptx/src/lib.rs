@@ -102,8 +102,8 @@ pub const fn kernels() -> &'static [Kernel] {
                 "decode_attend_many_f16_128_c4" for SM_90 "sm_90";
                 "decode_attend_many_f16_128_c8" for SM_90 "sm_90";
             DecodeLayersArgs:
-                "decode_layers_f16_128_c4" for SM_90 "sm_90";
-                "decode_layers_f16_128_c8" for SM_90 "sm_90";
+                "decode_layers_f16_128_c4" for SM_90A "sm_90a";
+                "decode_layers_f16_128_c8" for SM_90A "sm_90a";
         }
     }
 }
