@@ -110,8 +110,8 @@ struct LinearArgs {
     // Largest tile of which two blocks fit a multiprocessor of capability 9.0 together, so
     // that one fetches its codes while the one ahead of it ends.
     static constexpr u32 FEW = 16;
-    // Largest tile of which a block shares a multiprocessor of capability 9.0 with one of
-    // `quantize`, so that each begins while the one ahead of it ends.
+    // Largest tile of which a block leaves shared memory for one of `quantize` on a
+    // multiprocessor of capability 9.0.
     static constexpr u32 SOME = 64;
     // Dynamic shared memory for capability 8.0.
     static constexpr u32 SHARED_SM_80 = 101376;

@@ -78,8 +78,23 @@ __device__ __forceinline__ void multiply_tiles(i32 (&c)[PAIR][2][4], const uint4
     }
 }
 
-// Sums of the rows of a pair of tiles: lane (g, q) = (lane / 4, lane % 4) gets row g + 8 (q % 2) of
-// tile q / 2.
+// The sums over the four lanes of a row, of rows g and g + 8 of a pair of tiles: lane (g, q) =
+// (lane / 4, lane % 4) gets row g + 8 (q % 2) of tile q / 2.
+__device__ __forceinline__ i32 sum_quads(i32 (&sums)[PAIR][2], u32 q) {
+#pragma unroll
+    for (u32 distance = 1; distance < 4; distance *= 2) {
+#pragma unroll
+        for (u32 t = 0; t < PAIR; ++t) {
+            sums[t][0] += __shfl_xor_sync(ALL, sums[t][0], distance);
+            sums[t][1] += __shfl_xor_sync(ALL, sums[t][1], distance);
+        }
+    }
+    const i32 even = q < 2 ? sums[0][0] : sums[1][0];
+    const i32 odd = q < 2 ? sums[0][1] : sums[1][1];
+    return q % 2 ? odd : even;
+}
+
+// Sums of the rows of a pair of tiles, as `sum_quads` hands them out.
 template <u32 CHAINS>
 __device__ __forceinline__ i32 sum_tiles(const i32 (&c)[PAIR][2][4]) {
     const u32 q = threadIdx.x % 4;
@@ -96,17 +111,7 @@ __device__ __forceinline__ i32 sum_tiles(const i32 (&c)[PAIR][2][4]) {
             sums[t][k] = both >> (2 * q);
         }
     }
-#pragma unroll
-    for (u32 distance = 1; distance < 4; distance *= 2) {
-#pragma unroll
-        for (u32 t = 0; t < PAIR; ++t) {
-            sums[t][0] += __shfl_xor_sync(ALL, sums[t][0], distance);
-            sums[t][1] += __shfl_xor_sync(ALL, sums[t][1], distance);
-        }
-    }
-    const i32 even = q < 2 ? sums[0][0] : sums[1][0];
-    const i32 odd = q < 2 ? sums[0][1] : sums[1][1];
-    return q % 2 ? odd : even;
+    return sum_quads(sums, q);
 }
 
 // The bits of 128 values, for products with codes as they are stored.
@@ -201,17 +206,7 @@ __device__ __forceinline__ i32 sum_planes(const i32 (&c)[PAIR][2][4], u32 lane) 
             sums[t][k] = first + c[t][1][2 * k] * even + c[t][1][2 * k + 1] * odd;
         }
     }
-#pragma unroll
-    for (u32 distance = 1; distance < 4; distance *= 2) {
-#pragma unroll
-        for (u32 t = 0; t < PAIR; ++t) {
-            sums[t][0] += __shfl_xor_sync(ALL, sums[t][0], distance);
-            sums[t][1] += __shfl_xor_sync(ALL, sums[t][1], distance);
-        }
-    }
-    const i32 upper = q < 2 ? sums[0][0] : sums[1][0];
-    const i32 lower = q < 2 ? sums[0][1] : sums[1][1];
-    return q % 2 ? lower : upper;
+    return sum_quads(sums, q);
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// Ternary linears, 32 rows of the step at a time: linear.cuh. A Hopper multiprocessor has room for
-// a block of `quantize` beside one of these, which is why it is launched with few registers.
+// Ternary linears, 32 rows of the step at a time: linear.cuh. Launched with few registers, of which
+// the teams that multiply then take those of the warps that fetch.
 #include "linear.cuh"
 
 // Grid: any number of blocks up to the number of units; the result is the same.

@@ -1,0 +1,256 @@
+// A linear in decode_layers.cuh: what the warps that multiply do of it, and what the keeper does.
+#pragma once
+#include "decode_layers_shared.cuh"
+
+namespace {
+
+// What a linear of this layer reads and writes.
+struct Linear {
+    Finish finish;
+    const f32 *x;
+    // Whether it may be yet to come.
+    bool awaited;
+    const f32 *residual;
+    f32 *out;
+    u32 features;
+};
+
+// What the multipliers do of a linear of SLOTS slots a pair, if the block has a share of it; `sums`
+// is (pairs of the share, MULTIPLIERS, 32).
+template <u32 SLOTS, u32 DIM>
+__device__ __forceinline__ void multiply_row(const Layers &args, u32 which, u32 layer,
+                                             const Linear &of, Kept<DIM> &kept,
+                                             const unsigned char *slots, i32 *sums, Ring &ring) {
+    const Share share = kept.shares[which];
+    if (share.count == 0) {
+        return;
+    }
+    const u32 cols = kept.shapes.cols[which];
+    const u64 *addresses = kept.addresses + layer * Layers::WORDS;
+    const f32 *units_of = reinterpret_cast<const f32 *>(addresses[4 + which]);
+    const f32 *norm = reinterpret_cast<const f32 *>(addresses[8 + which]);
+    const bool gated = of.finish == GATE;
+    const u32 by_pair = gated ? 16 : 32;
+    constexpr u32 N = SLOTS * EACH;
+    const u32 thread = this_thread();
+    const u32 lane = thread % WARP, warp = thread / WARP;
+    const u32 slot_tiles = kept.shapes.slot_tiles;
+    const u32 col_tiles = (cols + 127) / 128;
+    const u32 features = min(share.count * by_pair, of.features - share.first * by_pair);
+    // Of the warp's tiles, by slot; those of no tile are beyond the last.
+    const auto tile_of = [&](u32 i) {
+        const u32 in_slot = warp + i % EACH * MULTIPLIERS;
+        return in_slot < slot_tiles ? i / EACH * slot_tiles + in_slot : TILES_MAX;
+    };
+    MARK(0);
+    float4 x[N], weight[N];
+#pragma unroll
+    for (u32 i = 0; i < N; ++i) {
+        const u32 col = tile_of(i) * 128 + lane * 4;
+        weight[i] = make_float4(1.0f, 1.0f, 1.0f, 1.0f);
+        x[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        if (norm != nullptr && col < cols) {
+            weight[i] = __ldg(reinterpret_cast<const float4 *>(norm + col));
+        }
+    }
+    // What the thread's feature is multiplied by, and that of up.
+    f32 unit_of = 0.0f, other_of = 0.0f;
+    if (thread < features) {
+        const f32 *units = units_of
+            + share.first * 32 + (gated ? thread / 16 * 32 + thread % 16 : thread);
+        unit_of = __ldg(units);
+        if (gated) {
+            other_of = __ldg(units + 16);
+        }
+    }
+    u32 looks = 0;
+    for (;;) {
+        bool complete = true;
+#pragma unroll
+        for (u32 i = 0; i < N; ++i) {
+            const u32 col = tile_of(i) * 128 + lane * 4;
+            if (col < cols) {
+                x[i] = load_fresh4(of.x + col);
+            }
+        }
+#pragma unroll
+        for (u32 i = 0; i < N; ++i) {
+            complete = complete && are_written(x[i]);
+        }
+        if (complete || !of.awaited) {
+            break;
+        }
+        look_again(looks);
+    }
+    MARK(1);
+    f32 peak = 0.0f, large = 0.0f;
+#pragma unroll
+    for (u32 i = 0; i < N; ++i) {
+        const u32 tile = tile_of(i);
+        if (tile < col_tiles) {
+            kept.squares[lane * SQUARES_STRIDE + tile] =
+                (x[i].x * x[i].x + x[i].y * x[i].y) + (x[i].z * x[i].z + x[i].w * x[i].w);
+        }
+        large = fmaxf(large, greatest(x[i]));
+        x[i] = make_float4(x[i].x * weight[i].x, x[i].y * weight[i].y, x[i].z * weight[i].z,
+                           x[i].w * weight[i].w);
+        peak = fmaxf(peak, greatest(x[i]));
+    }
+    peak = warp_peak(peak);
+    large = warp_peak(large);
+    if (lane == 0) {
+        kept.peaks[warp] = make_float2(peak, large);
+    }
+    meet<PEAKS>();
+    if (of.finish == ADD && thread < features) {
+        // It was complete before the row was.
+        other_of = load_fresh(of.residual + share.first * 32 + thread);
+    }
+    MARK(2);
+    const float2 found = kept.peaks[lane];
+    peak = warp_peak(found.x);
+    if (norm == nullptr) {
+        peak = fmaxf(peak, PEAK_MIN);
+    } else if (!is_plain(peak, warp_peak(found.y), args.eps)) {
+        meet<PEAK>();
+        peak = kept.row_peak;
+    }
+    const f32 factor = __fdiv_rn(127.0f, peak);
+    i32 value_sum = 0;
+    Planes planes[N];
+    const PlaneLane plane_lane(lane);
+    u32 *const words = kept.words[warp];
+#pragma unroll
+    for (u32 first = 0; first < N; first += EACH) {
+        __syncwarp();
+#pragma unroll
+        for (u32 i = 0; i < EACH; ++i) {
+            words[i * WARP + plane_lane.to] = shifted(quantise(x[first + i], factor, value_sum));
+        }
+        __syncwarp();
+#pragma unroll
+        for (u32 i = 0; i < EACH; ++i) {
+            planes[first + i] = planes_of(words + i * WARP, plane_lane);
+        }
+    }
+    value_sum = __reduce_add_sync(ALL, value_sum);
+    MARK(3);
+    const unsigned char *own = slots + warp * TILE_BYTES + lane * 16;
+#pragma unroll 1
+    for (u32 pair = 0; pair < share.count; ++pair) {
+        i32 c[PAIR][2][4] = {};
+#pragma unroll
+        for (u32 slot = 0; slot < SLOTS; ++slot) {
+            const u32 before = slot * slot_tiles;
+            if (before < col_tiles) {
+                const u32 row_bytes = min(slot_tiles, col_tiles - before) * TILE_BYTES;
+                const unsigned char *codes = own + ring.slot * slot_tiles * PAIR * TILE_BYTES;
+                uint4 a[EACH][PAIR];
+                barrier_wait(shared_address(&kept.full[ring.slot]), ring.parity);
+#pragma unroll
+                for (u32 i = 0; i < EACH; ++i) {
+                    if (tile_of(slot * EACH + i) < col_tiles) {
+#pragma unroll
+                        for (u32 t = 0; t < PAIR; ++t) {
+                            a[i][t] = *reinterpret_cast<const uint4 *>(
+                                codes + i * MULTIPLIERS * TILE_BYTES + t * row_bytes);
+                        }
+                    }
+                }
+                __syncwarp();
+                if (lane == 0) {
+                    barrier_arrive(shared_address(&kept.empty[ring.slot]));
+                }
+                ring.advance();
+#pragma unroll
+                for (u32 i = 0; i < EACH; ++i) {
+                    if (tile_of(slot * EACH + i) < col_tiles) {
+                        multiply_planes(c, a[i], planes[slot * EACH + i]);
+                    }
+                }
+            }
+        }
+        sums[(pair * MULTIPLIERS + warp) * 32 + lane % 4 * 8 + lane / 4] =
+            sum_planes(c, lane) - value_sum;
+    }
+    MARK(4);
+    meet<SUMS>();
+    MARK(5);
+    if (thread < features) {
+        const f32 unit = kept.row_unit;
+        const i32 *from = sums + thread / by_pair * MULTIPLIERS * 32 + thread % by_pair;
+        i32 all = 0;
+#pragma unroll
+        for (u32 w = 0; w < MULTIPLIERS; ++w) {
+            all += from[w * 32];
+        }
+        f32 value = static_cast<f32>(all) * unit * unit_of;
+        if (gated) {
+            i32 up = 0;
+#pragma unroll
+            for (u32 w = 0; w < MULTIPLIERS; ++w) {
+                up += from[w * 32 + 16];
+            }
+            value = activate(args.activation, value) * (static_cast<f32>(up) * unit * other_of);
+        } else if (of.finish == ADD) {
+            value = other_of + value;
+        }
+        store_fresh(of.out + share.first * by_pair + thread, value);
+    }
+    MARK(6);
+}
+
+// The sum of `COUNT` numbers `STRIDE` apart: neighbours, then neighbours of those, as a warp's
+// butterfly adds its lanes.
+template <u32 COUNT, u32 STRIDE>
+__device__ __forceinline__ f32 sum_tree(const f32 *from) {
+    if constexpr (COUNT == 1) {
+        return *from;
+    } else {
+        return sum_tree<COUNT / 2, STRIDE>(from)
+            + sum_tree<COUNT / 2, STRIDE>(from + COUNT / 2 * STRIDE);
+    }
+}
+
+// What the keeper does of a linear.
+template <u32 DIM>
+__device__ __forceinline__ void keep_row(const Layers &args, u32 cols, bool normed,
+                                         Kept<DIM> &kept) {
+    const u32 lane = threadIdx.x % WARP;
+    meet<PEAKS>();
+    const float2 found = kept.peaks[lane];
+    const f32 peak = warp_peak(found.x);
+    const bool plain = !normed || is_plain(peak, warp_peak(found.y), args.eps);
+    f32 inverse_rms = 1.0f;
+    f32 least = PEAK_MIN;
+    if (normed) {
+        const u32 col_tiles = (cols + 127) / 128;
+#pragma unroll 1
+        for (u32 tile = lane; tile < 4 * WARP; tile += WARP) {
+            kept.tiles[tile] = tile < col_tiles ? sum_tree<WARP, SQUARES_STRIDE>(kept.squares + tile) : 0.0f;
+        }
+        __syncwarp();
+        // The upper levels of the tree: stretches of a lane, then lanes.
+        const float4 leaf = reinterpret_cast<const float4 *>(kept.tiles)[lane];
+        f32 sum = (leaf.x + leaf.y) + (leaf.z + leaf.w);
+#pragma unroll
+        for (u32 distance = 1; distance < WARP; distance *= 2) {
+            sum = sum + __shfl_xor_sync(ALL, sum, distance);
+        }
+        const f32 mean = __fdiv_rn(sum, static_cast<f32>(cols));
+        inverse_rms = __fdiv_rn(1.0f, __fsqrt_rn(mean + args.eps));
+        least = fmaxf(__fdiv_rn(PEAK_MIN, inverse_rms), 1.17549435e-38f);
+    }
+    if (lane == 0) {
+        const f32 bounded = fmaxf(peak, least);
+        kept.row_peak = bounded;
+        kept.row_unit = __fdiv_rn(bounded, 127.0f) * inverse_rms;
+    }
+    if (!plain) {
+        // The multipliers take the peak from here.
+        meet<PEAK>();
+    }
+    meet<SUMS>();
+}
+
+}  // namespace
