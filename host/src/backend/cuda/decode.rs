@@ -69,6 +69,12 @@ pub(super) fn device_shape(context: &Context) -> DeviceShape {
     }
 }
 
+/// What a score is multiplied by: `1 / √head_dim`.
+#[allow(clippy::cast_precision_loss, reason = "head_dim is at most 512")]
+pub(super) fn score_factor(config: &ModelConfig) -> f32 {
+    1.0 / (config.head_dim as f32).sqrt()
+}
+
 fn attend_shape(
     config: &ModelConfig,
     kv: KvType,
@@ -180,8 +186,6 @@ impl Decode {
         };
         let places = state.list();
         let [cos, sin] = state.angles_ptr();
-        #[allow(clippy::cast_precision_loss, reason = "head_dim is at most 512")]
-        let factor = 1.0 / (config.head_dim as f32).sqrt();
         let args = DecodeAttendArgs {
             qkv: state.qkv.ptr(0),
             keys: state.keys.ptr_mut(start),
@@ -196,7 +200,7 @@ impl Decode {
             head_dim,
             capacity: count(state.layout.positions()),
             awaited: 0,
-            factor,
+            factor: score_factor(config),
         };
         let grid = shape.grid();
         let launch = Launch::grid(grid.x, grid.y, grid.z).shared(shape.shared_bytes());

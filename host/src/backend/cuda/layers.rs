@@ -6,7 +6,7 @@
 use tercet_kernels_ptx::contract::{DecodeLayersArgs, DevicePtr};
 use tercet_kernels_ptx::launch::{DecodeLayersShape, LayersModel};
 
-use super::decode::device_shape;
+use super::decode::{device_shape, score_factor};
 use super::driver::{Context, CudaError, DeviceBuffer, Launch, Stream};
 use super::launches::{activation, count};
 use super::modules::Loaded;
@@ -97,8 +97,6 @@ impl Layers {
         let config = &weights.config;
         let places = state.list();
         let [cos, sin] = state.angles_ptr();
-        #[allow(clippy::cast_precision_loss, reason = "head_dim is at most 512")]
-        let factor = 1.0 / (config.head_dim as f32).sqrt();
         let args = DecodeLayersArgs {
             layers: DevicePtr::new(self.table.address(0)),
             hidden: state.hidden.ptr_mut(0),
@@ -120,7 +118,7 @@ impl Layers {
             slots_of_weights: self.shape.slots_of_weights(),
             activation: activation(config.activation),
             eps: config.norm_eps,
-            factor,
+            factor: score_factor(config),
         };
         let grid = self.shape.grid();
         let launch = Launch::grid(grid.x, grid.y, grid.z).shared(self.shape.shared_bytes());
