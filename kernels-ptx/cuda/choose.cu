@@ -1,9 +1,11 @@
-// From logits to a token, a block to a row of logits; contract.cuh says what it computes,
-// host/src/sampler.rs is the definition.
+// From logits to a token; contract.cuh says what it computes, host/src/sampler.rs is the definition.
+//
+// The blocks of a row look for its most likely token together. Only the first goes on from there.
 //
 // Nothing is sorted that nobody looks at: items are numbers of 64 bits whose order is that of the
 // sampler (more likely first, of equals the smaller id), a histogram finds where the largest few
 // begin, and those are sorted in shared memory, the next few only if the walk gets there.
+#include "cluster.cuh"
 #include "floats.cuh"
 
 using Args = ChooseArgs;
@@ -28,6 +30,9 @@ struct Shared {
     u32 bin;
     u32 above;
     u32 inside;
+    // Of the blocks of the row, in the first of them.
+    u64 best_of[Args::PARTS_MAX];
+    u32 fault_of[Args::PARTS_MAX];
 };
 
 // The order of `f32::total_cmp`.
@@ -239,18 +244,22 @@ struct Walk {
 
 }  // namespace
 
-// Grid: (rows).
+// Grid: (rows · blocks of a row).
 extern "C" __global__ void __launch_bounds__(Args::THREADS, 1) choose(Args args) {
     __shared__ Shared shared;
     launch_dependents();
+    cluster_arrive();
     wait_for_dependencies();
     const u32 lane = threadIdx.x % WARP;
     const u32 warp = threadIdx.x / WARP;
     const u32 vocab = args.vocab;
-    const f32 *logits = args.logits + static_cast<size_t>(blockIdx.x) * vocab;
+    const u32 parts = cluster_blocks();
+    const u32 part = cluster_rank();
+    const u32 row = blockIdx.x / parts;
+    const f32 *logits = args.logits + static_cast<size_t>(row) * vocab;
     const u32 words = (vocab + WARP - 1) / WARP;
     u32 *seen = args.seen == nullptr
-        ? nullptr : args.seen + static_cast<size_t>(blockIdx.x) * words;
+        ? nullptr : args.seen + static_cast<size_t>(row) * words;
 
     const auto penalised = [&](u32 token, f32 logit) {
         if (seen != nullptr && (seen[token / WARP] >> token % WARP & 1) != 0) {
@@ -269,17 +278,20 @@ extern "C" __global__ void __launch_bounds__(Args::THREADS, 1) choose(Args args)
         const u64 x = item(ordered(penalised(token, logit)), token);
         best = x > best ? x : best;
     };
-    // Four at a time where rows are aligned for it.
-    const u32 fours = vocab % 4 == 0 ? vocab / 4 : 0;
+    // Four at a time where the row is aligned for it.
+    const u32 fours = reinterpret_cast<u64>(logits) % sizeof(float4) == 0 ? vocab / 4 : 0;
 #pragma unroll 4
-    for (u32 four = threadIdx.x; four < fours; four += Args::THREADS) {
+    for (u32 four = part * Args::THREADS + threadIdx.x; four < fours;
+         four += parts * Args::THREADS) {
         const float4 x = reinterpret_cast<const float4 *>(logits)[four];
         look(4 * four, x.x);
         look(4 * four + 1, x.y);
         look(4 * four + 2, x.z);
         look(4 * four + 3, x.w);
     }
-    for (u32 token = 4 * fours + threadIdx.x; token < vocab; token += Args::THREADS) {
+#pragma unroll 4
+    for (u32 token = 4 * fours + part * Args::THREADS + threadIdx.x; token < vocab;
+         token += parts * Args::THREADS) {
         look(token, logits[token]);
     }
 #pragma unroll
@@ -297,12 +309,39 @@ extern "C" __global__ void __launch_bounds__(Args::THREADS, 1) choose(Args args)
         const u64 other = __shfl_xor_sync(ALL, best, step);
         best = other > best ? other : best;
     }
+#if __CUDA_ARCH__ >= 900
+    // Every block of the row has started.
+    cluster_wait();
+    if (threadIdx.x == 0) {
+        store_remote(in_rank(&shared.best_of[part], 0), best);
+        store_remote(in_rank(&shared.fault_of[part], 0), fault);
+    }
+    cluster_arrive();
+    cluster_wait();
+    if (part != 0) {
+        return;
+    }
+    for (u32 i = 0; i < parts; ++i) {
+        best = shared.best_of[i] > best ? shared.best_of[i] : best;
+        fault = min(fault, shared.fault_of[i]);
+    }
+#endif
 
     const auto answer = [&](u32 token) {
-        args.chosen[blockIdx.x] = token;
-        args.faults[blockIdx.x] = fault;
+        args.chosen[row] = token;
+        args.faults[row] = fault;
         if (seen != nullptr && fault == Args::NONE) {
             seen[token / WARP] |= 1u << token % WARP;
+        }
+        if (row == 0 && args.position != nullptr) {
+            *args.position = args.next;
+        }
+        if (row == 0 && args.told != nullptr) {
+            const u32 what = fault == Args::NONE ? token : Args::FAULT + fault;
+            asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(
+                             __cvta_generic_to_global(args.told)),
+                         "l"(static_cast<u64>(args.serial) << 32 | what)
+                         : "memory");
         }
     };
     if (fault != Args::NONE || args.temperature == 0.0f) {
@@ -324,7 +363,7 @@ extern "C" __global__ void __launch_bounds__(Args::THREADS, 1) choose(Args args)
     }
 
     // Their weights, and in the others' place a number below all weights.
-    f32 *weights = args.weights + static_cast<size_t>(blockIdx.x) * vocab;
+    f32 *weights = args.weights + static_cast<size_t>(row) * vocab;
     const f32 largest = from_ordered(static_cast<u32>(best >> 32));
     f64 sum = 0.0;
 #pragma unroll 4
@@ -375,7 +414,7 @@ extern "C" __global__ void __launch_bounds__(Args::THREADS, 1) choose(Args args)
         }
     }
 
-    const f64 target = args.uniforms[blockIdx.x] * kept;
+    const f64 target = args.uniform * kept;
     while (true) {
         const bool in = threadIdx.x < walk.count;
         const bool last = walk.base + threadIdx.x == count - 1;

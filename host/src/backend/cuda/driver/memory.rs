@@ -11,6 +11,7 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
 use core::ptr::{NonNull, null_mut};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use bytemuck::Pod;
 use cust::memory::DeviceBuffer as CustBuffer;
@@ -425,6 +426,21 @@ impl<T: Pod> PinnedBuffer<T> {
         // written.
         done(unsafe { shim::cuMemHostGetDevicePointer_v2(out, self.start.as_ptr().cast(), 0) })?;
         Ok(address + (index * size_of::<T>()) as u64)
+    }
+}
+
+impl PinnedBuffer<u64> {
+    /// Number `index` as it is at this moment, though the device may be writing it.
+    ///
+    /// # Panics
+    ///
+    /// When `index` is beyond the end.
+    #[must_use]
+    pub fn observe(&self, index: usize) -> u64 {
+        assert!(index < self.len, "{index} of {} numbers", self.len);
+        // SAFETY: inside the allocation, aligned, and never written by this process but through
+        // `&mut self`; the device writes 64 bits at once.
+        unsafe { AtomicU64::from_ptr(self.start.as_ptr().add(index)) }.load(Ordering::Acquire)
     }
 }
 
