@@ -438,9 +438,11 @@ impl PinnedBuffer<u64> {
     #[must_use]
     pub fn observe(&self, index: usize) -> u64 {
         assert!(index < self.len, "{index} of {} numbers", self.len);
-        // SAFETY: inside the allocation, aligned, and never written by this process but through
-        // `&mut self`; the device writes 64 bits at once.
-        unsafe { AtomicU64::from_ptr(self.start.as_ptr().add(index)) }.load(Ordering::Acquire)
+        // SAFETY: inside the allocation, as was just asserted.
+        let place = unsafe { self.start.as_ptr().add(index) };
+        // SAFETY: aligned, allocated as long as `self`, and written by this process through
+        // `&mut self` alone; the device writes 64 bits at once.
+        unsafe { AtomicU64::from_ptr(place) }.load(Ordering::Acquire)
     }
 }
 
