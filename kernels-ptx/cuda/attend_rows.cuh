@@ -60,12 +60,26 @@ __device__ __forceinline__ f32 exp2_near(f32 x) {
     return result;
 }
 
+// To nearest halves, ties to even.
+__device__ __forceinline__ u32 to_halves(f32 low, f32 high) {
+    u32 result;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(high), "f"(low));
+    return result;
+}
+
 // Two singles as two halves each.
 __device__ __forceinline__ void split(f32 a, f32 b, u32 &high, u32 &low) {
-    const u16 ah = to_f16(a);
-    const u16 bh = to_f16(b);
-    high = pack(ah, bh);
-    low = pack(to_f16(a - from_f16(ah)), to_f16(b - from_f16(bh)));
+    high = to_halves(a, b);
+    low = to_halves(a - from_f16(static_cast<u16>(high)),
+                    b - from_f16(static_cast<u16>(high >> 16)));
+}
+
+// The power of two that puts `peak` below 2^14, and what undoes it.
+__device__ __forceinline__ f32 scale_of(f32 peak, f32 &undo) {
+    const i32 biased = static_cast<i32>(__float_as_uint(peak) >> 23);
+    const i32 exponent = biased == 255 ? 0 : min(127 + 13 - biased, 126);
+    undo = __int_as_float((127 - exponent) << 23);
+    return __int_as_float((exponent + 127) << 23);
 }
 
 // Sizes for a head of DIM elements.
@@ -134,41 +148,67 @@ struct Tile {
         }
     }
 
+    // The block of positions from `first`, `WHOLE`: all of them stored.
+    template <bool WHOLE>
+    __device__ __forceinline__ void copy_block(u8 *to, u32 first) const {
+        const u32 lane = threadIdx.x % WARP;
+        const u32 warp = threadIdx.x / WARP;
+        const u16 *key = keys + static_cast<size_t>(first) * DIM + threadIdx.x * 8;
+        const u32 element = threadIdx.x / 4;
+        u8 *key_to = to + key_at(element, threadIdx.x % 4);
+        constexpr u32 ELEMENTS = Args::THREADS / 4;
+        static_assert(ELEMENTS % 8 == 0, "pieces are exchanged the same way");
+#pragma unroll
+        for (u32 block = 0; block < S::POSITIONS / Args::KEY_BLOCK; ++block) {
+            const bool in = WHOLE || first + block * Args::KEY_BLOCK < stored;
+#pragma unroll
+            for (u32 i = 0; i < (DIM + ELEMENTS - 1) / ELEMENTS; ++i) {
+                if (DIM % ELEMENTS == 0 || i * ELEMENTS + element < DIM) {
+                    const u16 *from = key + (block * DIM + i * ELEMENTS) * Args::KEY_BLOCK;
+                    copy_async<16>(key_to + (block * S::SCORE_DIM + i * ELEMENTS) * S::KEY_ROW,
+                                   in ? from : keys, in);
+                }
+            }
+        }
+        constexpr u32 BYTES = DIM % 8 == 0 ? 16 : 8;
+        constexpr u32 PIECES = 2 * DIM / BYTES;
+        // Rows that a warp copies at once.
+        constexpr u32 AT_ONCE = WARP / PIECES;
+        constexpr u32 STEP = WARPS * AT_ONCE;
+        static_assert(AT_ONCE > 0 && S::POSITIONS % STEP == 0, "rows go round");
+        const u32 row = warp * AT_ONCE + lane / PIECES;
+        const u32 byte = lane % PIECES * BYTES;
+        const u16 *value = values + static_cast<size_t>(first + row) * DIM + byte / 2;
+        u8 *value_to = to + S::KEYS + row * S::VALUE_ROW + byte;
+        if (lane < AT_ONCE * PIECES) {
+#pragma unroll
+            for (u32 i = 0; i < S::POSITIONS / STEP; ++i) {
+                // Zero where nothing is stored: its weight is zero, but zero by NaN is not.
+                const bool in = WHOLE || first + row + i * STEP < stored;
+                const u16 *from = value + i * STEP * DIM;
+                copy_async<BYTES>(value_to + i * STEP * S::VALUE_ROW, in ? from : values, in);
+            }
+        }
+    }
+
     __device__ __forceinline__ void fill(u32 block, u32 blocks) const {
         if (block < blocks) {
             u8 *to = stage(block);
             const u32 first = block * S::POSITIONS;
-            // Blocks of keys lie one behind the other, here as there.
-            constexpr u32 PIECES = DIM * 4;
-            for (u32 i = threadIdx.x; i < S::POSITIONS / Args::KEY_BLOCK * PIECES;
-                 i += Args::THREADS) {
-                const u32 key_block = i / PIECES;
-                const u32 element = i % PIECES / 4;
-                const bool in = first + key_block * Args::KEY_BLOCK < stored;
-                const size_t at = static_cast<size_t>(first) * DIM + i * 8;
-                copy_async<16>(to + key_block * S::SCORE_DIM * S::KEY_ROW + key_at(element, i % 4),
-                               keys + (in ? at : 0), in);
-            }
-            constexpr u32 BYTES = DIM % 8 == 0 ? 16 : 8;
-            constexpr u32 ROW_PIECES = 2 * DIM / BYTES;
-            for (u32 i = threadIdx.x; i < S::POSITIONS * ROW_PIECES; i += Args::THREADS) {
-                const u32 position = i / ROW_PIECES;
-                // Zero where nothing is stored: its weight is zero, but zero by NaN is not.
-                const bool in = first + position < stored;
-                const size_t at = static_cast<size_t>(first) * DIM + i * (BYTES / 2);
-                copy_async<BYTES>(to + S::KEYS + position * S::VALUE_ROW + i % ROW_PIECES * BYTES,
-                                  values + (in ? at : 0), in);
+            if (first + S::POSITIONS <= stored) {
+                copy_block<true>(to, first);
+            } else {
+                copy_block<false>(to, first);
             }
         }
         asm volatile("cp.async.commit_group;" ::: "memory");
     }
 
-    __device__ __forceinline__ void run(u32 first, u32 count) const {
+    __device__ __forceinline__ void run(u32 head, u32 first, u32 count) const {
         const u32 lane = threadIdx.x % WARP;
         const u32 warp = threadIdx.x / WARP;
         const u32 g = lane / 4;
         const u32 q = lane % 4;
-        const u32 head = blockIdx.y;
         const size_t width = static_cast<size_t>(args.heads + 2 * args.kv_heads) * DIM;
         const u32 first_position = stored - count;
         const u32 blocks = (stored + S::POSITIONS - 1) / S::POSITIONS;
@@ -176,53 +216,68 @@ struct Tile {
         // Queries as halves, and what undoes their powers of two.
         u8 *queries = reinterpret_cast<u8 *>(shared) + warp * 16 * S::QUERY_ROW;
         constexpr u32 LOW = Args::TILE_ROWS * S::QUERY_ROW;
-        f32 undo[2] = {1.0f, 1.0f};
-        for (u32 r = 0; r < 16; ++r) {
-            const u32 row = warp * 16 + r;
-            const f32 *from = args.qkv + (first + row) * width + head * DIM;
-            constexpr u32 PAIRS = (S::SCORE_DIM / 2 + WARP - 1) / WARP;
-            float2 x[PAIRS];
-            f32 peak = 0.0f;
-#pragma unroll
-            for (u32 i = 0; i < PAIRS; ++i) {
-                const u32 element = 2 * (i * WARP + lane);
-                const bool in = row < count && element < DIM;
-                x[i] = in ? *reinterpret_cast<const float2 *>(from + element) : float2{};
-                peak = fmaxf(peak, fmaxf(fabsf(x[i].x), fabsf(x[i].y)));
-            }
-#pragma unroll
-            for (u32 step = 1; step < WARP; step *= 2) {
-                peak = fmaxf(peak, __shfl_xor_sync(ALL, peak, step));
-            }
-            const i32 biased = static_cast<i32>(__float_as_uint(peak) >> 23);
-            const i32 exponent = biased == 255 ? 0 : min(127 + 13 - biased, 126);
-            const f32 scale = __int_as_float((exponent + 127) << 23);
-            const f32 inverse = __int_as_float((127 - exponent) << 23);
-            undo[0] = r == g ? inverse : undo[0];
-            undo[1] = r == g + 8 ? inverse : undo[1];
-#pragma unroll
-            for (u32 i = 0; i < PAIRS; ++i) {
-                const u32 element = 2 * (i * WARP + lane);
-                if (element < S::SCORE_DIM) {
-                    u32 high;
-                    u32 low;
-                    split(x[i].x * scale, x[i].y * scale, high, low);
-                    u8 *to = queries + r * S::QUERY_ROW + 2 * element;
-                    *reinterpret_cast<u32 *>(to) = high;
-                    *reinterpret_cast<u32 *>(to + LOW) = low;
-                }
-            }
-        }
-        __syncwarp();
         const u8 *query_row = queries + lane % 16 * S::QUERY_ROW + lane / 16 * 16;
         u32 kept[S::QUERIES_IN_REGISTERS ? 2 * S::STEPS : 1][4];
+        f32 undo[2] = {1.0f, 1.0f};
         if constexpr (S::QUERIES_IN_REGISTERS) {
 #pragma unroll
-            for (u32 step = 0; step < S::STEPS; ++step) {
-                load_matrices(kept[2 * step], query_row + 32 * step);
-                load_matrices(kept[2 * step + 1], query_row + 32 * step + LOW);
+            for (u32 r = 0; r < 2; ++r) {
+                const u32 row = warp * 16 + 8 * r + g;
+                const f32 *from = args.qkv + (first + row) * width + head * DIM;
+                float2 x[2 * S::STEPS];
+                f32 peak = 0.0f;
+#pragma unroll
+                for (u32 i = 0; i < 2 * S::STEPS; ++i) {
+                    const u32 element = 8 * i + 2 * q;
+                    const bool in = row < count && element < DIM;
+                    x[i] = in ? *reinterpret_cast<const float2 *>(from + element) : float2{};
+                    peak = fmaxf(peak, fmaxf(fabsf(x[i].x), fabsf(x[i].y)));
+                }
+                peak = fmaxf(peak, __shfl_xor_sync(ALL, peak, 1));
+                peak = fmaxf(peak, __shfl_xor_sync(ALL, peak, 2));
+                const f32 scale = scale_of(peak, undo[r]);
+#pragma unroll
+                for (u32 i = 0; i < 2 * S::STEPS; ++i) {
+                    split(x[i].x * scale, x[i].y * scale, kept[i / 2 * 2][i % 2 * 2 + r],
+                          kept[i / 2 * 2 + 1][i % 2 * 2 + r]);
+                }
             }
-            __syncthreads();
+        } else {
+            for (u32 r = 0; r < 16; ++r) {
+                const u32 row = warp * 16 + r;
+                const f32 *from = args.qkv + (first + row) * width + head * DIM;
+                constexpr u32 PAIRS = (S::SCORE_DIM / 2 + WARP - 1) / WARP;
+                float2 x[PAIRS];
+                f32 peak = 0.0f;
+#pragma unroll
+                for (u32 i = 0; i < PAIRS; ++i) {
+                    const u32 element = 2 * (i * WARP + lane);
+                    const bool in = row < count && element < DIM;
+                    x[i] = in ? *reinterpret_cast<const float2 *>(from + element) : float2{};
+                    peak = fmaxf(peak, fmaxf(fabsf(x[i].x), fabsf(x[i].y)));
+                }
+#pragma unroll
+                for (u32 step = 1; step < WARP; step *= 2) {
+                    peak = fmaxf(peak, __shfl_xor_sync(ALL, peak, step));
+                }
+                f32 inverse;
+                const f32 scale = scale_of(peak, inverse);
+                undo[0] = r == g ? inverse : undo[0];
+                undo[1] = r == g + 8 ? inverse : undo[1];
+#pragma unroll
+                for (u32 i = 0; i < PAIRS; ++i) {
+                    const u32 element = 2 * (i * WARP + lane);
+                    if (element < S::SCORE_DIM) {
+                        u32 high;
+                        u32 low;
+                        split(x[i].x * scale, x[i].y * scale, high, low);
+                        u8 *to = queries + r * S::QUERY_ROW + 2 * element;
+                        *reinterpret_cast<u32 *>(to) = high;
+                        *reinterpret_cast<u32 *>(to + LOW) = low;
+                    }
+                }
+            }
+            __syncwarp();
         }
         clear_padding();
 #pragma unroll
@@ -280,42 +335,60 @@ struct Tile {
                     }
                 }
 
-                f32 fades[2];
 #pragma unroll
-                for (u32 r = 0; r < 2; ++r) {
-                    f32 peak = peaks[r];
+                for (u32 i = 0; i < 4 * KEY_TILES; ++i) {
+                    scores[i / 4][i % 4] *= undo[i % 4 / 2];
+                }
+                if (first_key + S::POSITIONS - 1 > first_position + warp * 16) {
 #pragma unroll
-                    for (u32 tile = 0; tile < KEY_TILES; ++tile) {
-#pragma unroll
-                        for (u32 i = 0; i < 2; ++i) {
-                            f32 &score = scores[tile][2 * r + i];
-                            const u32 position = first_key + 8 * tile + 2 * q + i;
-                            score = position <= row_positions[r] ? score * undo[r] : -infinity;
-                            peak = fmaxf(peak, score);
-                        }
+                    for (u32 i = 0; i < 4 * KEY_TILES; ++i) {
+                        const u32 position = first_key + i / 4 * 8 + 2 * q + i % 2;
+                        f32 &score = scores[i / 4][i % 4];
+                        score = position <= row_positions[i % 4 / 2] ? score : -infinity;
                     }
-                    peak = fmaxf(peak, __shfl_xor_sync(ALL, peak, 1));
-                    peak = fmaxf(peak, __shfl_xor_sync(ALL, peak, 2));
-                    fades[r] = exp2_near(peaks[r] - peak);
-                    peaks[r] = peak;
-                    f32 sum = 0.0f;
+                }
+                // Both rows of a thread side by side: each is a chain of dependent operations.
+                f32 largest[2] = {peaks[0], peaks[1]};
 #pragma unroll
-                    for (u32 tile = 0; tile < KEY_TILES; ++tile) {
-#pragma unroll
-                        for (u32 i = 0; i < 2; ++i) {
-                            f32 &score = scores[tile][2 * r + i];
-                            score = exp2_near(score - peak);
-                            sum += score;
-                        }
-                    }
-                    sums[r] = sums[r] * fades[r] + sum;
+                for (u32 i = 0; i < 2 * KEY_TILES; ++i) {
+                    const u32 r = i % 2;
+                    largest[r] =
+                        fmaxf(largest[r], fmaxf(scores[i / 2][2 * r], scores[i / 2][2 * r + 1]));
                 }
 #pragma unroll
-                for (u32 tile = 0; tile < S::TILES; ++tile) {
-                    mixed[tile][0] *= fades[0];
-                    mixed[tile][1] *= fades[0];
-                    mixed[tile][2] *= fades[1];
-                    mixed[tile][3] *= fades[1];
+                for (u32 step = 1; step < 4; step *= 2) {
+                    const f32 others[2] = {__shfl_xor_sync(ALL, largest[0], step),
+                                           __shfl_xor_sync(ALL, largest[1], step)};
+                    largest[0] = fmaxf(largest[0], others[0]);
+                    largest[1] = fmaxf(largest[1], others[1]);
+                }
+                f32 fades[2];
+                f32 added[2] = {};
+#pragma unroll
+                for (u32 r = 0; r < 2; ++r) {
+                    fades[r] = exp2_near(peaks[r] - largest[r]);
+                    peaks[r] = largest[r];
+                }
+#pragma unroll
+                for (u32 tile = 0; tile < KEY_TILES; ++tile) {
+#pragma unroll
+                    for (u32 i = 0; i < 4; ++i) {
+                        f32 &score = scores[tile][i];
+                        score = exp2_near(score - peaks[i / 2]);
+                        added[i / 2] += score;
+                    }
+                }
+                sums[0] = sums[0] * fades[0] + added[0];
+                sums[1] = sums[1] * fades[1] + added[1];
+                // Times one where no peak has grown.
+                if (__any_sync(ALL, fades[0] != 1.0f || fades[1] != 1.0f)) {
+#pragma unroll
+                    for (u32 tile = 0; tile < S::TILES; ++tile) {
+                        mixed[tile][0] *= fades[0];
+                        mixed[tile][1] *= fades[0];
+                        mixed[tile][2] *= fades[1];
+                        mixed[tile][3] *= fades[1];
+                    }
                 }
 #pragma unroll
                 for (u32 step = 0; step < KEY_TILES / 2; ++step) {
@@ -372,13 +445,17 @@ struct Tile {
 
 template <u32 DIM>
 __device__ __forceinline__ void attend_rows(const Args &args) {
-    const u32 first = args.tiles[2 * blockIdx.x];
-    const u32 count = args.tiles[2 * blockIdx.x + 1];
-    const u32 kv_head = blockIdx.y / (args.heads / args.kv_heads);
+    // All heads of a tile, then the next: the host puts the longest tiles first.
+    const u32 unit = blockIdx.y * gridDim.x + blockIdx.x;
+    const u32 tile = unit / args.heads;
+    const u32 head = unit % args.heads;
+    const u32 first = args.tiles[2 * tile];
+    const u32 count = args.tiles[2 * tile + 1];
+    const u32 kv_head = head / (args.heads / args.kv_heads);
     const size_t start = (static_cast<size_t>(args.slots[first]) * args.kv_heads + kv_head)
         * args.capacity * DIM;
     const u32 stored = args.positions[first] + count;
-    Tile<DIM>{args, args.keys + start, args.values + start, stored}.run(first, count);
+    Tile<DIM>{args, args.keys + start, args.values + start, stored}.run(head, first, count);
 }
 
 }  // namespace

@@ -635,6 +635,62 @@ extern "C" __global__ void attend_rows_f16_100(AttendRowsArgs args);
 extern "C" __global__ void attend_rows_f16_128(AttendRowsArgs args);
 extern "C" __global__ void attend_rows_f16_256(AttendRowsArgs args);
 
+// As `attend_rows_f16`, on Hopper's matrix instruction; the bits are those of
+// [`AttendRowsArgs`]' entries.
+//
+// Launch: `launch::AttendRowsShape::launch_hopper`.
+struct AttendRowsHopperArgs {
+    static constexpr u32 THREADS = 384;
+    // Most rows of a tile.
+    static constexpr u32 TILE_ROWS = 128;
+    // Positions that are in shared memory together.
+    static constexpr u32 POSITIONS = 64;
+    // As many times: some used, others on the way.
+    static constexpr u32 STAGES = 4;
+    // Bytes of shared memory, from a multiple of as many.
+    static constexpr u32 ALIGNMENT = 1024;
+
+    // As in [`AttendRowsArgs`].
+    const f32 *qkv;
+    // As in [`AttendRowsArgs`].
+    const u16 *keys;
+    // As in [`AttendRowsArgs`].
+    const u16 *values;
+    // As in [`AttendRowsArgs`].
+    const u32 *positions;
+    // As in [`AttendRowsArgs`].
+    const u32 *slots;
+    // As in [`AttendRowsArgs`], with up to this block's `TILE_ROWS`.
+    const u32 *tiles;
+    // As in [`AttendRowsArgs`].
+    f32 *mixed;
+    // As in [`AttendRowsArgs`].
+    u32 heads;
+    // As in [`AttendRowsArgs`].
+    u32 kv_heads;
+    // As in [`AttendRowsArgs`].
+    u32 head_dim;
+    // As in [`AttendRowsArgs`].
+    u32 capacity;
+};
+static_assert(sizeof(AttendRowsHopperArgs) == 72, "AttendRowsHopperArgs");
+static_assert(alignof(AttendRowsHopperArgs) == 8, "AttendRowsHopperArgs");
+static_assert(offsetof(AttendRowsHopperArgs, qkv) == 0, "qkv");
+static_assert(offsetof(AttendRowsHopperArgs, keys) == 8, "keys");
+static_assert(offsetof(AttendRowsHopperArgs, values) == 16, "values");
+static_assert(offsetof(AttendRowsHopperArgs, positions) == 24, "positions");
+static_assert(offsetof(AttendRowsHopperArgs, slots) == 32, "slots");
+static_assert(offsetof(AttendRowsHopperArgs, tiles) == 40, "tiles");
+static_assert(offsetof(AttendRowsHopperArgs, mixed) == 48, "mixed");
+static_assert(offsetof(AttendRowsHopperArgs, heads) == 56, "heads");
+static_assert(offsetof(AttendRowsHopperArgs, kv_heads) == 60, "kv_heads");
+static_assert(offsetof(AttendRowsHopperArgs, head_dim) == 64, "head_dim");
+static_assert(offsetof(AttendRowsHopperArgs, capacity) == 68, "capacity");
+extern "C" __global__ void attend_rows_hopper_f16_64(AttendRowsHopperArgs args);
+extern "C" __global__ void attend_rows_hopper_f16_96(AttendRowsHopperArgs args);
+extern "C" __global__ void attend_rows_hopper_f16_100(AttendRowsHopperArgs args);
+extern "C" __global__ void attend_rows_hopper_f16_128(AttendRowsHopperArgs args);
+
 // The next token of each row of logits: `host/src/sampler.rs`, with the random number given.
 //
 // Equal to it but for sums of weights, which are added up in another order, in double

@@ -86,6 +86,11 @@ pub const fn kernels() -> &'static [Kernel] {
                 "attend_rows_f16_100" for SM_80 "sm_80";
                 "attend_rows_f16_128" for SM_80 "sm_80";
                 "attend_rows_f16_256" for SM_80 "sm_80";
+            AttendRowsHopperArgs:
+                "attend_rows_hopper_f16_64" for SM_90A "sm_90a";
+                "attend_rows_hopper_f16_96" for SM_90A "sm_90a";
+                "attend_rows_hopper_f16_100" for SM_90A "sm_90a";
+                "attend_rows_hopper_f16_128" for SM_90A "sm_90a";
             ChooseArgs:
                 "choose" for SM_80 "sm_80", SM_90 "sm_90";
             DecodeLinearArgs:

@@ -338,6 +338,45 @@ kernels! {
         SHARED_MAX = 101376,
     }
 
+    /// As `attend_rows_f16`, on Hopper's matrix instruction; the bits are those of
+    /// [`AttendRowsArgs`]' entries.
+    ///
+    /// Launch: `launch::AttendRowsShape::launch_hopper`.
+    fn attend_rows_hopper_f16_64, attend_rows_hopper_f16_96, attend_rows_hopper_f16_100,
+        attend_rows_hopper_f16_128[384](AttendRowsHopperArgs {
+        /// As in [`AttendRowsArgs`].
+        qkv: DevicePtr<f32>,
+        /// As in [`AttendRowsArgs`].
+        keys: DevicePtr<u16>,
+        /// As in [`AttendRowsArgs`].
+        values: DevicePtr<u16>,
+        /// As in [`AttendRowsArgs`].
+        positions: DevicePtr<u32>,
+        /// As in [`AttendRowsArgs`].
+        slots: DevicePtr<u32>,
+        /// As in [`AttendRowsArgs`], with up to this block's `TILE_ROWS`.
+        tiles: DevicePtr<u32>,
+        /// As in [`AttendRowsArgs`].
+        mixed: DevicePtrMut<f32>,
+        /// As in [`AttendRowsArgs`].
+        heads: u32,
+        /// As in [`AttendRowsArgs`].
+        kv_heads: u32,
+        /// As in [`AttendRowsArgs`].
+        head_dim: u32,
+        /// As in [`AttendRowsArgs`].
+        capacity: u32,
+    }) where {
+        /// Most rows of a tile.
+        TILE_ROWS = 128,
+        /// Positions that are in shared memory together.
+        POSITIONS = 64,
+        /// As many times: some used, others on the way.
+        STAGES = 4,
+        /// Bytes of shared memory, from a multiple of as many.
+        ALIGNMENT = 1024,
+    }
+
     /// The next token of each row of logits: `host/src/sampler.rs`, with the random number given.
     ///
     /// Equal to it but for sums of weights, which are added up in another order, in double

@@ -1,7 +1,9 @@
 //! Launches of the kernels that compute with floats.
 
 use super::Grid;
-use crate::contract::{AttendRowsArgs, AttendRowsExactArgs, FloatLinearArgs, RopeStoreArgs};
+use crate::contract::{
+    AttendRowsArgs, AttendRowsExactArgs, AttendRowsHopperArgs, FloatLinearArgs, RopeStoreArgs,
+};
 use crate::ptx::Target;
 
 /// How a launch is made; the threads of a block are in the contract.
@@ -281,6 +283,39 @@ impl AttendRowsShape {
         Some(Launch { entry, grid: self.grid(tiles), shared_bytes })
     }
 
+    /// The entry with the bits of [`Self::near`] on Hopper's matrix instruction; it takes
+    /// [`AttendRowsHopperArgs`].
+    #[must_use]
+    pub const fn hopper(self) -> Option<&'static str> {
+        match (self.halves, self.head_dim) {
+            (true, 64) => Some("attend_rows_hopper_f16_64"),
+            (true, 96) => Some("attend_rows_hopper_f16_96"),
+            (true, 100) => Some("attend_rows_hopper_f16_100"),
+            (true, 128) => Some("attend_rows_hopper_f16_128"),
+            _ => None,
+        }
+    }
+
+    /// The launch of [`Self::hopper`] for `tiles` tiles of up to
+    /// [`AttendRowsHopperArgs::TILE_ROWS`] rows.
+    ///
+    /// # Panics
+    ///
+    /// When there is no tile, or more than `2^19`, or more than 4096 heads.
+    #[must_use]
+    pub const fn launch_hopper(self, tiles: u32) -> Option<Launch> {
+        let Some(entry) = self.hopper() else { return None };
+        assert!(tiles > 0 && tiles <= 1 << 19, "1 to 2^19 tiles");
+        assert!(self.heads <= 1 << 12, "at most 4096 heads");
+        // Keys have rows of positions, in sixteens; values have parts of 64 elements of a position.
+        let elements = self.head_dim.next_multiple_of(16) + self.head_dim.next_multiple_of(64);
+        let stage = elements * 2 * AttendRowsHopperArgs::POSITIONS;
+        let shared_bytes = AttendRowsHopperArgs::STAGES * stage + AttendRowsHopperArgs::ALIGNMENT;
+        // A grid of one dimension: the longest tiles, which come first, of all heads begin first.
+        let grid = Grid { x: tiles * self.heads, y: 1, z: 1 };
+        Some(Launch { entry, grid, shared_bytes })
+    }
+
     /// The launch that is equal to the CPU to the bit; it takes [`AttendRowsExactArgs`].
     ///
     /// # Panics
@@ -386,13 +421,26 @@ mod tests {
             assert!(shape.launch_exact(7).shared_bytes <= AttendRowsArgs::SHARED_MAX);
         }
         let singles = AttendRowsShape { heads: 32, head_dim: 128, halves: false };
-        assert_eq!(singles.near(), None);
+        assert_eq!((singles.near(), singles.hopper()), (None, None));
         assert_eq!(singles.launch_exact(1).entry, "attend_rows_exact_f32");
         let other = AttendRowsShape { heads: 32, head_dim: 80, halves: true };
         assert_eq!(
             (other.launch_near(1), other.launch_exact(1).entry),
             (None, "attend_rows_exact_f16")
         );
+    }
+
+    #[test]
+    fn attention_on_hopper_fits_it_and_has_the_widths_of_the_other() {
+        for head_dim in 1..=256 {
+            let shape = AttendRowsShape { heads: 20, head_dim, halves: true };
+            assert!(shape.hopper().is_none() || shape.near().is_some(), "{head_dim}");
+            let Some(launch) = shape.launch_hopper(16) else { continue };
+            assert!(launch.shared_bytes + 1024 <= H200.shared_bytes_max, "{launch:?}");
+            assert_eq!(launch.grid, Grid { x: 320, y: 1, z: 1 });
+        }
+        let shape = AttendRowsShape { heads: 32, head_dim: 100, halves: true };
+        assert_eq!(shape.launch_hopper(1).unwrap().shared_bytes, 4 * (112 + 128) * 128 + 1024);
     }
 
     #[test]

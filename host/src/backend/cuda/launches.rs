@@ -121,6 +121,11 @@ impl Launches {
         self.step = step;
     }
 
+    /// Most rows of a tile of attention.
+    pub(super) const fn tile_rows(&self) -> usize {
+        self.attention.tile_rows()
+    }
+
     /// `hidden = embedding[token]`, plus the position's row where positions are learned.
     pub(super) fn embed(
         &self,

@@ -172,7 +172,7 @@ impl<'w> CudaOps<'w> {
             *place = asking.next().unwrap_or(NONE);
         }
         let tiles = &mut list[places.tiles..places.tiles + 2 * padded];
-        self.tiles = attention::tile(&self.rows, tiles);
+        self.tiles = attention::tile(&self.rows, self.launches.tile_rows(), tiles);
         self.alone = match self.rows[..] {
             [Row { slot, logits: true, .. }] => Some(slot),
             _ => None,

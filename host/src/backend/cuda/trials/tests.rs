@@ -69,6 +69,7 @@ fn attention(config: &ModelConfig, kv: KvType, rows: u32, to: &mut BTreeSet<&'st
     let (head_dim, halves) = (number(config.head_dim), kv == KvType::F16);
     let shape = AttendRowsShape { heads, head_dim, halves };
     to.insert(shape.near().unwrap_or(shape.launch_exact(1).entry));
+    to.extend(shape.hopper());
     let decode = DecodeAttendShape::new(heads, kv_heads, head_dim, halves, rows, DEVICE);
     to.extend(decode.map(DecodeAttendShape::entry));
 }
