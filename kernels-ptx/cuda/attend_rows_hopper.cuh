@@ -145,8 +145,8 @@ __device__ __forceinline__ void produce(u32 stages, u32 full, u32 empty, const u
     using S = Sizes<DIM>;
     const u32 lane = threadIdx.x % WARP;
     for (u32 block = 0; block < blocks + S::ON_THE_WAY; ++block) {
-        // What has come is passed on before there is room for more: the two that multiply are not to
-        // wait for each other.
+        // What has come is passed on before there is room for more, lest the two that multiply wait
+        // for each other.
         if (block >= S::ON_THE_WAY) {
             asm volatile("cp.async.wait_group %0;" :: "n"(S::ON_THE_WAY - 1) : "memory");
             fence_proxy();

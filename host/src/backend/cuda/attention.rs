@@ -54,7 +54,8 @@ pub(super) fn is_exact(config: &ModelConfig, kv: KvType) -> bool {
 }
 
 /// Cuts the rows of a step into tiles of at most `most` rows, of one sequence at consecutive
-/// positions: two numbers each in `tiles`, first row and number of rows. Returns how many. What is left of `tiles` repeats the first: harmless, should it be looked at.
+/// positions: two numbers each in `tiles`, first row and number of rows. Returns how many. What is
+/// left of `tiles` repeats the first: harmless, should it be looked at.
 pub(super) fn tile(rows: &[Row], most: usize, tiles: &mut [u32]) -> u32 {
     let follows =
         |before: &Row, row: &Row| row.slot == before.slot && row.position == before.position + 1;
