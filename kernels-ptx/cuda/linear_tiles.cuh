@@ -19,8 +19,7 @@ static_assert(INFOS % 8 == 0, "pairs of words");
 // What small and large tiles have, from a multiple of 1024 on behind the head, which itself may
 // begin anywhere.
 __host__ __device__ constexpr u32 pool_of(u32 tile) {
-    const u32 hopper = tile <= Args::FEW ? Args::SHARED_FEW_SM_90
-        : tile <= Args::SOME ? Args::SHARED_SOME_SM_90 : Args::SHARED_SM_90;
+    const u32 hopper = tile <= Args::FEW ? Args::SHARED_FEW_SM_90 : Args::SHARED_SOME_SM_90;
     return ((HOPPER ? hopper : Args::SHARED_SM_80) - HEAD_BYTES - 1023) / 1024 * 1024;
 }
 static_assert(Args::THREADS == (TEAMS + 1) * TEAM, "two teams and the warpgroup that fetches");
@@ -40,14 +39,14 @@ enum : u32 { TEAM_MEETS = 1, SUMS_READY = TEAM_MEETS + TEAMS, SUMS_READ };
 // How a tile is multiplied, by what the caller calls it: its rows.
 template <u32 TILE>
 struct Shape {
-    // Before capability 9.0 no warp can have more than 168 registers here, so that a large tile is
-    // two of half the rows.
-    static constexpr u32 N = !HOPPER && TILE == 128 ? 64 : TILE;
+    // No warp can have more than 168 registers here, so that a large tile is two of half the rows.
+    static constexpr u32 N = TILE == 128 ? 64 : TILE;
+    static_assert(!HOPPER || TILE <= Args::SOME, "of more rows linear_slabs.cuh takes care there");
     // Whether the teams have the same features and share the columns.
     static constexpr bool SPLIT = TILE < 128;
     static constexpr u32 ROW_TILES = SPLIT ? 8 : 16;
     // Units of columns that are fetched at a time.
-    static constexpr u32 DEPTH = HOPPER ? (SPLIT ? 4 : 2) : (SPLIT ? 2 : 1);
+    static constexpr u32 DEPTH = HOPPER ? 4 : (SPLIT ? 2 : 1);
     static constexpr u32 CODE_BYTES = ROW_TILES * DEPTH * CODE_TILE;
     static constexpr u32 VALUE_BYTES = N * 128;
     static constexpr u32 STAGE = CODE_BYTES + DEPTH * VALUE_BYTES;
