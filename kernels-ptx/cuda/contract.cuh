@@ -107,18 +107,13 @@ struct LinearArgs {
     static constexpr u32 RELU2 = 1;
     // `max(x, 0)`.
     static constexpr u32 RELU = 2;
-    // Largest tile of which two blocks fit a multiprocessor of capability 9.0 together, so
-    // that one fetches its codes while the one ahead of it ends.
+    // Largest tile that is no slabs on capability 9.0. Two of its blocks fit a multiprocessor
+    // together, so that one fetches its codes while the one ahead of it ends.
     static constexpr u32 FEW = 16;
-    // Largest tile of which a block leaves shared memory for one of `quantize` on a
-    // multiprocessor of capability 9.0; and the largest that is compiled for it.
-    static constexpr u32 SOME = 32;
     // Dynamic shared memory for capability 8.0.
     static constexpr u32 SHARED_SM_80 = 101376;
     // Dynamic shared memory for capability 9.0, of tiles up to `FEW`.
     static constexpr u32 SHARED_FEW_SM_90 = 115712;
-    // Dynamic shared memory for capability 9.0, of tiles up to `SOME`.
-    static constexpr u32 SHARED_SOME_SM_90 = 184320;
     // Dynamic shared memory for capability 9.0, of tiles that are named by their features,
     // too: as much as leaves some for `quantize`.
     static constexpr u32 SHARED_SLABS_SM_90 = 185344;
@@ -648,8 +643,8 @@ extern "C" __global__ void attend_rows_f16_256(AttendRowsArgs args);
 // Equal to it but for sums of weights, which are added up in another order, in double
 // precision: a number within 1e-12 of the border between two tokens may fall to the other.
 //
-// Grid: a block per row, or a cluster of up to `PARTS_MAX` blocks (capability 9.0), which look
-// at the row together; what is left to do then is done by the first.
+// Grid: a block per row, or (capability 9.0) a cluster of up to `PARTS_MAX` blocks, which look
+// at the row together.
 struct ChooseArgs {
     static constexpr u32 THREADS = 1024;
     // No token.

@@ -1,5 +1,5 @@
 // Ternary linears over the rows of a step; contract.cuh says what they compute. On capability 9.0
-// linear_slabs.cuh does those of more than 32 rows.
+// linear_slabs.cuh does those of more than 16 rows.
 //
 // The output is cut into tiles of features by rows, and every tile's columns into units of 128. The
 // units of all tiles, one after another, are dealt out evenly: each thread block takes one stretch,

@@ -1,4 +1,4 @@
-// Linears over more than 32 rows on capability 9.0. A tile is some slabs of 64 features by N rows
+// Linears over more than 16 rows on capability 9.0. A tile is some slabs of 64 features by N rows
 // of the step. Each slab has a team (a warpgroup) that multiplies it; a single slab has two, which
 // take turns with the columns. The blocks of a cluster share a tile's columns evenly. When all are
 // done, the sums lie in shared memory, and each block adds up some of the rows from all the others

@@ -55,9 +55,9 @@ const TILES: [(u32, &str); 5] =
 pub const fn linear_entries(target: Target) -> &'static [&'static str] {
     const PLAIN: [&str; 5] = [TILES[0].1, TILES[1].1, TILES[2].1, TILES[3].1, TILES[4].1];
     const SLABS: [&str; 7] = slabs::entries();
-    const EXACT: [&str; 10] = [
-        TILES[0].1, TILES[1].1, TILES[2].1, SLABS[0], SLABS[1], SLABS[2], SLABS[3], SLABS[4],
-        SLABS[5], SLABS[6],
+    const EXACT: [&str; 9] = [
+        TILES[0].1, TILES[1].1, SLABS[0], SLABS[1], SLABS[2], SLABS[3], SLABS[4], SLABS[5],
+        SLABS[6],
     ];
     if target.exact { &EXACT } else { &PLAIN }
 }
@@ -76,15 +76,6 @@ pub struct LinearLaunch {
     /// Dynamic shared memory in bytes. More than 48 KiB has to be asked for
     /// (`CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES`).
     pub shared_bytes: u32,
-}
-
-/// Dynamic shared memory of the linear for `tile`, of those of any GPU.
-const fn shared_bytes(tile: u32, target: Target) -> u32 {
-    match (target.exact, tile) {
-        (true, ..=LinearArgs::FEW) => LinearArgs::SHARED_FEW_SM_90,
-        (true, _) => LinearArgs::SHARED_SOME_SM_90,
-        (false, _) => LinearArgs::SHARED_SM_80,
-    }
 }
 
 /// Words of workspace for linears over at most `rows` rows, on a GPU of so many multiprocessors.
@@ -158,7 +149,7 @@ impl LinearShape {
     #[must_use]
     pub const fn launch(self, multiprocessors: u32, target: Target) -> LinearLaunch {
         assert!(multiprocessors > 0, "a GPU has multiprocessors");
-        if target.exact && self.rows > 32 {
+        if target.exact && self.rows > LinearArgs::FEW {
             let slabs = Slabs::of(self, multiprocessors);
             return LinearLaunch {
                 entry: slabs.entry,
@@ -179,7 +170,11 @@ impl LinearShape {
             tile,
             blocks: self.blocks(tile, multiprocessors),
             cluster: 1,
-            shared_bytes: shared_bytes(tile, target),
+            shared_bytes: if target.exact {
+                LinearArgs::SHARED_FEW_SM_90
+            } else {
+                LinearArgs::SHARED_SM_80
+            },
         }
     }
 
@@ -257,10 +252,19 @@ mod tests {
     }
 
     #[test]
-    fn on_9_0_slabs_take_over_from_33_rows_on() {
+    fn on_9_0_slabs_take_over_from_17_rows_on() {
         for (rows, expected) in [
             (8, [("linear_8", 1); 4]),
-            (32, [("linear_32", 1); 4]),
+            (16, [("linear_16", 1); 4]),
+            (
+                17,
+                [
+                    ("linear_128x64", 1),
+                    ("linear_64x64", 2),
+                    ("linear_192x64", 1),
+                    ("linear_128x64", 4),
+                ],
+            ),
             (
                 64,
                 [
@@ -296,7 +300,7 @@ mod tests {
 
     #[test]
     fn slabs_cover_the_output_in_whole_clusters() {
-        for rows in [33, 64, 65, 300, 2048] {
+        for rows in [17, 33, 64, 65, 300, 2048] {
             for (row_tiles, cols) in SHAPES.into_iter().chain([(1, 4), (3, 300), (17, 131_072)]) {
                 for multiprocessors in [1, 3, 114, 132] {
                     let shape = LinearShape::new(row_tiles, cols, rows);

@@ -52,7 +52,7 @@ pub const fn kernels() -> &'static [Kernel] {
             LinearArgs:
                 "linear_8" for SM_80 "sm_80", SM_90A "sm_90a";
                 "linear_16" for SM_80 "sm_80", SM_90A "sm_90a";
-                "linear_32" for SM_80 "sm_80", SM_90A "sm_90a";
+                "linear_32" for SM_80 "sm_80";
                 "linear_64" for SM_80 "sm_80";
                 "linear_128" for SM_80 "sm_80";
                 "linear_64x64" for SM_90A "sm_90a";

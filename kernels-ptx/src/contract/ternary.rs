@@ -112,18 +112,13 @@ kernels! {
         RELU2 = 1,
         /// `max(x, 0)`.
         RELU = 2,
-        /// Largest tile of which two blocks fit a multiprocessor of capability 9.0 together, so
-        /// that one fetches its codes while the one ahead of it ends.
+        /// Largest tile that is no slabs on capability 9.0. Two of its blocks fit a multiprocessor
+        /// together, so that one fetches its codes while the one ahead of it ends.
         FEW = 16,
-        /// Largest tile of which a block leaves shared memory for one of `quantize` on a
-        /// multiprocessor of capability 9.0; and the largest that is compiled for it.
-        SOME = 32,
         /// Dynamic shared memory for capability 8.0.
         SHARED_SM_80 = 101376,
         /// Dynamic shared memory for capability 9.0, of tiles up to `FEW`.
         SHARED_FEW_SM_90 = 115712,
-        /// Dynamic shared memory for capability 9.0, of tiles up to `SOME`.
-        SHARED_SOME_SM_90 = 184320,
         /// Dynamic shared memory for capability 9.0, of tiles that are named by their features,
         /// too: as much as leaves some for `quantize`.
         SHARED_SLABS_SM_90 = 185344,

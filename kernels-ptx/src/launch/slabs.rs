@@ -1,4 +1,4 @@
-//! Linears over more than 32 rows on capability 9.0: tiles of slabs of 64 features.
+//! Linears over more than 16 rows on capability 9.0: tiles of slabs of 64 features.
 
 use super::LinearShape;
 use crate::contract::LinearArgs;
