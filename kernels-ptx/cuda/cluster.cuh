@@ -42,6 +42,20 @@ __device__ __forceinline__ void store_remote(u32 address, u32 x) {
 __device__ __forceinline__ void store_remote(u32 address, unsigned long long x) {
     asm volatile("st.shared::cluster.u64 [%0], %1;" ::"r"(address), "l"(x) : "memory");
 }
+
+__device__ __forceinline__ void store_remote(u32 address, double x) {
+    asm volatile("st.shared::cluster.f64 [%0], %1;" ::"r"(address), "d"(x) : "memory");
+}
+
+// Returns what was there before.
+__device__ __forceinline__ u32 add_remote(u32 address, u32 x) {
+    u32 before;
+    asm volatile("atom.relaxed.cluster.shared::cluster.add.u32 %0, [%1], %2;"
+                 : "=r"(before)
+                 : "r"(address), "r"(x)
+                 : "memory");
+    return before;
+}
 #endif
 
 // What was written before it is seen by those of the cluster who have waited.

@@ -84,10 +84,10 @@ extern "C" __global__ void quantize(QuantizeArgs args);
 // A ternary linear over the rows of a step and what follows it, exact but for last roundings.
 //
 // `value = (Σ_c values[row, c] · trit(feature, c) · row_unit) · unit + bias`; `finish` says
-// what becomes of it. Reference: `Linear::run` of the host's CPU, to the bit. Grid:
-// `launch::LinearShape::blocks`; shared memory: `launch::linear_shared_bytes`.
-// The number in the name is the rows of the step that a block multiplies together:
-// `launch::LinearShape::entry` chooses.
+// what becomes of it. Reference: `Linear::run` of the host's CPU, to the bit. Grid, clusters
+// and shared memory: `launch::LinearShape::launch`, which chooses the kernel, too. The last
+// number in the name is the rows of the step that a block multiplies together, one before it
+// the features.
 struct LinearArgs {
     static constexpr u32 THREADS = 384;
     // Words of `workspace` that blocks signal each other with: two a block.
@@ -107,20 +107,16 @@ struct LinearArgs {
     static constexpr u32 RELU2 = 1;
     // `max(x, 0)`.
     static constexpr u32 RELU = 2;
-    // Largest tile of which two blocks fit a multiprocessor of capability 9.0 together, so
-    // that one fetches its codes while the one ahead of it ends.
+    // Largest tile that is no slabs on capability 9.0. Two of its blocks fit a multiprocessor
+    // together, so that one fetches its codes while the one ahead of it ends.
     static constexpr u32 FEW = 16;
-    // Largest tile of which a block leaves shared memory for one of `quantize` on a
-    // multiprocessor of capability 9.0.
-    static constexpr u32 SOME = 64;
     // Dynamic shared memory for capability 8.0.
     static constexpr u32 SHARED_SM_80 = 101376;
     // Dynamic shared memory for capability 9.0, of tiles up to `FEW`.
     static constexpr u32 SHARED_FEW_SM_90 = 115712;
-    // Dynamic shared memory for capability 9.0, of tiles up to `SOME`.
-    static constexpr u32 SHARED_SOME_SM_90 = 184320;
-    // Dynamic shared memory for capability 9.0, of larger tiles.
-    static constexpr u32 SHARED_SM_90 = 232448;
+    // Dynamic shared memory for capability 9.0, of tiles that are named by their features,
+    // too: as much as leaves some for `quantize`.
+    static constexpr u32 SHARED_SLABS_SM_90 = 185344;
 
     // `(row_tiles, col_tiles, 128)` words, layout `mma16x128`, 16-byte aligned.
     const u32 *codes;
@@ -157,8 +153,8 @@ struct LinearArgs {
     u32 finish;
     // `SILU`, `RELU2` or `RELU`; read by `ACTIVATE` and `GATED`.
     u32 activation;
-    // `launch::LinearShape::tile`: the number in the kernel's name, which another
-    // kernel refuses by doing nothing.
+    // `launch::LinearLaunch::tile`: the last number in the kernel's name; with another one it
+    // does nothing.
     u32 tile;
 };
 static_assert(sizeof(LinearArgs) == 104, "LinearArgs");
@@ -186,6 +182,13 @@ extern "C" __global__ void linear_16(LinearArgs args);
 extern "C" __global__ void linear_32(LinearArgs args);
 extern "C" __global__ void linear_64(LinearArgs args);
 extern "C" __global__ void linear_128(LinearArgs args);
+extern "C" __global__ void linear_64x64(LinearArgs args);
+extern "C" __global__ void linear_128x64(LinearArgs args);
+extern "C" __global__ void linear_192x64(LinearArgs args);
+extern "C" __global__ void linear_64x128(LinearArgs args);
+extern "C" __global__ void linear_128x128(LinearArgs args);
+extern "C" __global__ void linear_192x128(LinearArgs args);
+extern "C" __global__ void linear_256x128(LinearArgs args);
 
 // `hidden[r, :] = table[tokens[r], :]`, plus `learned[positions[r] + learned_offset, :]` where
 // there is such a table. Equal to the CPU to the bit.
@@ -696,8 +699,8 @@ extern "C" __global__ void attend_rows_hopper_f16_128(AttendRowsHopperArgs args)
 // Equal to it but for sums of weights, which are added up in another order, in double
 // precision: a number within 1e-12 of the border between two tokens may fall to the other.
 //
-// Grid: a block per row, or a cluster of up to `PARTS_MAX` blocks (capability 9.0), which look
-// at the row together; what is left to do then is done by the first.
+// Grid: a block per row, or (capability 9.0) a cluster of up to `PARTS_MAX` blocks, which look
+// at the row together.
 struct ChooseArgs {
     static constexpr u32 THREADS = 1024;
     // No token.

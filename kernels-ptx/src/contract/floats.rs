@@ -382,8 +382,8 @@ kernels! {
     /// Equal to it but for sums of weights, which are added up in another order, in double
     /// precision: a number within 1e-12 of the border between two tokens may fall to the other.
     ///
-    /// Grid: a block per row, or a cluster of up to `PARTS_MAX` blocks (capability 9.0), which look
-    /// at the row together; what is left to do then is done by the first.
+    /// Grid: a block per row, or (capability 9.0) a cluster of up to `PARTS_MAX` blocks, which look
+    /// at the row together.
     fn choose[1024](ChooseArgs {
         /// `(rows, vocab)`, 16-byte aligned.
         logits: DevicePtr<f32>,
