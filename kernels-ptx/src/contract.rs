@@ -275,8 +275,8 @@ mod ternary;
 
 pub use decode::{DecodeAttendArgs, DecodeLayersArgs, DecodeLinearArgs};
 pub use floats::{
-    AttendRowsArgs, AttendRowsExactArgs, ChooseArgs, EmbedArgs, FloatLinearArgs, NormalizeArgs,
-    RopeStoreArgs, TileWeightsArgs,
+    AttendRowsArgs, AttendRowsExactArgs, ChooseArgs, EmbedArgs, FloatLinearArgs,
+    FloatLinearHopperArgs, NormalizeArgs, RopeStoreArgs, TileWeightsArgs,
 };
 pub use measure::ReadMemoryArgs;
 pub use ternary::{LinearArgs, QuantizeArgs};
