@@ -14,6 +14,8 @@ namespace {
 // What is parked of a unit and a head of a short row for the second look at it: the weights of four
 // lanes, then peak and sum.
 constexpr u32 PARKED_BYTES = 4 * 16 + 8;
+// Warps of a rank up to which it may be begun in one round and ended in the next.
+constexpr u32 STRADDLING = 5;
 // Where dynamic shared memory has what, in bytes; launch::DecodeAttendShape counts the same.
 struct Places {
     // Of a warp.
@@ -253,16 +255,57 @@ __device__ __forceinline__ void attend_short(const Args &args, const Part &part,
     }
 }
 
-// A row with one key head, by the whole block: rank after rank. With `WHOLE` it may be a short one,
-// and where a few warps have all units of a rank, the block does some ranks at a time.
+// The warps of the cluster, rank after rank, as they are dealt out to those of a block: some at a
+// time, one to each of its warps. Those of no unit are left out where ranks are few enough to
+// straddle two rounds; otherwise a round is a rank.
+template <u32 RANKS, bool WHOLE>
+struct Deal {
+    // Places of what a warp of the cluster leaves until its rank is complete.
+    static constexpr u32 SLOTS = WHOLE ? WARPS + STRADDLING - 1 : WARPS;
+
+    u32 ranks;
+    u32 units;
+    // Warps of a rank, at least; the first few have one more.
+    u32 low;
+    u32 more;
+    u32 count;
+
+    __device__ __forceinline__ explicit Deal(const Part &part)
+        : ranks(WHOLE ? part.ranks : RANKS), units(part.units), low(WARPS), more(0), count(WARPS) {
+        if (WHOLE) {
+            low = warps_of(part, 0);
+            if (low > STRADDLING) {
+                count = low;
+            } else {
+                low = units / ranks;
+                more = units % ranks;
+            }
+        }
+    }
+
+    __device__ __forceinline__ u32 first_of(u32 rank) const {
+        return rank * low + min(rank, more);
+    }
+
+    // The first unit of the warp `at`, or one that is none.
+    __device__ __forceinline__ u32 unit_of(u32 at) const {
+        const u32 wide = more * (low + 1);
+        const u32 rank = at < wide ? at / (low + 1) : more + (at - wide) / max(low, 1u);
+        return rank < ranks ? rank + (at - first_of(rank)) * ranks : units;
+    }
+};
+
+// A row with one key head, by the whole block: rank after rank. With `WHOLE` it may be a short one.
 template <u32 RANKS, u32 DIM, bool WHOLE>
 __device__ __forceinline__ void attend_block(const Args &args, Part part, const Places &places,
                                              unsigned char *shared) {
     __shared__ f32 undo[HEADS];
-    __shared__ float2 by_warp[WARPS][HEADS];
+    constexpr u32 SLOTS = Deal<RANKS, WHOLE>::SLOTS;
+    __shared__ float2 by_warp[SLOTS][HEADS];
     __shared__ float2 by_rank[RANKS][HEADS];
     const u32 lane = part.lane, warp = part.warp, dim = part.dim;
-    const u32 ranks = WHOLE ? part.ranks : RANKS;
+    const Deal<RANKS, WHOLE> deal(part);
+    const u32 ranks = deal.ranks;
     const u32 g = lane / 4, q = lane % 4;
     u16 *keys = reinterpret_cast<u16 *>(args.keys) + part.start;
     u16 *values = reinterpret_cast<u16 *>(args.values) + part.start;
@@ -270,15 +313,11 @@ __device__ __forceinline__ void attend_block(const Args &args, Part part, const 
     unsigned char *queries = shared + WARPS * places.slab;
     u16 *fresh = reinterpret_cast<u16 *>(queries + places.queries);
     const u32 elements = part.heads * dim, by_dim = reciprocal(dim);
-    // (warps, elements) and (ranks, elements) sums of weighted values.
+    // (SLOTS, elements) and (ranks, elements) sums of weighted values.
     f32 *outs = reinterpret_cast<f32 *>(queries + places.queries + places.fresh);
-    f32 *of_ranks = outs + WARPS * elements;
+    f32 *of_ranks = outs + SLOTS * elements;
     const u32 last = part.units - 1, stride = ranks * WARPS;
-    // Warps that a rank's units need, ranks that are done at a time; where this warp begins in its
-    // first rank, which is how much below that.
-    const u32 team = WHOLE ? warps_of(part, 0) : WARPS, teams = WARPS / team;
-    const u32 below = warp % team * ranks;
-    u32 begin = warp / team < teams ? warp / team + below : part.units;
+    u32 begin = warp < deal.count ? deal.unit_of(warp) : part.units;
     const auto fetch = [&](u32 unit) {
         if (unit < part.units) {
             slab.fetch(keys, values, unit, part.position);
@@ -327,10 +366,13 @@ __device__ __forceinline__ void attend_block(const Args &args, Part part, const 
     const f32 factor = args.factor * LOG2_E * (g < part.heads ? undo[g] : 0.0f);
     f32 *const mixed = args.mixed
         + (static_cast<size_t>(part.row) * args.heads + part.first_head) * dim;
+    u32 rank = 0;
 #pragma unroll 1
-    for (u32 round = 0; round < ranks; round += teams) {
-        const bool more = WHOLE ? begin + teams < below + ranks : round + 1 < RANKS;
-        const u32 next = more ? begin + teams : part.units;
+    for (u32 round = 0; rank < ranks; round += deal.count) {
+        const u32 after = round + deal.count;
+        const u32 next = !WHOLE ? (rank + 1 < RANKS ? begin + 1 : part.units)
+            : warp < deal.count ? deal.unit_of(after + warp) : part.units;
+        const u32 slot = WHOLE ? (round + warp) % SLOTS : warp;
         Running running;
 #pragma unroll 1
         for (u32 unit = begin; unit < part.units; unit += stride) {
@@ -344,7 +386,7 @@ __device__ __forceinline__ void attend_block(const Args &args, Part part, const 
             score_unit<DIM>(score, slab, query, factor, left);
             u32 weights[4];
             const f32 fade = running.take(weights, score, left);
-            f32 *sums = outs + warp * elements + g * dim + 2 * q;
+            f32 *sums = outs + slot * elements + g * dim + 2 * q;
 #pragma unroll 2
             for (u32 n = 0; n < dim / 8 + (dim % 8 != 0); n += 2) {
                 float2 two[2];
@@ -366,20 +408,25 @@ __device__ __forceinline__ void attend_block(const Args &args, Part part, const 
         if (begin < part.units) {
             const f32 sum = running.total();
             if (q == 0) {
-                by_warp[warp][g] = make_float2(running.top, sum);
+                by_warp[slot][g] = make_float2(running.top, sum);
             }
         }
         begin = next;
         __syncthreads();
-        // Mixes what the warps from `from` on have of a rank.
-        const auto mix_rank = [&](u32 rank, u32 from) {
+        // Mixes ranks that are complete.
+#pragma unroll 1
+        do {
             const u32 warps = warps_of(part, rank);
+            const u32 from = WHOLE ? deal.first_of(rank) % SLOTS : 0;
+            const auto slot_of = [&](u32 w) {
+                return from + w < SLOTS ? from + w : from + w - SLOTS;
+            };
 #pragma unroll 1
             for (u32 e = threadIdx.x; e < elements; e += Args::THREADS) {
                 const u32 head = quotient(e, by_dim);
                 const Mixed of = mix_parts<WARPS>(
-                    warps, [&](u32 w) { return by_warp[min(from + w, WARPS - 1)][head]; },
-                    [&](u32 w) { return outs[(from + w) * elements + e]; });
+                    warps, [&](u32 w) { return by_warp[slot_of(w)][head]; },
+                    [&](u32 w) { return outs[slot_of(w) * elements + e]; });
                 if (ranks == 1) {
                     mixed[e] = __fdividef(of.value, of.total);
                     continue;
@@ -389,15 +436,8 @@ __device__ __forceinline__ void attend_block(const Args &args, Part part, const 
                     by_rank[rank][head] = make_float2(of.top, of.total);
                 }
             }
-        };
-        if (WHOLE) {
-#pragma unroll 1
-            for (u32 rank = round; rank < min(round + teams, ranks); ++rank) {
-                mix_rank(rank, (rank - round) * team);
-            }
-        } else {
-            mix_rank(round, 0);
-        }
+            ++rank;
+        } while (WHOLE && rank < ranks && deal.first_of(rank + 1) <= after);
         __syncthreads();
     }
     if (ranks == 1) {
@@ -413,14 +453,16 @@ __device__ __forceinline__ void attend_block(const Args &args, Part part, const 
     }
 }
 
-// Grid: (rows, sets of heads), a set to a block, with `WHOLE`: where sets are few. Otherwise a block
-// has WARPS sets. A short row, with `WHOLE` only the shortest, is one warp's: the first blocks'.
+// Grid: with `WHOLE`, where sets of heads are few, (rows, sets); otherwise (sets / WARPS rounded up,
+// rows). A short row, with `WHOLE` only the shortest, has a warp for each set; with `WHOLE` these
+// are in the blocks that begin first.
 template <u32 RANKS, u32 DIM, bool WHOLE>
 __device__ __forceinline__ void decode_attend_many(const Args &args) {
     extern __shared__ __align__(128) unsigned char shared[];
     const u32 group = args.heads / args.kv_heads;
     const u32 sets = args.kv_heads * ((group + HEADS - 1) / HEADS);
-    const u32 row = blockIdx.x;
+    const u32 row = WHOLE ? blockIdx.x : blockIdx.y;
+    const u32 block = WHOLE ? blockIdx.y : blockIdx.x;
     Part part;
     launch_dependents();
     part.position = args.positions[row];
@@ -429,7 +471,7 @@ __device__ __forceinline__ void decode_attend_many(const Args &args) {
     }
     const Places places(args.head_dim, min(HEADS, group));
     if (part.position / UNIT < (WHOLE ? 1 : WARPS)) {
-        const u32 set = blockIdx.y * WARPS + threadIdx.x / WARP;
+        const u32 set = block * WARPS + threadIdx.x / WARP;
         if (set < sets) {
             aim(args, row, set, part);
             spread<RANKS>(args, UNIT, part);
@@ -439,7 +481,7 @@ __device__ __forceinline__ void decode_attend_many(const Args &args) {
     }
     const u32 each = WHOLE ? 1 : WARPS;
 #pragma unroll 1
-    for (u32 set = blockIdx.y * each; set < min((blockIdx.y + 1) * each, sets); ++set) {
+    for (u32 set = block * each; set < min((block + 1) * each, sets); ++set) {
         aim(args, row, set, part);
         spread<RANKS>(args, UNIT, part);
         attend_block<RANKS, DIM, WHOLE>(args, part, places, shared);
