@@ -134,6 +134,15 @@ pub const CONTROL_HALF_MAX: Tolerance = Tolerance {
              logits of these models reach 20",
 };
 
+/// The same on a GPU.
+pub const CONTROL_HALF_CUDA_MAX: Tolerance = Tolerance {
+    name: "CONTROL_HALF_CUDA_MAX",
+    number: 1.2e-2,
+    reason: "rounding the keys alone moves a logit of the OPT model by up to 0.0106, keys and \
+             values by 0.0096: where sums of another order round the other way the maximum lies \
+             on either side of CONTROL_HALF_MAX (0.0102 was seen)",
+};
+
 /// Distance of the two largest logits from which a float model must name the same token.
 pub const CONTROL_GAP: Tolerance = Tolerance {
     name: "CONTROL_GAP",

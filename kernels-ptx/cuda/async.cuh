@@ -94,35 +94,6 @@ __device__ __forceinline__ void bulk_copy(u32 to, const void *from, u32 bytes, u
         "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(barrier)
         : "memory");
 }
-
-// The same to the same place of every block of the cluster in `blocks`, whose barriers there all
-// count it.
-__device__ __forceinline__ void bulk_copy_all(u32 to, const void *from, u32 bytes, u32 barrier,
-                                              u16 blocks) {
-    asm volatile(
-        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
-        "[%0], [%1], %2, [%3], %4;" ::"r"(to),
-        "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(barrier), "h"(blocks)
-        : "memory");
-}
-
-// One arrival at the barrier that block `rank` of the cluster has at this place.
-__device__ __forceinline__ void barrier_arrive_at(u32 barrier, u32 rank) {
-    asm volatile(
-        "{ .reg .b32 there; mapa.shared::cluster.u32 there, %0, %1;\n"
-        "mbarrier.arrive.shared::cluster.b64 _, [there]; }" ::"r"(barrier),
-        "r"(rank)
-        : "memory");
-}
-
-// The blocks of a cluster meet.
-__device__ __forceinline__ void cluster_arrive() {
-    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-}
-
-__device__ __forceinline__ void cluster_wait() {
-    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
-}
 #endif
 
 // 16 bytes from global to shared memory.

@@ -84,10 +84,10 @@ extern "C" __global__ void quantize(QuantizeArgs args);
 // A ternary linear over the rows of a step and what follows it, exact but for last roundings.
 //
 // `value = (Σ_c values[row, c] · trit(feature, c) · row_unit) · unit + bias`; `finish` says
-// what becomes of it. Reference: `Linear::run` of the host's CPU, to the bit. Grid:
-// `launch::LinearShape::blocks`; shared memory: `launch::linear_shared_bytes`.
-// The number in the name is the rows of the step that a block multiplies together:
-// `launch::LinearShape::entry` chooses.
+// what becomes of it. Reference: `Linear::run` of the host's CPU, to the bit. Grid, clusters
+// and shared memory: `launch::LinearShape::launch`, which chooses the kernel, too. The last
+// number in the name is the rows of the step that a block multiplies together, one before it
+// the features.
 struct LinearArgs {
     static constexpr u32 THREADS = 384;
     // Words of `workspace` that blocks signal each other with: two a block.
@@ -107,20 +107,16 @@ struct LinearArgs {
     static constexpr u32 RELU2 = 1;
     // `max(x, 0)`.
     static constexpr u32 RELU = 2;
-    // Largest tile of which two blocks fit a multiprocessor of capability 9.0 together, so
-    // that one fetches its codes while the one ahead of it ends.
+    // Largest tile that is no slabs on capability 9.0. Two of its blocks fit a multiprocessor
+    // together, so that one fetches its codes while the one ahead of it ends.
     static constexpr u32 FEW = 16;
-    // Largest tile of which a block leaves shared memory for one of `quantize` on a
-    // multiprocessor of capability 9.0.
-    static constexpr u32 SOME = 64;
     // Dynamic shared memory for capability 8.0.
     static constexpr u32 SHARED_SM_80 = 101376;
     // Dynamic shared memory for capability 9.0, of tiles up to `FEW`.
     static constexpr u32 SHARED_FEW_SM_90 = 115712;
-    // Dynamic shared memory for capability 9.0, of tiles up to `SOME`.
-    static constexpr u32 SHARED_SOME_SM_90 = 184320;
-    // Dynamic shared memory for capability 9.0, of larger tiles.
-    static constexpr u32 SHARED_SM_90 = 232448;
+    // Dynamic shared memory for capability 9.0, of tiles that are named by their features,
+    // too: as much as leaves some for `quantize`.
+    static constexpr u32 SHARED_SLABS_SM_90 = 185344;
 
     // `(row_tiles, col_tiles, 128)` words, layout `mma16x128`, 16-byte aligned.
     const u32 *codes;
@@ -157,8 +153,8 @@ struct LinearArgs {
     u32 finish;
     // `SILU`, `RELU2` or `RELU`; read by `ACTIVATE` and `GATED`.
     u32 activation;
-    // `launch::LinearShape::tile`: the number in the kernel's name, which another
-    // kernel refuses by doing nothing.
+    // `launch::LinearLaunch::tile`: the last number in the kernel's name; with another one it
+    // does nothing.
     u32 tile;
 };
 static_assert(sizeof(LinearArgs) == 104, "LinearArgs");
@@ -186,6 +182,13 @@ extern "C" __global__ void linear_16(LinearArgs args);
 extern "C" __global__ void linear_32(LinearArgs args);
 extern "C" __global__ void linear_64(LinearArgs args);
 extern "C" __global__ void linear_128(LinearArgs args);
+extern "C" __global__ void linear_64x64(LinearArgs args);
+extern "C" __global__ void linear_128x64(LinearArgs args);
+extern "C" __global__ void linear_192x64(LinearArgs args);
+extern "C" __global__ void linear_64x128(LinearArgs args);
+extern "C" __global__ void linear_128x128(LinearArgs args);
+extern "C" __global__ void linear_192x128(LinearArgs args);
+extern "C" __global__ void linear_256x128(LinearArgs args);
 
 // `hidden[r, :] = table[tokens[r], :]`, plus `learned[positions[r] + learned_offset, :]` where
 // there is such a table. Equal to the CPU to the bit.
@@ -252,7 +255,7 @@ extern "C" __global__ void embed(EmbedArgs args);
 //
 // Grid: one block per row of the output.
 struct NormalizeArgs {
-    static constexpr u32 THREADS = 256;
+    static constexpr u32 THREADS = 1024;
     // Entry of `asking` that asks for nothing.
     static constexpr u32 NONE = 4294967295;
     // Two terms of half precision, scaled.
@@ -712,25 +715,40 @@ extern "C" __global__ void attend_rows_f16_256(AttendRowsArgs args);
 // Equal to it but for sums of weights, which are added up in another order, in double
 // precision: a number within 1e-12 of the border between two tokens may fall to the other.
 //
-// Grid: one block per row.
+// Grid: a block per row, or (capability 9.0) a cluster of up to `PARTS_MAX` blocks, which look
+// at the row together.
 struct ChooseArgs {
     static constexpr u32 THREADS = 1024;
     // No token.
     static constexpr u32 NONE = 4294967295;
+    // Marks a token that was not chosen.
+    static constexpr u32 FAULT = 2147483648;
+    // Most blocks of a row: what every device with clusters can have of them.
+    static constexpr u32 PARTS_MAX = 8;
 
     // `(rows, vocab)`, 16-byte aligned.
     const f32 *logits;
     // `(rows, vocab / 32 rounded up)`: a bit for every token of the context, from the lowest;
     // the token chosen is added. Or null for no penalty.
     u32 *seen;
-    // `(rows)`, in `0..1`; read where `temperature` is not 0.
-    const f64 *uniforms;
+    // In `0..1`, for every row; read where `temperature` is not 0.
+    f64 uniform;
     // `(rows, vocab)` to work in; where `temperature` is not 0.
     f32 *weights;
     // `(rows)`: the token; 0 where a logit is not finite.
     u32 *chosen;
     // `(rows)`: the first token whose logit is not finite, or `NONE`.
     u32 *faults;
+    // Where the host looks for the answer of the first row, in memory of its own, 8-byte
+    // aligned: the token, or `FAULT` plus the first whose logit is not finite; and `serial`.
+    // The two words change at once. Or null.
+    u32 *told;
+    // Where the position of a step behind this is written: `next`. Or null.
+    u32 *position;
+    // See `told`.
+    u32 serial;
+    // See `position`.
+    u32 next;
     // At least 1.
     u32 vocab;
     // Keeps the `k` most likely tokens; 0 is off.
@@ -744,20 +762,24 @@ struct ChooseArgs {
     // Keeps tokens at least `p` times as likely as the most likely one; 0 is off.
     f32 min_p;
 };
-static_assert(sizeof(ChooseArgs) == 72, "ChooseArgs");
+static_assert(sizeof(ChooseArgs) == 96, "ChooseArgs");
 static_assert(alignof(ChooseArgs) == 8, "ChooseArgs");
 static_assert(offsetof(ChooseArgs, logits) == 0, "logits");
 static_assert(offsetof(ChooseArgs, seen) == 8, "seen");
-static_assert(offsetof(ChooseArgs, uniforms) == 16, "uniforms");
+static_assert(offsetof(ChooseArgs, uniform) == 16, "uniform");
 static_assert(offsetof(ChooseArgs, weights) == 24, "weights");
 static_assert(offsetof(ChooseArgs, chosen) == 32, "chosen");
 static_assert(offsetof(ChooseArgs, faults) == 40, "faults");
-static_assert(offsetof(ChooseArgs, vocab) == 48, "vocab");
-static_assert(offsetof(ChooseArgs, top_k) == 52, "top_k");
-static_assert(offsetof(ChooseArgs, temperature) == 56, "temperature");
-static_assert(offsetof(ChooseArgs, repetition_penalty) == 60, "repetition_penalty");
-static_assert(offsetof(ChooseArgs, top_p) == 64, "top_p");
-static_assert(offsetof(ChooseArgs, min_p) == 68, "min_p");
+static_assert(offsetof(ChooseArgs, told) == 48, "told");
+static_assert(offsetof(ChooseArgs, position) == 56, "position");
+static_assert(offsetof(ChooseArgs, serial) == 64, "serial");
+static_assert(offsetof(ChooseArgs, next) == 68, "next");
+static_assert(offsetof(ChooseArgs, vocab) == 72, "vocab");
+static_assert(offsetof(ChooseArgs, top_k) == 76, "top_k");
+static_assert(offsetof(ChooseArgs, temperature) == 80, "temperature");
+static_assert(offsetof(ChooseArgs, repetition_penalty) == 84, "repetition_penalty");
+static_assert(offsetof(ChooseArgs, top_p) == 88, "top_p");
+static_assert(offsetof(ChooseArgs, min_p) == 92, "min_p");
 extern "C" __global__ void choose(ChooseArgs args);
 
 // A ternary linear of one row, from the norm before it to what follows it: exact up to the

@@ -3,6 +3,7 @@
 // a warp mixes its own, then thread blocks mix those of their warps, then each block of the cluster
 // a slice of the elements from all blocks.
 #pragma once
+#include "cluster.cuh"
 #include "decode.cuh"
 
 using Args = DecodeAttendArgs;
@@ -20,25 +21,6 @@ __device__ __forceinline__ f32 exp2_fast(f32 x) {
     f32 y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
-}
-
-__device__ __forceinline__ u32 in_rank(const void *pointer, u32 rank) {
-    u32 address;
-    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared_address(pointer)),
-        "r"(rank));
-    return address;
-}
-
-__device__ __forceinline__ void store_remote(u32 address, f32 x) {
-    asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(address), "f"(x) : "memory");
-}
-
-__device__ __forceinline__ void cluster_arrive() {
-    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-}
-
-__device__ __forceinline__ void cluster_wait() {
-    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
 // Division by a number of 1 to 2048 of what is below 2048: one of the divisor, then products.

@@ -1,4 +1,5 @@
-// Ternary linears over the rows of a step; contract.cuh says what they compute.
+// Ternary linears over the rows of a step; contract.cuh says what they compute. On capability 9.0
+// linear_slabs.cuh does those of more than 16 rows.
 //
 // The output is cut into tiles of features by rows, and every tile's columns into units of 128. The
 // units of all tiles, one after another, are dealt out evenly: each thread block takes one stretch,
@@ -358,7 +359,7 @@ __device__ __forceinline__ void multiply_all(const Args &args, const Pool &pool,
 
 // The kernel for tiles of TILE rows. On capability 9.0 those that fetch keep FETCHING registers
 // and leave the rest to the teams, which then have MULTIPLYING.
-template <u32 TILE, u32 FETCHING, u32 MULTIPLYING>
+template <u32 TILE, u32 FETCHING = 0, u32 MULTIPLYING = 0>
 __device__ __forceinline__ void run(const Args &args) {
     extern __shared__ __align__(1024) unsigned char shared[];
     using S = Shape<TILE>;

@@ -2,7 +2,6 @@
 #include "linear.cuh"
 
 // Grid: any number of blocks up to the number of units; the result is the same.
-extern "C" __global__ void __launch_bounds__(LinearArgs::THREADS, 1)
-    linear_128(LinearArgs args) {
-    linear_tiles::run<128, 56, 224>(args);
+extern "C" __global__ void __launch_bounds__(LinearArgs::THREADS, 1) linear_128(LinearArgs args) {
+    linear_tiles::run<128>(args);
 }

@@ -16,13 +16,9 @@ constexpr u32 BARRIER_BYTES = STAGES_MAX * 2 * 8;
 constexpr u32 INFOS = BARRIER_BYTES + sizeof(Args);
 constexpr u32 HEAD_BYTES = INFOS + TEAMS * 128 * 8;
 static_assert(INFOS % 8 == 0, "pairs of words");
-// What small and large tiles have, from a multiple of 1024 on behind the head, which itself may
-// begin anywhere.
-__host__ __device__ constexpr u32 pool_of(u32 tile) {
-    const u32 hopper = tile <= Args::FEW ? Args::SHARED_FEW_SM_90
-        : tile <= Args::SOME ? Args::SHARED_SOME_SM_90 : Args::SHARED_SM_90;
-    return ((HOPPER ? hopper : Args::SHARED_SM_80) - HEAD_BYTES - 1023) / 1024 * 1024;
-}
+// What there is from a multiple of 1024 on behind the head, which itself may begin anywhere.
+constexpr u32 POOL = ((HOPPER ? Args::SHARED_FEW_SM_90 : Args::SHARED_SM_80) - HEAD_BYTES - 1023)
+    / 1024 * 1024;
 static_assert(Args::THREADS == (TEAMS + 1) * TEAM, "two teams and the warpgroup that fetches");
 // A team's features, and what lies between two rows of its sums in shared memory: lanes that are
 // apart by two rows then use other banks.
@@ -40,14 +36,14 @@ enum : u32 { TEAM_MEETS = 1, SUMS_READY = TEAM_MEETS + TEAMS, SUMS_READ };
 // How a tile is multiplied, by what the caller calls it: its rows.
 template <u32 TILE>
 struct Shape {
-    // Before capability 9.0 no warp can have more than 168 registers here, so that a large tile is
-    // two of half the rows.
-    static constexpr u32 N = !HOPPER && TILE == 128 ? 64 : TILE;
+    // No warp can have more than 168 registers here, so that a large tile is two of half the rows.
+    static constexpr u32 N = TILE == 128 ? 64 : TILE;
+    static_assert(!HOPPER || TILE <= Args::FEW, "of more rows linear_slabs.cuh takes care there");
     // Whether the teams have the same features and share the columns.
     static constexpr bool SPLIT = TILE < 128;
     static constexpr u32 ROW_TILES = SPLIT ? 8 : 16;
     // Units of columns that are fetched at a time.
-    static constexpr u32 DEPTH = HOPPER ? (SPLIT ? 4 : 2) : (SPLIT ? 2 : 1);
+    static constexpr u32 DEPTH = HOPPER ? 4 : (SPLIT ? 2 : 1);
     static constexpr u32 CODE_BYTES = ROW_TILES * DEPTH * CODE_TILE;
     static constexpr u32 VALUE_BYTES = N * 128;
     static constexpr u32 STAGE = CODE_BYTES + DEPTH * VALUE_BYTES;
@@ -56,7 +52,7 @@ struct Shape {
     // Room for the sums that the second team hands over; the first finishes in it afterwards.
     static constexpr u32 SUM_BYTES = TEAM * N * 4 < CHUNK_BYTES ? CHUNK_BYTES : TEAM * N * 4;
     static constexpr u32 END_BYTES = SPLIT ? SUM_BYTES : TEAMS * CHUNK_BYTES;
-    static constexpr u32 STAGES_FIT = (pool_of(TILE) - END_BYTES) / STAGE;
+    static constexpr u32 STAGES_FIT = (POOL - END_BYTES) / STAGE;
     static constexpr u32 STAGES = STAGES_FIT < STAGES_MAX ? STAGES_FIT : STAGES_MAX;
     static constexpr u32 SLOT_WORDS = ROW_TILES * 16 * N;
     static_assert(STAGE % ROW_BLOCK == 0 && CODE_BYTES % ROW_BLOCK == 0, "swizzled blocks");

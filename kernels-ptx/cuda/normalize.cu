@@ -13,7 +13,7 @@ constexpr u32 WARPS = Args::THREADS / WARP;
 constexpr u32 STRETCH = 4 * WARP;
 constexpr u32 STRETCHES_MAX = Args::COLS_MAX / STRETCH;
 // Stretches of a warp that are loaded side by side.
-constexpr u32 AHEAD = 4;
+constexpr u32 AHEAD = 2;
 static_assert(STRETCHES_MAX <= WARP * WARP, "three levels of 32 reach the widest row");
 
 struct Shared {

@@ -19,6 +19,9 @@ constexpr f32 PEAK_MIN = 1e-5f;
 constexpr f32 MIN_POSITIVE = 1.17549435e-38f;
 constexpr u32 STRETCHES_MAX = Args::COLS_MAX / STRETCH;
 static_assert(STRETCHES_MAX <= 1024, "two levels of 32 below make the tree");
+// Stretches of a warp in a row that is held at most.
+constexpr u32 HELD_MAX = 5;
+static_assert(WARPS <= 32, "a warp sees what each left");
 
 struct Shared {
     f32 stretches[STRETCHES_MAX];
@@ -156,7 +159,8 @@ __device__ void quantize_row(const Args &args, Shared &shared, u32 row) {
     const f32 *x = args.x + static_cast<size_t>(row) * args.stride;
     Row<COUNT> work{args, x, lane, warp, {}, {}};
     const bool has_norm = args.weight != nullptr;
-    const bool is_layer_norm = args.bias != nullptr;
+    // A layer norm's bias would take too many registers.
+    const bool is_layer_norm = COUNT < HELD_MAX && args.bias != nullptr;
     const u32 stretches = args.col_tiles;
     const f32 count = static_cast<f32>(args.cols);
 
@@ -203,7 +207,14 @@ __device__ void quantize_row(const Args &args, Shared &shared, u32 row) {
         mean = __fdiv_rn(finish_tree(shared, stretches), count);
         __syncthreads();
     }
+    // Of an RMS norm the peak is met together with the tree.
     u32 least = INFINITY_BITS;
+    auto gather = [&]() {
+        least = __reduce_min_sync(ALL, least);
+        if (lane == 0) {
+            shared.nearest[warp] = least;
+        }
+    };
     if (has_norm) {
         work.each([&](u32 stretch, float4 v, float4 weight) {
             float4 centred = is_layer_norm ? minus(v, mean) : v;
@@ -218,6 +229,9 @@ __device__ void quantize_row(const Args &args, Shared &shared, u32 row) {
             least = nearest(least, product);
             return product;
         });
+        if (!is_layer_norm) {
+            gather();
+        }
         const f32 mean_square = __fdiv_rn(finish_tree(shared, stretches), count);
         inverse = __fdiv_rn(1.0f, __fsqrt_rn(__fadd_rn(mean_square, args.eps)));
     }
@@ -229,21 +243,20 @@ __device__ void quantize_row(const Args &args, Shared &shared, u32 row) {
         });
     }
 
-    least = __reduce_min_sync(ALL, least);
-    if (lane == 0) {
-        shared.nearest[warp] = least;
+    if (!has_norm || is_layer_norm) {
+        gather();
+        __syncthreads();
     }
-    __syncthreads();
-#pragma unroll
-    for (u32 other = 0; other < WARPS; ++other) {
-        least = min(least, shared.nearest[other]);
-    }
+    least = __reduce_min_sync(ALL, shared.nearest[lane % WARPS]);
     // An RMS norm's factor is the same for the whole row: it is left out of the values and returns
     // in the unit, and the least peak is carried to its other side.
     const bool factor_is_left_out = has_norm && !is_layer_norm;
     f32 peak = __uint_as_float(INFINITY_BITS - least);
     if (factor_is_left_out) {
-        peak = fmaxf(fmaxf(peak, __fdiv_rn(PEAK_MIN, inverse)), MIN_POSITIVE);
+        // Of most rows the peak is far above the least one, as a product shows without a quotient.
+        const bool is_far = __fmul_rn(peak, inverse) > 2.0f * PEAK_MIN;
+        const f32 lower = is_far ? MIN_POSITIVE : __fdiv_rn(PEAK_MIN, inverse);
+        peak = fmaxf(fmaxf(peak, lower), MIN_POSITIVE);
     } else {
         peak = fmaxf(peak, PEAK_MIN);
     }
@@ -277,12 +290,10 @@ __device__ void quantize_row(const Args &args, Shared &shared, u32 row) {
         shared.sums[warp] = sum;
     }
     __syncthreads();
+    if (warp == 0) {
+        sum = __reduce_add_sync(ALL, lane < WARPS ? shared.sums[lane] : 0);
+    }
     if (threadIdx.x == 0) {
-        sum = 0;
-#pragma unroll
-        for (u32 other = 0; other < WARPS; ++other) {
-            sum += shared.sums[other];
-        }
         args.row_units[row] = unit;
         args.value_sums[row] = sum;
     }
@@ -290,8 +301,9 @@ __device__ void quantize_row(const Args &args, Shared &shared, u32 row) {
 
 }  // namespace
 
-// Grid: a block for each row.
-extern "C" __global__ void __launch_bounds__(Args::THREADS) quantize(Args args) {
+// Grid: a block for each row. Two may have a multiprocessor, or one beside a linear on capability
+// 9.0, which its registers are few enough for.
+extern "C" __global__ void __launch_bounds__(576, 2) quantize(Args args) {
     __shared__ Shared shared;
     const u32 row = blockIdx.x;
     async::launch_dependents();
@@ -300,8 +312,8 @@ extern "C" __global__ void __launch_bounds__(Args::THREADS) quantize(Args args) 
     }
     if (args.col_tiles <= 2 * WARPS) {
         quantize_row<2>(args, shared, row);
-    } else if (args.col_tiles <= 5 * WARPS) {
-        quantize_row<5>(args, shared, row);
+    } else if (args.col_tiles <= HELD_MAX * WARPS && args.bias == nullptr) {
+        quantize_row<HELD_MAX>(args, shared, row);
     } else {
         quantize_row<0>(args, shared, row);
     }

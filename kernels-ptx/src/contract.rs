@@ -208,11 +208,13 @@ pub trait ArgumentBlock: sealed::Sealed + Copy {
 /// `fn entry, ...[threads](Block { fields }) where { constants }` becomes a `#[repr(C)]` struct
 /// `Block` with the constants and `THREADS` in its `impl`, an [`ArgumentBlock`] implementation, and
 /// a line of the module's `KERNELS` for every entry: entries of one block are one operation,
-/// compiled for several types or sizes.
+/// compiled for several types or sizes. `entry: threads` has other threads than the rest.
 macro_rules! kernels {
+    (@threads $block:ident $own:literal) => { $own };
+    (@threads $block:ident) => { Self::THREADS };
     ($(
         $(#[doc = $doc:literal])*
-        fn $($entry:ident),+ [$threads:literal]($block:ident {
+        fn $($entry:ident $(: $own:literal)?),+ [$threads:literal]($block:ident {
             $($(#[doc = $field_doc:literal])* $field:ident: $ty:ty,)+
         }) where {
             $($(#[doc = $constant_doc:literal])* $constant:ident = $value:literal,)*
@@ -227,15 +229,16 @@ macro_rules! kernels {
             }
 
             impl $block {
-                /// Threads of a thread block, all of them along x.
+                /// Threads of a thread block, all of them along x, where an entry has none of its
+                /// own.
                 pub const THREADS: u32 = $threads;
                 $($(#[doc = $constant_doc])* pub const $constant: u32 = $value;)*
 
-                const fn spec(entry: &'static str) -> KernelSpec {
+                const fn spec(entry: &'static str, threads: u32) -> KernelSpec {
                     KernelSpec {
                         entry,
                         block: stringify!($block),
-                        threads: Self::THREADS,
+                        threads,
                         size: size_of::<Self>(),
                         alignment: align_of::<Self>(),
                         fields: &[$(Field {
@@ -257,7 +260,10 @@ macro_rules! kernels {
 
             impl sealed::Sealed for $block {}
             impl ArgumentBlock for $block {
-                const SPECS: &'static [KernelSpec] = &[$(Self::spec(stringify!($entry))),+];
+                const SPECS: &'static [KernelSpec] = &[$(Self::spec(
+                    stringify!($entry),
+                    kernels!(@threads $block $($own)?),
+                )),+];
             }
 
             const _: () = <$block as ArgumentBlock>::SPEC.assert_packed();

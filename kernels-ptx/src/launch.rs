@@ -2,6 +2,7 @@
 
 mod decode;
 mod floats;
+mod slabs;
 
 pub use decode::{
     DecodeAttendShape, DecodeFinish, DecodeLayersShape, DecodeLinearShape, DeviceShape, LayersModel,
@@ -10,6 +11,7 @@ pub use floats::{AttendRowsShape, Device, FloatLinearShape, Launch, WeightType, 
 
 use crate::contract::{LinearArgs, QuantizeArgs};
 use crate::ptx::Target;
+use slabs::Slabs;
 
 /// Thread blocks of a launch along x, y and z. The threads of a block are in the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,21 +44,38 @@ pub const fn row_blocks(rows: u32) -> u32 {
     rows.div_ceil(8)
 }
 
-/// The kernels of a linear: their tiles, which are the rows of the step that a block multiplies
-/// together, and their names.
-pub const LINEAR_TILES: [(u32, &str); 5] =
+/// The kernels of a linear that any GPU has: their tiles, which are the rows of the step that a
+/// block multiplies together, and their names.
+const TILES: [(u32, &str); 5] =
     [(8, "linear_8"), (16, "linear_16"), (32, "linear_32"), (64, "linear_64"), (128, "linear_128")];
 
-/// Dynamic shared memory of the linear for `tile`, compiled for `target`, in bytes. More than
-/// 48 KiB has to be asked for (`CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES`).
+/// The kernels that [`LinearShape::launch`] chooses from where the linears are compiled for
+/// `target`.
 #[must_use]
-pub const fn linear_shared_bytes(tile: u32, target: Target) -> u32 {
-    match (target.exact, tile) {
-        (true, ..=LinearArgs::FEW) => LinearArgs::SHARED_FEW_SM_90,
-        (true, ..=LinearArgs::SOME) => LinearArgs::SHARED_SOME_SM_90,
-        (true, _) => LinearArgs::SHARED_SM_90,
-        (false, _) => LinearArgs::SHARED_SM_80,
-    }
+pub const fn linear_entries(target: Target) -> &'static [&'static str] {
+    const PLAIN: [&str; 5] = [TILES[0].1, TILES[1].1, TILES[2].1, TILES[3].1, TILES[4].1];
+    const SLABS: [&str; 7] = slabs::entries();
+    const EXACT: [&str; 9] = [
+        TILES[0].1, TILES[1].1, SLABS[0], SLABS[1], SLABS[2], SLABS[3], SLABS[4], SLABS[5],
+        SLABS[6],
+    ];
+    if target.exact { &EXACT } else { &PLAIN }
+}
+
+/// How a linear is launched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinearLaunch {
+    /// The kernel.
+    pub entry: &'static str,
+    /// [`LinearArgs::tile`].
+    pub tile: u32,
+    /// Thread blocks along x.
+    pub blocks: u32,
+    /// Blocks of a cluster.
+    pub cluster: u32,
+    /// Dynamic shared memory in bytes. More than 48 KiB has to be asked for
+    /// (`CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES`).
+    pub shared_bytes: u32,
 }
 
 /// Words of workspace for linears over at most `rows` rows, on a GPU of so many multiprocessors.
@@ -121,19 +140,50 @@ impl LinearShape {
         shape
     }
 
-    /// [`LinearArgs::tile`] on a GPU of so many multiprocessors: rows of the step that a thread
-    /// block multiplies together.
-    ///
-    /// Large tiles read less, but there have to be enough of them to go round. The shares were
-    /// found by trying all tiles with the shapes of BitNet 3B and 2B-4T on an H200, 2 to 2048
-    /// rows.
+    /// The launch on a GPU of so many multiprocessors, where the linears are compiled for `target`.
+    /// No choice changes a bit of the result.
     ///
     /// # Panics
     ///
     /// When there is no multiprocessor.
     #[must_use]
-    pub const fn tile(self, multiprocessors: u32) -> u32 {
+    pub const fn launch(self, multiprocessors: u32, target: Target) -> LinearLaunch {
         assert!(multiprocessors > 0, "a GPU has multiprocessors");
+        if target.exact && self.rows > LinearArgs::FEW {
+            let slabs = Slabs::of(self, multiprocessors);
+            return LinearLaunch {
+                entry: slabs.entry,
+                tile: slabs.rows,
+                // At most four for each of the units that fit 32 bits, and far from it.
+                blocks: slabs.blocks(self) as u32,
+                cluster: slabs.sharing,
+                shared_bytes: slabs::SHARED_BYTES,
+            };
+        }
+        let tile = self.tile(multiprocessors);
+        let mut at = 0;
+        while TILES[at].0 != tile {
+            at += 1;
+        }
+        LinearLaunch {
+            entry: TILES[at].1,
+            tile,
+            blocks: self.blocks(tile, multiprocessors),
+            cluster: 1,
+            shared_bytes: if target.exact {
+                LinearArgs::SHARED_FEW_SM_90
+            } else {
+                LinearArgs::SHARED_SM_80
+            },
+        }
+    }
+
+    /// Rows of the step that a thread block multiplies together.
+    ///
+    /// Large tiles read less, but there have to be enough of them to go round. The shares were
+    /// found by trying all tiles with the shapes of BitNet 3B and 2B-4T on an H200, 2 to 2048
+    /// rows.
+    const fn tile(self, multiprocessors: u32) -> u32 {
         match self.rows {
             ..=8 => 8,
             9..=16 => 16,
@@ -144,34 +194,14 @@ impl LinearShape {
         }
     }
 
-    /// The kernel to launch on such a GPU.
-    ///
-    /// # Panics
-    ///
-    /// When there is no multiprocessor.
-    #[must_use]
-    pub const fn entry(self, multiprocessors: u32) -> &'static str {
-        let mut at = 0;
-        while LINEAR_TILES[at].0 != self.tile(multiprocessors) {
-            at += 1;
-        }
-        LINEAR_TILES[at].1
-    }
-
     /// Tiles of the output, `tile` rows each.
     const fn tiles(self, tile: u32) -> u64 {
         self.row_tiles.div_ceil(tile_row_tiles(tile)) as u64 * self.rows.div_ceil(tile) as u64
     }
 
-    /// Thread blocks along x for such a GPU. Any smaller number works too, and no number changes a
-    /// bit of the result.
-    ///
-    /// # Panics
-    ///
-    /// When there is no multiprocessor.
-    #[must_use]
-    pub const fn blocks(self, multiprocessors: u32) -> u32 {
-        let units = self.tiles(self.tile(multiprocessors)) * self.col_tiles as u64;
+    /// Thread blocks for such tiles: any smaller number works too.
+    const fn blocks(self, tile: u32, multiprocessors: u32) -> u32 {
+        let units = self.tiles(tile) * self.col_tiles as u64;
         let most = blocks_most(multiprocessors);
         if units < most as u64 { units as u32 } else { most }
     }
@@ -199,10 +229,15 @@ impl LinearShape {
 mod tests {
     use super::*;
 
+    /// qkv, attention out, gate and up, down of BitNet 3B.
+    const SHAPES: [(u32, u32); 4] = [(600, 3200), (200, 3200), (1080, 3200), (200, 8640)];
+
+    fn launches(rows: u32, target: Target) -> [LinearLaunch; 4] {
+        SHAPES.map(|(tiles, cols)| LinearShape::new(tiles, cols, rows).launch(132, target))
+    }
+
     #[test]
     fn tiles_grow_with_the_rows_while_they_go_round() {
-        // qkv, attention out, gate and up, down of BitNet 3B.
-        let shapes = [(600, 3200), (200, 3200), (1080, 3200), (200, 8640)];
         for (rows, tiles) in [
             (1, [8, 8, 8, 8]),
             (9, [16, 16, 16, 16]),
@@ -212,8 +247,72 @@ mod tests {
             (256, [128, 64, 128, 64]),
             (2048, [128, 128, 128, 128]),
         ] {
-            let got = shapes.map(|(tiles, cols)| LinearShape::new(tiles, cols, rows).tile(132));
-            assert_eq!(got, tiles, "{rows} rows");
+            assert_eq!(launches(rows, Target::SM_80).map(|how| how.tile), tiles, "{rows} rows");
+        }
+    }
+
+    #[test]
+    fn on_9_0_slabs_take_over_from_17_rows_on() {
+        for (rows, expected) in [
+            (8, [("linear_8", 1); 4]),
+            (16, [("linear_16", 1); 4]),
+            (
+                17,
+                [
+                    ("linear_128x64", 1),
+                    ("linear_64x64", 2),
+                    ("linear_192x64", 1),
+                    ("linear_128x64", 4),
+                ],
+            ),
+            (
+                64,
+                [
+                    ("linear_128x64", 1),
+                    ("linear_64x64", 2),
+                    ("linear_192x64", 1),
+                    ("linear_128x64", 4),
+                ],
+            ),
+            (
+                128,
+                [
+                    ("linear_128x128", 1),
+                    ("linear_64x64", 1),
+                    ("linear_192x128", 1),
+                    ("linear_128x128", 4),
+                ],
+            ),
+            (
+                2048,
+                [
+                    ("linear_256x128", 1),
+                    ("linear_256x128", 1),
+                    ("linear_192x128", 1),
+                    ("linear_256x128", 1),
+                ],
+            ),
+        ] {
+            let got = launches(rows, Target::SM_90A).map(|how| (how.entry, how.cluster));
+            assert_eq!(got, expected, "{rows} rows");
+        }
+    }
+
+    #[test]
+    fn slabs_cover_the_output_in_whole_clusters() {
+        for rows in [17, 33, 64, 65, 300, 2048] {
+            for (row_tiles, cols) in SHAPES.into_iter().chain([(1, 4), (3, 300), (17, 131_072)]) {
+                for multiprocessors in [1, 3, 114, 132] {
+                    let shape = LinearShape::new(row_tiles, cols, rows);
+                    let how = shape.launch(multiprocessors, Target::SM_90A);
+                    let features: u32 =
+                        how.entry["linear_".len()..].split('x').next().unwrap().parse().unwrap();
+                    let tiles = row_tiles.div_ceil(features / 16) * rows.div_ceil(how.tile);
+                    assert_eq!(how.blocks, tiles * how.cluster, "{shape:?}");
+                    assert!(how.cluster <= multiprocessors && how.cluster <= shape.col_tiles());
+                    assert!(linear_entries(Target::SM_90A).contains(&how.entry));
+                }
+            }
         }
     }
 
@@ -221,31 +320,26 @@ mod tests {
     fn a_block_of_some_rows_leaves_shared_memory_for_the_quantiser() {
         // What `ptxas` says of `quantize`, and what a block costs besides.
         let quantize = 4352 + 1024;
-        for (tile, beside) in [(8, 2), (16, 2), (32, 1), (64, 1)] {
-            let linear = linear_shared_bytes(tile, Target::SM_90A) + 1024;
-            let all = if beside == 2 { 2 * linear } else { linear + quantize };
-            assert!(all <= 228 * 1024, "tile {tile}: {all}");
-        }
-    }
-
-    #[test]
-    fn every_tile_has_a_kernel() {
-        for (tile, entry) in LINEAR_TILES {
-            let shape = LinearShape::new(6000, 3200, if tile < 128 { tile } else { 129 });
-            assert_eq!((shape.tile(132), shape.entry(132)), (tile, entry));
+        for (rows, beside) in [(8, 2), (16, 2), (32, 1), (64, 1), (128, 1)] {
+            for how in launches(rows, Target::SM_90A) {
+                let linear = how.shared_bytes + 1024;
+                let all = if beside == 2 { 2 * linear } else { linear + quantize };
+                assert!(all <= 228 * 1024, "{how:?}: {all}");
+            }
         }
     }
 
     #[test]
     fn work_is_dealt_to_every_multiprocessor() {
+        let blocks = |tiles, cols, rows, multiprocessors| {
+            LinearShape::new(tiles, cols, rows).launch(multiprocessors, Target::SM_80).blocks
+        };
         for rows in [1, 8, 64, 128, 2048] {
-            assert_eq!(LinearShape::new(600, 3200, rows).blocks(132), 132, "{rows}");
+            assert_eq!(blocks(600, 3200, rows, 132), 132, "{rows}");
         }
         // A tile of 16 rows by 128 columns cannot be shared.
-        let least = LinearShape::new(1, 4, 1);
-        assert_eq!((least.blocks(132), least.blocks(1)), (1, 1));
-        let many = LinearShape::new(1 << 12, 3200, 2048);
-        assert_eq!(many.blocks(u32::MAX), LinearShape::BLOCKS_MAX);
+        assert_eq!((blocks(1, 4, 1, 132), blocks(1, 4, 1, 1)), (1, 1));
+        assert_eq!(blocks(1 << 12, 3200, 2048, u32::MAX), LinearShape::BLOCKS_MAX);
     }
 
     #[test]
@@ -256,7 +350,7 @@ mod tests {
         assert_eq!(words(2048), 2048 + 132 * 256 * 128);
         // Enough for every tile that fewer rows may have.
         for rows in 1..300 {
-            let tile = LinearShape::new(600, 3200, rows).tile(132);
+            let tile = LinearShape::new(600, 3200, rows).launch(132, Target::SM_80).tile;
             let slot = u64::from(tile_row_tiles(tile) * 16 * tile);
             assert!(words(rows) >= 2048 + 132 * slot && words(rows) <= words(rows + 1), "{rows}");
         }

@@ -52,9 +52,16 @@ pub const fn kernels() -> &'static [Kernel] {
             LinearArgs:
                 "linear_8" for SM_80 "sm_80", SM_90A "sm_90a";
                 "linear_16" for SM_80 "sm_80", SM_90A "sm_90a";
-                "linear_32" for SM_80 "sm_80", SM_90A "sm_90a";
-                "linear_64" for SM_80 "sm_80", SM_90A "sm_90a";
-                "linear_128" for SM_80 "sm_80", SM_90A "sm_90a";
+                "linear_32" for SM_80 "sm_80";
+                "linear_64" for SM_80 "sm_80";
+                "linear_128" for SM_80 "sm_80";
+                "linear_64x64" for SM_90A "sm_90a";
+                "linear_128x64" for SM_90A "sm_90a";
+                "linear_192x64" for SM_90A "sm_90a";
+                "linear_64x128" for SM_90A "sm_90a";
+                "linear_128x128" for SM_90A "sm_90a";
+                "linear_192x128" for SM_90A "sm_90a";
+                "linear_256x128" for SM_90A "sm_90a";
             ReadMemoryArgs:
                 "read_memory" for SM_80 "sm_80";
             EmbedArgs:

@@ -100,24 +100,28 @@ struct How {
     threads: [u32; 3],
     shared: u32,
     attributes: Vec<u32>,
+    blocks_of_cluster: u32,
 }
 
 impl How {
     const COOPERATIVE: u32 = 2;
+    const CLUSTER_DIMENSION: u32 = 4;
 
     fn of(config: Ptr) -> Self {
         // SAFETY: the caller's `CUlaunchConfig`.
         let config = unsafe { &*(config as *const LaunchConfig) };
         let count = config.attribute_count as usize;
         let attributes = if count == 0 {
-            vec![]
+            &[]
         } else {
             // SAFETY: the caller states that there are so many.
-            let attributes = unsafe { from_raw_parts(config.attributes, count) };
-            attributes.iter().map(|attribute| attribute.id).collect()
+            unsafe { from_raw_parts(config.attributes, count) }
         };
+        let cluster = attributes.iter().find(|attribute| attribute.id == Self::CLUSTER_DIMENSION);
+        let blocks_of_cluster = cluster.map_or(1, |cluster| cluster.value[0] as u32);
+        let attributes = attributes.iter().map(|attribute| attribute.id).collect();
         let &LaunchConfig { grid, block, shared, .. } = config;
-        Self { grid, threads: block, shared, attributes }
+        Self { grid, threads: block, shared, attributes, blocks_of_cluster }
     }
 
     fn is_cooperative(&self) -> bool {
@@ -324,6 +328,15 @@ fn choose(args: &ChooseArgs, rows: usize) {
         let better = |best, token| if logits[token] > logits[best] { token } else { best };
         chosen[row] = if fault.is_some() { 0 } else { (0..vocab).fold(0, better) as u32 };
     }
+    if args.position.address() != 0 {
+        numbers::<u32>(args.position.address(), 1)[0] = args.next;
+    }
+    if args.told.address() != 0 {
+        let fault = (faults[0] != ChooseArgs::NONE).then(|| ChooseArgs::FAULT + faults[0]);
+        let told = args.told.address() as *mut [u32; 2];
+        // SAFETY: two words of host memory, which who launches looks at only later.
+        unsafe { told.write([fault.unwrap_or(chosen[0]), args.serial]) };
+    }
 }
 
 driver! {
@@ -453,7 +466,8 @@ driver! {
         _stream: Ptr, parameters: Ptr, _extra: Ptr
     ) {
         let (grid, threads) = ([gx, gy, gz], [bx, by, bz]);
-        launch(entry(function), How { grid, threads, shared, attributes: vec![] }, parameters)
+        let how = How { grid, threads, shared, attributes: vec![], blocks_of_cluster: 1 };
+        launch(entry(function), how, parameters)
     }
     fn cuLaunchKernelEx(config: Ptr, function: Ptr, parameters: Ptr, _extra: Ptr) {
         launch(entry(function), How::of(config), parameters)
@@ -532,7 +546,7 @@ fn launch(entry: &'static str, how: How, parameters: Ptr) -> u32 {
             if args.temperature != 0.0 || args.seen.address() != 0 {
                 return NOT_SUPPORTED;
             }
-            Launch::Choose { args, rows: grid[0] as usize }
+            Launch::Choose { args, rows: (grid[0] / how.blocks_of_cluster) as usize }
         }
         "embed" => {
             let args: EmbedArgs = block(parameters);

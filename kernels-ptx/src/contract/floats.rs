@@ -55,7 +55,7 @@ kernels! {
     /// lo`. Terms are rounded to nearest even, each the rest of the ones before.
     ///
     /// Grid: one block per row of the output.
-    fn normalize[256](NormalizeArgs {
+    fn normalize[1024](NormalizeArgs {
         /// `(_, cols)`, 16-byte aligned.
         x: DevicePtr<f32>,
         /// `(cols)`, 16-byte aligned; or null for no norm.
@@ -394,21 +394,32 @@ kernels! {
     /// Equal to it but for sums of weights, which are added up in another order, in double
     /// precision: a number within 1e-12 of the border between two tokens may fall to the other.
     ///
-    /// Grid: one block per row.
+    /// Grid: a block per row, or (capability 9.0) a cluster of up to `PARTS_MAX` blocks, which look
+    /// at the row together.
     fn choose[1024](ChooseArgs {
         /// `(rows, vocab)`, 16-byte aligned.
         logits: DevicePtr<f32>,
         /// `(rows, vocab / 32 rounded up)`: a bit for every token of the context, from the lowest;
         /// the token chosen is added. Or null for no penalty.
         seen: DevicePtrMut<u32>,
-        /// `(rows)`, in `0..1`; read where `temperature` is not 0.
-        uniforms: DevicePtr<f64>,
+        /// In `0..1`, for every row; read where `temperature` is not 0.
+        uniform: f64,
         /// `(rows, vocab)` to work in; where `temperature` is not 0.
         weights: DevicePtrMut<f32>,
         /// `(rows)`: the token; 0 where a logit is not finite.
         chosen: DevicePtrMut<u32>,
         /// `(rows)`: the first token whose logit is not finite, or `NONE`.
         faults: DevicePtrMut<u32>,
+        /// Where the host looks for the answer of the first row, in memory of its own, 8-byte
+        /// aligned: the token, or `FAULT` plus the first whose logit is not finite; and `serial`.
+        /// The two words change at once. Or null.
+        told: DevicePtrMut<u32>,
+        /// Where the position of a step behind this is written: `next`. Or null.
+        position: DevicePtrMut<u32>,
+        /// See `told`.
+        serial: u32,
+        /// See `position`.
+        next: u32,
         /// At least 1.
         vocab: u32,
         /// Keeps the `k` most likely tokens; 0 is off.
@@ -424,5 +435,9 @@ kernels! {
     }) where {
         /// No token.
         NONE = 4294967295,
+        /// Marks a token that was not chosen.
+        FAULT = 2147483648,
+        /// Most blocks of a row: what every device with clusters can have of them.
+        PARTS_MAX = 8,
     }
 }

@@ -49,11 +49,13 @@ kernels! {
     /// A ternary linear over the rows of a step and what follows it, exact but for last roundings.
     ///
     /// `value = (Σ_c values[row, c] · trit(feature, c) · row_unit) · unit + bias`; `finish` says
-    /// what becomes of it. Reference: `Linear::run` of the host's CPU, to the bit. Grid:
-    /// `launch::LinearShape::blocks`; shared memory: `launch::linear_shared_bytes`.
-    /// The number in the name is the rows of the step that a block multiplies together:
-    /// `launch::LinearShape::entry` chooses.
-    fn linear_8, linear_16, linear_32, linear_64, linear_128 [384](LinearArgs {
+    /// what becomes of it. Reference: `Linear::run` of the host's CPU, to the bit. Grid, clusters
+    /// and shared memory: `launch::LinearShape::launch`, which chooses the kernel, too. The last
+    /// number in the name is the rows of the step that a block multiplies together, one before it
+    /// the features.
+    fn linear_8, linear_16, linear_32, linear_64, linear_128, linear_64x64, linear_128x64,
+        linear_192x64: 512, linear_64x128, linear_128x128, linear_192x128: 512,
+        linear_256x128: 640 [384](LinearArgs {
         /// `(row_tiles, col_tiles, 128)` words, layout `mma16x128`, 16-byte aligned.
         codes: DevicePtr<u32>,
         /// `(16 · row_tiles)`: what trit 1 is worth, to multiply by.
@@ -89,8 +91,8 @@ kernels! {
         finish: u32,
         /// `SILU`, `RELU2` or `RELU`; read by `ACTIVATE` and `GATED`.
         activation: u32,
-        /// `launch::LinearShape::tile`: the number in the kernel's name, which another
-        /// kernel refuses by doing nothing.
+        /// `launch::LinearLaunch::tile`: the last number in the kernel's name; with another one it
+        /// does nothing.
         tile: u32,
     }) where {
         /// Words of `workspace` that blocks signal each other with: two a block.
@@ -110,19 +112,15 @@ kernels! {
         RELU2 = 1,
         /// `max(x, 0)`.
         RELU = 2,
-        /// Largest tile of which two blocks fit a multiprocessor of capability 9.0 together, so
-        /// that one fetches its codes while the one ahead of it ends.
+        /// Largest tile that is no slabs on capability 9.0. Two of its blocks fit a multiprocessor
+        /// together, so that one fetches its codes while the one ahead of it ends.
         FEW = 16,
-        /// Largest tile of which a block leaves shared memory for one of `quantize` on a
-        /// multiprocessor of capability 9.0.
-        SOME = 64,
         /// Dynamic shared memory for capability 8.0.
         SHARED_SM_80 = 101376,
         /// Dynamic shared memory for capability 9.0, of tiles up to `FEW`.
         SHARED_FEW_SM_90 = 115712,
-        /// Dynamic shared memory for capability 9.0, of tiles up to `SOME`.
-        SHARED_SOME_SM_90 = 184320,
-        /// Dynamic shared memory for capability 9.0, of larger tiles.
-        SHARED_SM_90 = 232448,
+        /// Dynamic shared memory for capability 9.0, of tiles that are named by their features,
+        /// too: as much as leaves some for `quantize`.
+        SHARED_SLABS_SM_90 = 185344,
     }
 }

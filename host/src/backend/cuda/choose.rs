@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code, reason = "launches a kernel")]
 
-use tercet_kernels_ptx::contract::{ChooseArgs, DevicePtr, DevicePtrMut};
+use tercet_kernels_ptx::contract::{ChooseArgs, DevicePtrMut};
 
 use super::driver::{Launch, Stream};
 use super::launches::count;
@@ -10,6 +10,9 @@ use super::modules::{Loaded, Modules};
 use super::state::{NONE, State};
 use crate::backend::{DeviceError, TokenId};
 use crate::sampler::{Sampler, Sampling};
+
+/// Looks at what the device tells between two questions whether it failed.
+const LOOKS: u32 = 1 << 12;
 
 /// The kernel that does what [`Sampler::choose`] says.
 #[derive(Debug)]
@@ -20,6 +23,12 @@ pub(super) struct Choose {
 impl Choose {
     pub(super) fn new(modules: &Modules) -> Result<Self, DeviceError> {
         Ok(Self { kernel: modules.need("choose")? })
+    }
+
+    /// How `rows` rows are looked at: by several blocks each, where blocks can work together.
+    fn grid(&self, rows: usize) -> Launch {
+        let parts = if self.kernel.target.begins_early() { ChooseArgs::PARTS_MAX } else { 1 };
+        self.kernel.prepare(Launch::grid(count(rows) * parts, 1, 1).cluster(parts))
     }
 
     /// The likeliest token of every row that asked.
@@ -48,10 +57,7 @@ impl Choose {
         sampler: &mut Sampler,
         stream: &Stream,
     ) -> Result<TokenId, DeviceError> {
-        let uniform = state.list().uniform;
-        if sampler.sampling().temperature != 0.0 {
-            state.rows.write(uniform, &words(sampler.draw()))?;
-        }
+        let uniform = draw(sampler);
         let penalised = sampler.sampling().repetition_penalty != 1.0;
         if penalised {
             let mut seen = vec![0_u32; vocab.div_ceil(32)];
@@ -62,6 +68,7 @@ impl Choose {
         }
         let args = ChooseArgs {
             logits: state.logits.ptr(asked * vocab),
+            uniform,
             seen: if penalised { state.seen.ptr_mut(0) } else { DevicePtrMut::null() },
             chosen: state.chosen.ptr_mut(0),
             faults: state.chosen.ptr_mut(state.asking_max),
@@ -71,27 +78,55 @@ impl Choose {
         Ok(chosen[0])
     }
 
-    /// Queues the choice from the only row of logits, for a step whose list (see
-    /// [`super::state::Rows`]) is on the device except for its token: it is written there.
+    /// Queues the choice from the only row of logits for a step at `position`, whose list (see
+    /// [`super::state::Rows`]) is on the device except for these two: they are written there.
+    /// [`Self::told`] waits for the token.
     pub(super) fn ahead(
         &self,
         state: &mut State,
         vocab: usize,
-        sampling: Sampling,
+        sampler: &mut Sampler,
+        position: usize,
         stream: &Stream,
     ) -> Result<(), DeviceError> {
         let places = state.list();
+        state.told_serial = state.told_serial.wrapping_add(1);
         let args = ChooseArgs {
+            uniform: draw(sampler),
             chosen: state.rows.ptr_mut(places.tokens),
             faults: state.rows.ptr_mut(places.fault),
-            ..choice(sampling, vocab, state)
+            told: DevicePtrMut::new(state.told.device_address(0)?),
+            position: state.rows.ptr_mut(places.positions),
+            serial: state.told_serial,
+            next: count(position),
+            ..choice(sampler.sampling(), vocab, state)
         };
-        let grid = self.kernel.prepare(Launch::grid(1, 1, 1));
-        // SAFETY: as [`super::launches`] says; the list has room for a token and a fault.
-        unsafe { self.kernel.function.launch(grid, stream, &args) }?;
-        // SAFETY: the pinned words are kept, and read by who waits for an event behind this.
-        unsafe { state.rows.read_queued(places.fault, &mut state.ahead_host, stream) }?;
+        // SAFETY: as [`super::launches`] says; the list has room for a token, a fault and a
+        // position, and `told` for what the host is told. Both are kept as long as the stream.
+        unsafe { self.kernel.function.launch(self.grid(1), stream, &args) }?;
         Ok(())
+    }
+
+    /// Waits until the token that was chosen ahead is told. The error is the place of the first
+    /// logit that is not finite.
+    pub(super) fn told(
+        &self,
+        state: &State,
+        stream: &Stream,
+    ) -> Result<Result<TokenId, TokenId>, DeviceError> {
+        let (mut looks, mut is_done) = (0_u32, false);
+        loop {
+            let [what, serial]: [u32; 2] = bytemuck::cast(state.told.observe(0));
+            if serial == state.told_serial {
+                return Ok(what.checked_sub(ChooseArgs::FAULT).map_or(Ok(what), Err));
+            }
+            assert!(!is_done, "a kernel that has ended has told");
+            looks = looks.wrapping_add(1);
+            // A kernel that failed tells nothing; the stream knows.
+            is_done = looks.is_multiple_of(LOOKS) && stream.is_done()?;
+            // Others may have the core meanwhile.
+            std::thread::yield_now();
+        }
     }
 
     /// Runs `choose` on `rows` rows of logits, the first of which is `first`.
@@ -103,7 +138,7 @@ impl Choose {
         state: &mut State,
         stream: &Stream,
     ) -> Result<Vec<TokenId>, DeviceError> {
-        let grid = self.kernel.prepare(Launch::grid(count(rows), 1, 1));
+        let grid = self.grid(rows);
         // SAFETY: as [`super::launches`] says: buffers have room for the step's rows.
         unsafe { self.kernel.function.launch(grid, stream, args) }?;
         // SAFETY: the pinned list is kept, and read after the stream is done.
@@ -126,10 +161,14 @@ fn choice(sampling: Sampling, vocab: usize, state: &mut State) -> ChooseArgs {
     ChooseArgs {
         logits: state.logits.ptr(0),
         seen: DevicePtrMut::null(),
-        uniforms: DevicePtr::new(state.rows.address(state.list().uniform)),
+        uniform: 0.0,
         weights: state.weights.ptr_mut(0),
         chosen: DevicePtrMut::null(),
         faults: DevicePtrMut::null(),
+        told: DevicePtrMut::null(),
+        position: DevicePtrMut::null(),
+        serial: 0,
+        next: 0,
         vocab: count(vocab),
         top_k: u32::try_from(top_k).unwrap_or(u32::MAX),
         temperature,
@@ -139,7 +178,7 @@ fn choice(sampling: Sampling, vocab: usize, state: &mut State) -> ChooseArgs {
     }
 }
 
-/// A number of 64 bits as the device reads it.
-pub(super) fn words(x: f64) -> [u32; 2] {
-    bytemuck::cast(x)
+/// The random number of the next choice, where it needs one.
+fn draw(sampler: &mut Sampler) -> f64 {
+    if sampler.sampling().temperature == 0.0 { 0.0 } else { sampler.draw() }
 }

@@ -14,6 +14,7 @@ use tercet_kernels_ptx::contract::{
     NormalizeArgs, QuantizeArgs,
 };
 use tercet_kernels_ptx::launch::{self, FloatLinearShape, LinearShape, WeightType};
+use tercet_kernels_ptx::ptx::Target;
 
 use super::attention::{self, Attention};
 use super::choose::Choose;
@@ -38,6 +39,8 @@ pub(super) struct Launches {
     embed: Loaded<EmbedArgs>,
     normalize: Loaded<NormalizeArgs>,
     quantize: Option<Loaded<QuantizeArgs>>,
+    /// What the ternary linears are compiled for.
+    linear_target: Target,
     /// By entry: one for each tile.
     linears: Vec<(&'static str, Loaded<LinearArgs>)>,
     floats: Vec<(&'static str, Loaded<FloatLinearArgs>)>,
@@ -89,12 +92,18 @@ pub(super) fn entries(context: &Context, model: &Model<'_>, head: HeadType) -> V
     entries.extend(types.flat_map(WeightType::entries).collect::<BTreeSet<_>>());
     if model.config.linears == LinearKind::Ternary {
         entries.push("quantize");
-        entries.extend(launch::LINEAR_TILES.map(|(_, entry)| entry));
+        entries.extend(launch::linear_entries(linear_target(context)));
     }
     entries.extend(attention::entries(&model.config));
     entries.extend(decode::entries(context, &model.config));
     entries.extend(layers::entry(context, &model.config));
     entries
+}
+
+/// The target of the ternary linears on the device.
+pub(super) fn linear_target(context: &Context) -> Target {
+    let exact = Target::SM_90A;
+    if exact.runs_on(context.device().capability) { exact } else { Target::SM_80 }
 }
 
 impl Launches {
@@ -105,6 +114,7 @@ impl Launches {
         deterministic: bool,
     ) -> Result<Self, DeviceError> {
         let modules = &weights.modules;
+        let linear_target = linear_target(context);
         let floats = TYPES.into_iter().flat_map(WeightType::entries).collect::<BTreeSet<_>>();
         Ok(Self {
             multiprocessors: context.device().multiprocessors,
@@ -112,7 +122,8 @@ impl Launches {
             embed: modules.need("embed")?,
             normalize: modules.need("normalize")?,
             quantize: modules.get("quantize")?,
-            linears: modules.several(&launch::LINEAR_TILES.map(|(_, entry)| entry))?,
+            linear_target,
+            linears: modules.several(launch::linear_entries(linear_target))?,
             floats: modules.several(&Vec::from_iter(floats))?,
             hoppers: modules
                 .several(&TYPES.into_iter().filter_map(WeightType::hopper).collect::<Vec<_>>())?,
@@ -282,12 +293,11 @@ impl Launches {
         }
         let rows = self.step.rows;
         let shape = LinearShape::new(matrix.row_tiles, matrix.cols, rows);
-        let entry = shape.entry(self.multiprocessors);
-        let linear = self.linears.iter().find(|(name, _)| *name == entry);
+        let how = shape.launch(self.multiprocessors, self.linear_target);
+        let linear = self.linears.iter().find(|(name, _)| *name == how.entry);
         let (Some(quantize), Some((_, linear))) = (&self.quantize, linear) else {
             unreachable!("loaded for models with ternary linears")
         };
-        let tile = shape.tile(self.multiprocessors);
         let row_blocks = launch::row_blocks(rows);
         let positions = state.rows.ptr(state.list().positions);
         let args = QuantizeArgs {
@@ -332,10 +342,9 @@ impl Launches {
                 Finish::Activate => LinearArgs::ACTIVATE,
             },
             activation: activation(weights.config.activation),
-            tile,
+            tile: how.tile,
         };
-        let grid = Launch::grid(shape.blocks(self.multiprocessors), 1, 1)
-            .shared(launch::linear_shared_bytes(tile, linear.target));
+        let grid = Launch::grid(how.blocks, 1, 1).shared(how.shared_bytes).cluster(how.cluster);
         // SAFETY: see the module's beginning: buffers have room for the step's rows.
         unsafe { linear.function.launch(linear.prepare(grid), stream, &args) }?;
         Ok(())

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use super::CudaBackend;
 use super::attention;
-use super::choose::words;
 use super::driver::{Event, GraphExec, Stream};
 use super::launches::{Launches, Step};
 use super::layers::Layers;
@@ -48,8 +47,6 @@ pub struct CudaOps<'w> {
     stream: Arc<Stream>,
     /// Behind the copy of the step's rows: from then on the host may write the next ones.
     listed: Event,
-    /// Behind the copy of what was chosen ahead.
-    chosen: Event,
     limits: Limits,
     /// Whether every operation runs when it is called.
     direct: bool,
@@ -64,6 +61,8 @@ pub struct CudaOps<'w> {
     likeliest: Option<Vec<TokenId>>,
     /// The step that is under way before it was asked for.
     ahead: Option<Row>,
+    /// The slot of the list on the device, where that is of one row that asks for logits.
+    alone: Option<usize>,
 }
 
 impl<'w> CudaOps<'w> {
@@ -76,7 +75,6 @@ impl<'w> CudaOps<'w> {
         let stream = Arc::new(Stream::new(context)?);
         let listed = Event::new(context)?;
         listed.record(&stream)?;
-        let chosen = Event::new(context)?;
         // Its attention is not that of a prompt's rows, and it leaves nothing to look at between
         // operations.
         let layers = if backend.deterministic || backend.direct {
@@ -94,7 +92,6 @@ impl<'w> CudaOps<'w> {
             state,
             stream,
             listed,
-            chosen,
             limits,
             direct: backend.direct,
             plan: Plan::Direct,
@@ -104,6 +101,7 @@ impl<'w> CudaOps<'w> {
             recordings: BTreeMap::new(),
             likeliest: None,
             ahead: None,
+            alone: None,
         };
         ops.record_all()?;
         Ok(ops)
@@ -175,6 +173,10 @@ impl<'w> CudaOps<'w> {
         }
         let tiles = &mut list[places.tiles..places.tiles + 2 * padded];
         self.tiles = attention::tile(&self.rows, tiles);
+        self.alone = match self.rows[..] {
+            [Row { slot, logits: true, .. }] => Some(slot),
+            _ => None,
+        };
         Ok(())
     }
 
@@ -340,31 +342,28 @@ impl Ops for CudaOps<'_> {
         let next = Row { slot, position, ..row };
         self.rows[0] = next;
         self.check(&[next]);
-        self.write_list(1, 1)?;
-        let places = self.state.list();
-        if sampler.sampling().temperature != 0.0 {
-            self.state.rows_host[places.uniform..places.positions]
-                .copy_from_slice(&words(sampler.draw()));
+        if self.alone != Some(slot) {
+            self.list(1, 1)?;
         }
-        self.send_list()?;
-        let (vocab, sampling) = (self.weights.config.vocab, sampler.sampling());
-        self.launches.choose.ahead(&mut self.state, vocab, sampling, &self.stream)?;
-        self.chosen.record(&self.stream)?;
+        let vocab = self.weights.config.vocab;
+        self.launches.choose.ahead(&mut self.state, vocab, sampler, position, &self.stream)?;
         self.launch(1)?;
         self.likeliest = None;
-        self.chosen.synchronize()?;
-        let &[fault, token] = &self.state.ahead_host[..] else { unreachable!("two words") };
-        if fault != NONE {
-            // The step again, since its logits are being written over.
-            self.rows[0] = row;
-            self.list(1, 1)?;
-            self.launch(1)?;
-            let mut got = [0.0];
-            self.state.logits.read(fault as usize, &mut got)?;
-            return Err(DeviceError::NotFinite { got: got[0], token: fault as usize });
+        match self.launches.choose.told(&self.state, &self.stream)? {
+            Ok(token) => {
+                self.ahead = Some(Row { token, ..next });
+                Ok(token)
+            }
+            Err(fault) => {
+                // The step again, since its logits are being written over.
+                self.rows[0] = row;
+                self.list(1, 1)?;
+                self.launch(1)?;
+                let (mut got, token) = ([0.0], fault as usize);
+                self.state.logits.read(token, &mut got)?;
+                Err(DeviceError::NotFinite { got: got[0], token })
+            }
         }
-        self.ahead = Some(Row { token, ..next });
-        Ok(token)
     }
 
     fn finish(&mut self) -> Result<(), DeviceError> {

@@ -69,8 +69,10 @@ pub(super) struct State {
     /// `(asking,)` each: what was chosen, and where a logit is not finite.
     pub(super) chosen: DeviceBuffer<u32>,
     pub(super) chosen_host: PinnedBuffer<u32>,
-    /// Where the host reads what was chosen ahead: fault and token.
-    pub(super) ahead_host: PinnedBuffer<u32>,
+    /// Where the device tells the host what it has chosen ahead: one word, in its upper half the
+    /// number of the choice, which is the other.
+    pub(super) told: PinnedBuffer<u64>,
+    pub(super) told_serial: u32,
     /// What sampling one row works in: weights `(vocab,)`, a bit for each token of the context
     /// `(vocab / 32,)`.
     pub(super) weights: DeviceBuffer<f32>,
@@ -81,8 +83,6 @@ pub(super) struct State {
 /// there is one: `choose` writes both for a step that is begun before the host knows its token.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rows {
-    /// A random number of 64 bits for `choose`.
-    pub(super) uniform: usize,
     pub(super) positions: usize,
     pub(super) slots: usize,
     /// Rows whose logits are wanted.
@@ -97,16 +97,14 @@ pub(super) struct Rows {
 
 impl Rows {
     fn new(rows: usize, asking: usize) -> Self {
-        // First, since 64 bits start at a multiple of 8 bytes.
-        let uniform = 0;
-        let positions = uniform + 2;
+        let positions = 0;
         let slots = positions + rows;
         let tiles = slots + rows;
         let asking_at = tiles + 2 * rows;
         let fault = asking_at + asking;
         let tokens = fault + 1;
         let len = tokens + rows;
-        Self { uniform, positions, slots, asking: asking_at, tiles, fault, tokens, len }
+        Self { positions, slots, asking: asking_at, tiles, fault, tokens, len }
     }
 }
 
@@ -184,7 +182,8 @@ impl State {
                 "the sampler's work space",
                 config.vocab.div_ceil(32),
             )?,
-            ahead_host: PinnedBuffer::zeroed(context, "pinned memory", 2, PinnedUse::Both)?,
+            told: PinnedBuffer::zeroed(context, "pinned memory", 1, PinnedUse::Both)?,
+            told_serial: 0,
             chosen_host: PinnedBuffer::zeroed(
                 context,
                 "pinned memory",

@@ -11,6 +11,7 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
 use core::ptr::{NonNull, null_mut};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use bytemuck::Pod;
 use cust::memory::DeviceBuffer as CustBuffer;
@@ -425,6 +426,23 @@ impl<T: Pod> PinnedBuffer<T> {
         // written.
         done(unsafe { shim::cuMemHostGetDevicePointer_v2(out, self.start.as_ptr().cast(), 0) })?;
         Ok(address + (index * size_of::<T>()) as u64)
+    }
+}
+
+impl PinnedBuffer<u64> {
+    /// Number `index` as it is at this moment, though the device may be writing it.
+    ///
+    /// # Panics
+    ///
+    /// When `index` is beyond the end.
+    #[must_use]
+    pub fn observe(&self, index: usize) -> u64 {
+        assert!(index < self.len, "{index} of {} numbers", self.len);
+        // SAFETY: inside the allocation, as was just asserted.
+        let place = unsafe { self.start.as_ptr().add(index) };
+        // SAFETY: aligned, allocated as long as `self`, and written by this process through
+        // `&mut self` alone; the device writes 64 bits at once.
+        unsafe { AtomicU64::from_ptr(place) }.load(Ordering::Acquire)
     }
 }
 

@@ -71,7 +71,8 @@ impl Module {
     /// When no kernel of that name takes a `B`.
     pub fn entry<B: ArgumentBlock>(&self, entry: &str) -> Result<Function<B>, CudaError> {
         let spec = B::SPECS.iter().find(|spec| spec.entry == entry);
-        let entry = spec.unwrap_or_else(|| panic!("`{entry}` takes another block")).entry;
+        let spec = spec.unwrap_or_else(|| panic!("`{entry}` takes another block"));
+        let (entry, threads) = (spec.entry, spec.threads);
         let Inner { inner, name, context } = &*self.0;
         context.enter()?;
         let function = checked(|| inner.get_function(entry)).map_err(|error| match error {
@@ -95,7 +96,7 @@ impl Module {
             binary_version: ask(FunctionAttribute::BinaryVersion)?,
         };
         let raw = function.to_raw().cast();
-        Ok(Function { raw, entry, attributes, module: self.clone(), block: PhantomData })
+        Ok(Function { raw, entry, threads, attributes, module: self.clone(), block: PhantomData })
     }
 }
 
@@ -233,6 +234,8 @@ impl Launch {
 pub struct Function<B: ArgumentBlock> {
     raw: Ptr,
     entry: &'static str,
+    /// Of a block.
+    threads: u32,
     attributes: FunctionAttributes,
     /// Keeps the code loaded.
     module: Module,
@@ -330,7 +333,7 @@ impl<B: ArgumentBlock> Function<B> {
         context.enter()?;
         checked(|| {
             inner.get_function(self.entry)?.max_active_blocks_per_multiprocessor(
-                BlockSize::x(B::SPEC.threads),
+                BlockSize::x(self.threads),
                 shared_bytes as usize,
             )
         })
@@ -370,7 +373,7 @@ impl<B: ArgumentBlock> Function<B> {
             attributes[count as usize] = Attribute::new(id, value);
             count += 1;
         }
-        let block = [B::SPEC.threads, 1, 1];
+        let block = [self.threads, 1, 1];
         // The driver reads the one parameter through the one pointer.
         let mut parameters: [Ptr; 1] = [core::ptr::from_ref(args).cast::<c_void>().cast_mut()];
         let parameters: Ptr = parameters.as_mut_ptr().cast();

@@ -21,12 +21,14 @@ use core::time::Duration;
 use std::collections::BTreeSet;
 
 use tercet_core::Simd;
-use tercet_kernels_ptx::contract::{ArgumentBlock as _, DecodeLayersArgs};
+use tercet_kernels_ptx::contract::{ArgumentBlock as _, DecodeLayersArgs, LinearArgs};
+use tercet_kernels_ptx::launch;
 
 pub use self::models::{TRIALS, Trial};
 use self::watch::Watched;
 use super::driver::{Context, CudaError};
 use super::kernels::KernelSet;
+use super::launches::linear_target;
 use super::layers;
 use super::modules::Modules;
 use super::{CudaBackend, CudaOps, CudaWeights};
@@ -246,7 +248,7 @@ impl Rig {
     }
 
     /// The kernels of the device that nothing has launched so far; without those of all layers that
-    /// it is too small for, whatever the trial.
+    /// it is too small for, whatever the trial, and linears in whose place it has others.
     #[must_use]
     pub fn never_launched(&self) -> Vec<&'static str> {
         let launched = self.launched.borrow();
@@ -256,6 +258,9 @@ impl Rig {
 
     /// Whether a trial may lead to `entry` on this device.
     fn is_reachable(&self, entry: &str) -> bool {
+        if LinearArgs::SPECS.iter().any(|spec| spec.entry == entry) {
+            return launch::linear_entries(linear_target(&self.context)).contains(&entry);
+        }
         let leads = |trial: &Trial| {
             let config = trial.model.parse();
             config.is_ok_and(|config| layers::entry(&self.context, &config) == Some(entry))

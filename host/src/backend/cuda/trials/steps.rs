@@ -7,7 +7,7 @@ pub(super) const SLOTS: usize = 17;
 
 /// Rows of the steps that prefill one sequence: from one row on past every size at which the
 /// device takes another kernel, and across the blocks of the cache.
-pub(super) const PREFILLS: [usize; 7] = [1, 2, 9, 20, 40, 70, 200];
+pub(super) const PREFILLS: [usize; 7] = [1, 2, 9, 20, 40, 70, 260];
 
 /// Slots and rows of the steps in which no row but the last of its sequence asks.
 const RAGGED: [[(usize, usize); 5]; 2] =

@@ -62,7 +62,11 @@ fn linears(trial: &Trial, rows: u32, to: &mut BTreeSet<&'static str>) {
             continue;
         }
         let tiles = features.div_ceil(16) * if finish == DecodeFinish::Gate { 2 } else { 1 };
-        to.insert(LinearShape::new(tiles, cols, rows).entry(DEVICE.multiprocessors));
+        let shape = LinearShape::new(tiles, cols, rows);
+        // Devices of capability 9.0 have others than the rest.
+        for target in [Target::SM_80, Target::SM_90A] {
+            to.insert(shape.launch(DEVICE.multiprocessors, target).entry);
+        }
     }
     to.extend(hoppers);
 }

@@ -1,0 +1,7 @@
+// Ternary linears, tiles of 192 features by 128 rows of the step: linear_slabs.cuh.
+#include "linear_slabs.cuh"
+
+// Grid: a cluster of blocks, or one block, for each tile.
+extern "C" __global__ void __launch_bounds__(512, 1) linear_192x128(LinearArgs args) {
+    linear_slabs::run<3, 128, 0, 0>(args);
+}

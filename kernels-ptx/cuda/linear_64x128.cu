@@ -1,0 +1,8 @@
+// Ternary linears, tiles of 64 features by 128 rows of the step: linear_slabs.cuh.
+// Launched with few registers, so that a block of `quantize` has room beside one of these.
+#include "linear_slabs.cuh"
+
+// Grid: a cluster of blocks, or one block, for each tile.
+extern "C" __global__ void __launch_bounds__(640, 1) linear_64x128(LinearArgs args) {
+    linear_slabs::run<1, 128, 32, 128>(args);
+}
