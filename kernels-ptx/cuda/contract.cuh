@@ -275,7 +275,11 @@ struct NormalizeArgs {
     const u32 *asking;
     // `(rows, cols)`, 16-byte aligned; or null.
     f32 *normed;
-    // `(rows, 2 or 3, terms_stride)`, 16-byte aligned; or null. Zero from `cols` on.
+    // `(rows, 2 or 3, terms_stride)`, 16-byte aligned; or null. Zero from `cols` on. With
+    // `tile_cols` the same numbers as tiles `(cols / tile_cols, row_blocks, 2 or 3, units,
+    // 2, 2, 8, 4, 2)`: columns, blocks of eight rows, term, 32 columns of a tile of 64; then
+    // of the eight rows one by one what four lanes multiply at a time, each two neighbouring
+    // columns of the eight (sixteen of 64) that it has.
     u16 *terms;
     // `(rows)`: `2^-k` of form `F16`; or null.
     f32 *scales;
@@ -287,8 +291,12 @@ struct NormalizeArgs {
     u32 form;
     // Added to the mean square.
     f32 eps;
+    // 32 or 64, with `I8` weights: columns of a tile; or 0 for terms row by row.
+    u32 tile_cols;
+    // Rows of the output in eights, rounded up; of tiles.
+    u32 row_blocks;
 };
-static_assert(sizeof(NormalizeArgs) == 72, "NormalizeArgs");
+static_assert(sizeof(NormalizeArgs) == 80, "NormalizeArgs");
 static_assert(alignof(NormalizeArgs) == 8, "NormalizeArgs");
 static_assert(offsetof(NormalizeArgs, x) == 0, "x");
 static_assert(offsetof(NormalizeArgs, weight) == 8, "weight");
@@ -301,6 +309,8 @@ static_assert(offsetof(NormalizeArgs, cols) == 56, "cols");
 static_assert(offsetof(NormalizeArgs, terms_stride) == 60, "terms_stride");
 static_assert(offsetof(NormalizeArgs, form) == 64, "form");
 static_assert(offsetof(NormalizeArgs, eps) == 68, "eps");
+static_assert(offsetof(NormalizeArgs, tile_cols) == 72, "tile_cols");
+static_assert(offsetof(NormalizeArgs, row_blocks) == 76, "row_blocks");
 extern "C" __global__ void normalize(NormalizeArgs args);
 
 // Brings weights into the order in which float linears read them: tiles of 16 features by a
@@ -454,6 +464,68 @@ extern "C" __global__ void float_linear_narrow_i8(FloatLinearArgs args);
 extern "C" __global__ void float_linear_wide_f16(FloatLinearArgs args);
 extern "C" __global__ void float_linear_wide_bf16(FloatLinearArgs args);
 extern "C" __global__ void float_linear_wide_i8(FloatLinearArgs args);
+
+// As `float_linear`, for many rows, on Hopper's matrix instruction; the bits are those of
+// [`FloatLinearArgs`]' entries.
+//
+// Launch: `launch::FloatLinearShape::hopper`.
+struct FloatLinearHopperArgs {
+    static constexpr u32 THREADS = 384;
+    // Features of a block at a time.
+    static constexpr u32 FEATURES = 128;
+    // Rows of a block at a time.
+    static constexpr u32 ROWS = 128;
+    // Shared memory of a block, in bytes.
+    static constexpr u32 SHARED_BYTES = 229376;
+
+    // As in [`FloatLinearArgs`].
+    const u8 *weights;
+    // Tiles of `launch::FloatLinearShape::tile_cols` columns, from `normalize`.
+    const u16 *terms;
+    // As in [`FloatLinearArgs`].
+    const f32 *scales;
+    // As in [`FloatLinearArgs`].
+    const f32 *units;
+    // As in [`FloatLinearArgs`].
+    const f32 *bias;
+    // As in [`FloatLinearArgs`].
+    f32 *out;
+    // At least 1.
+    u32 features;
+    // At least 1.
+    u32 cols;
+    // At least 1.
+    u32 rows;
+    // Elements from one row of `out` to the next.
+    u32 out_stride;
+    // First feature's place in a row of `out`.
+    u32 offset;
+    // As in [`FloatLinearArgs`].
+    u32 epilogue;
+    // As in [`FloatLinearArgs`].
+    u32 activation;
+    // Zero.
+    u32 reserved;
+};
+static_assert(sizeof(FloatLinearHopperArgs) == 80, "FloatLinearHopperArgs");
+static_assert(alignof(FloatLinearHopperArgs) == 8, "FloatLinearHopperArgs");
+static_assert(offsetof(FloatLinearHopperArgs, weights) == 0, "weights");
+static_assert(offsetof(FloatLinearHopperArgs, terms) == 8, "terms");
+static_assert(offsetof(FloatLinearHopperArgs, scales) == 16, "scales");
+static_assert(offsetof(FloatLinearHopperArgs, units) == 24, "units");
+static_assert(offsetof(FloatLinearHopperArgs, bias) == 32, "bias");
+static_assert(offsetof(FloatLinearHopperArgs, out) == 40, "out");
+static_assert(offsetof(FloatLinearHopperArgs, features) == 48, "features");
+static_assert(offsetof(FloatLinearHopperArgs, cols) == 52, "cols");
+static_assert(offsetof(FloatLinearHopperArgs, rows) == 56, "rows");
+static_assert(offsetof(FloatLinearHopperArgs, out_stride) == 60, "out_stride");
+static_assert(offsetof(FloatLinearHopperArgs, offset) == 64, "offset");
+static_assert(offsetof(FloatLinearHopperArgs, epilogue) == 68, "epilogue");
+static_assert(offsetof(FloatLinearHopperArgs, activation) == 72, "activation");
+static_assert(offsetof(FloatLinearHopperArgs, reserved) == 76, "reserved");
+extern "C" __global__ void float_linear_hopper_f16(FloatLinearHopperArgs args);
+extern "C" __global__ void float_linear_hopper_bf16(FloatLinearHopperArgs args);
+extern "C" __global__ void float_linear_hopper_i8(FloatLinearHopperArgs args);
 
 // Turns queries and keys by their rows' positions and stores keys and values in the cache.
 // Equal to the CPU to the bit.

@@ -14,7 +14,8 @@ namespace {
 // What is parked of a unit and a head of a short row for the second look at it: the weights of four
 // lanes, then peak and sum.
 constexpr u32 PARKED_BYTES = 4 * 16 + 8;
-
+// Warps of a rank up to which it may be begun in one round and ended in the next.
+constexpr u32 STRADDLING = 5;
 // Where dynamic shared memory has what, in bytes; launch::DecodeAttendShape counts the same.
 struct Places {
     // Of a warp.
@@ -59,14 +60,29 @@ __device__ __forceinline__ void pad_queries(unsigned char *queries, const Places
     }
 }
 
-// The new position's key or value goes where the cache has it, and into the slab.
-template <typename To>
-__device__ __forceinline__ void insert(const u16 *fresh, u32 dim, u16 *cache, u32 step, To &&to) {
+// The new position's value goes where the cache has it, and into the slab.
+__device__ __forceinline__ void insert_value(const u16 *fresh, const Slab &slab, u16 *values,
+                                             u32 position) {
+    u16 *cache = values + static_cast<size_t>(position) * slab.dim;
 #pragma unroll 1
-    for (u32 i = threadIdx.x % WARP; i < dim; i += WARP) {
+    for (u32 i = threadIdx.x % WARP; i < slab.dim; i += WARP) {
         const u16 x = fresh[i];
-        *to(i) = x;
-        cache[i * step] = x;
+        *slab.value(position % UNIT, i) = x;
+        cache[i] = x;
+    }
+    __syncwarp();
+}
+
+// The same of its key.
+__device__ __forceinline__ void insert_key(const u16 *fresh, const Slab &slab, u16 *keys,
+                                           u32 position) {
+    u16 *cache = keys + static_cast<size_t>(position / BLOCK) * BLOCK * slab.dim
+        + position % BLOCK;
+#pragma unroll 1
+    for (u32 i = threadIdx.x % WARP; i < slab.dim; i += WARP) {
+        const u16 x = fresh[i];
+        *slab.key(position % UNIT, i) = x;
+        cache[i * BLOCK] = x;
     }
     __syncwarp();
 }
@@ -136,7 +152,7 @@ __device__ __forceinline__ void attend_short(const Args &args, const Part &part,
     __syncwarp();
     const u32 query = query_of(queries, places, part.heads);
     const f32 factor = args.factor * LOG2_E * undo;
-    const u32 last = part.units - 1, place = part.position % UNIT;
+    const u32 last = part.units - 1;
     // Lanes of no head look at what the last one has, and nobody looks at what they make of it.
     uint4 *parked = reinterpret_cast<uint4 *>(own) + min(g, part.heads - 1) * 4 + q;
     float2 *peaks = reinterpret_cast<float2 *>(own + WARPS * part.heads * 4 * 16)
@@ -152,9 +168,7 @@ __device__ __forceinline__ void attend_short(const Args &args, const Part &part,
             wait_for_copies();
         }
         if (unit == last) {
-            u16 *const to = keys + static_cast<size_t>(unit / 2) * BLOCK * dim
-                + part.position % BLOCK;
-            insert(fresh, dim, to, BLOCK, [&](u32 i) { return slab.key(place, i); });
+            insert_key(fresh, slab, keys, part.position);
         }
         const u32 left = part.position - unit * UNIT;
         f32 score[4];
@@ -172,10 +186,30 @@ __device__ __forceinline__ void attend_short(const Args &args, const Part &part,
         top = fmaxf(top, running.top);
         __syncwarp();
     }
-    f32 total = 0.0f;
-    f32 *sums = reinterpret_cast<f32 *>(slab.bytes) + g * dim + 2 * q;
     f32 *mixed = args.mixed
         + (static_cast<size_t>(part.row) * args.heads + part.first_head + g) * dim + 2 * q;
+    if (part.units == 1) {
+        // What follows, of one unit: its scale is 1, its weights are still here.
+        insert_value(fresh + dim, slab, values, part.position);
+        const f32 total = peaks[0].y;
+#pragma unroll 2
+        for (u32 n = 0; n < dim / 8 + (dim % 8 != 0); n += 2) {
+            float2 two[2];
+            mix_unit(two, slab, weights, n);
+#pragma unroll
+            for (u32 i = 0; i < 2; ++i) {
+                const u32 at = (n + i) * 8;
+                if (g < part.heads && at + 2 * q < dim) {
+                    *reinterpret_cast<float2 *>(mixed + at) =
+                        make_float2(__fdividef(two[i].x + 0.0f, total),
+                                    __fdividef(two[i].y + 0.0f, total));
+                }
+            }
+        }
+        return;
+    }
+    f32 total = 0.0f;
+    f32 *sums = reinterpret_cast<f32 *>(slab.bytes) + g * dim + 2 * q;
 #pragma unroll 1
     for (u32 unit = 0; unit < part.units; ++unit) {
         if (unit > 0) {
@@ -183,8 +217,7 @@ __device__ __forceinline__ void attend_short(const Args &args, const Part &part,
             wait_for_copies();
         }
         if (unit == last) {
-            insert(fresh + dim, dim, values + static_cast<size_t>(part.position) * dim, 1,
-                   [&](u32 i) { return slab.value(place, i); });
+            insert_value(fresh + dim, slab, values, part.position);
         }
         const uint4 back = parked[unit * part.heads * 4];
         const float2 peak = peaks[unit * part.heads];
@@ -222,25 +255,69 @@ __device__ __forceinline__ void attend_short(const Args &args, const Part &part,
     }
 }
 
-// A row of more units with one key head, by the whole block: rank after rank.
-template <u32 RANKS, u32 DIM>
-__device__ __forceinline__ void attend_long(const Args &args, Part part, const Places &places,
-                                            unsigned char *shared) {
+// The warps of the cluster, rank after rank, as they are dealt out to those of a block: some at a
+// time, one to each of its warps. Those of no unit are left out where ranks are few enough to
+// straddle two rounds; otherwise a round is a rank.
+template <u32 RANKS, bool WHOLE>
+struct Deal {
+    // Places of what a warp of the cluster leaves until its rank is complete.
+    static constexpr u32 SLOTS = WHOLE ? WARPS + STRADDLING - 1 : WARPS;
+
+    u32 ranks;
+    u32 units;
+    // Warps of a rank, at least; the first few have one more.
+    u32 low;
+    u32 more;
+    u32 count;
+
+    __device__ __forceinline__ explicit Deal(const Part &part)
+        : ranks(WHOLE ? part.ranks : RANKS), units(part.units), low(WARPS), more(0), count(WARPS) {
+        if (WHOLE) {
+            low = warps_of(part, 0);
+            if (low > STRADDLING) {
+                count = low;
+            } else {
+                low = units / ranks;
+                more = units % ranks;
+            }
+        }
+    }
+
+    __device__ __forceinline__ u32 first_of(u32 rank) const {
+        return rank * low + min(rank, more);
+    }
+
+    // The first unit of the warp `at`, or one that is none.
+    __device__ __forceinline__ u32 unit_of(u32 at) const {
+        const u32 wide = more * (low + 1);
+        const u32 rank = at < wide ? at / (low + 1) : more + (at - wide) / max(low, 1u);
+        return rank < ranks ? rank + (at - first_of(rank)) * ranks : units;
+    }
+};
+
+// A row with one key head, by the whole block: rank after rank. With `WHOLE` it may be a short one.
+template <u32 RANKS, u32 DIM, bool WHOLE>
+__device__ __forceinline__ void attend_block(const Args &args, Part part, const Places &places,
+                                             unsigned char *shared) {
     __shared__ f32 undo[HEADS];
-    __shared__ float2 by_warp[WARPS][HEADS];
+    constexpr u32 SLOTS = Deal<RANKS, WHOLE>::SLOTS;
+    __shared__ float2 by_warp[SLOTS][HEADS];
     __shared__ float2 by_rank[RANKS][HEADS];
     const u32 lane = part.lane, warp = part.warp, dim = part.dim;
+    const Deal<RANKS, WHOLE> deal(part);
+    const u32 ranks = deal.ranks;
     const u32 g = lane / 4, q = lane % 4;
     u16 *keys = reinterpret_cast<u16 *>(args.keys) + part.start;
     u16 *values = reinterpret_cast<u16 *>(args.values) + part.start;
     const Slab slab(shared + warp * places.slab, dim);
     unsigned char *queries = shared + WARPS * places.slab;
-    u16 *fresh = reinterpret_cast<u16 *>(shared + WARPS * (places.slab + places.queries));
+    u16 *fresh = reinterpret_cast<u16 *>(queries + places.queries);
     const u32 elements = part.heads * dim, by_dim = reciprocal(dim);
-    // (warps, elements) and (ranks, elements) sums of weighted values.
-    f32 *outs = reinterpret_cast<f32 *>(shared + places.rest);
-    f32 *of_ranks = outs + WARPS * elements;
-    const u32 last = part.units - 1, stride = RANKS * WARPS;
+    // (SLOTS, elements) and (ranks, elements) sums of weighted values.
+    f32 *outs = reinterpret_cast<f32 *>(queries + places.queries + places.fresh);
+    f32 *of_ranks = outs + SLOTS * elements;
+    const u32 last = part.units - 1, stride = ranks * WARPS;
+    u32 begin = warp < deal.count ? deal.unit_of(warp) : part.units;
     const auto fetch = [&](u32 unit) {
         if (unit < part.units) {
             slab.fetch(keys, values, unit, part.position);
@@ -249,7 +326,7 @@ __device__ __forceinline__ void attend_long(const Args &args, Part part, const P
 
     // Whoever was here before is done with shared memory.
     __syncthreads();
-    fetch(warp * RANKS);
+    fetch(begin);
     if (warp == 0) {
         pad_queries(queries, places, part.heads, dim);
     }
@@ -287,27 +364,29 @@ __device__ __forceinline__ void attend_long(const Args &args, Part part, const P
     __syncthreads();
     const u32 query = query_of(queries, places, part.heads);
     const f32 factor = args.factor * LOG2_E * (g < part.heads ? undo[g] : 0.0f);
+    f32 *const mixed = args.mixed
+        + (static_cast<size_t>(part.row) * args.heads + part.first_head) * dim;
+    u32 rank = 0;
 #pragma unroll 1
-    for (u32 rank = 0; rank < RANKS; ++rank) {
-        const u32 mine = rank + warp * RANKS;
+    for (u32 round = 0; rank < ranks; round += deal.count) {
+        const u32 after = round + deal.count;
+        const u32 next = !WHOLE ? (rank + 1 < RANKS ? begin + 1 : part.units)
+            : warp < deal.count ? deal.unit_of(after + warp) : part.units;
+        const u32 slot = WHOLE ? (round + warp) % SLOTS : warp;
         Running running;
 #pragma unroll 1
-        for (u32 unit = mine; unit < part.units; unit += stride) {
+        for (u32 unit = begin; unit < part.units; unit += stride) {
             wait_for_copies();
             if (unit == last) {
-                const u32 place = part.position % UNIT;
-                insert(fresh, dim,
-                       keys + static_cast<size_t>(unit / 2) * BLOCK * dim + part.position % BLOCK,
-                       BLOCK, [&](u32 i) { return slab.key(place, i); });
-                insert(fresh + dim, dim, values + static_cast<size_t>(part.position) * dim, 1,
-                       [&](u32 i) { return slab.value(place, i); });
+                insert_key(fresh, slab, keys, part.position);
+                insert_value(fresh + dim, slab, values, part.position);
             }
             const u32 left = part.position - unit * UNIT;
             f32 score[4];
             score_unit<DIM>(score, slab, query, factor, left);
             u32 weights[4];
             const f32 fade = running.take(weights, score, left);
-            f32 *sums = outs + warp * elements + g * dim + 2 * q;
+            f32 *sums = outs + slot * elements + g * dim + 2 * q;
 #pragma unroll 2
             for (u32 n = 0; n < dim / 8 + (dim % 8 != 0); n += 2) {
                 float2 two[2];
@@ -318,39 +397,52 @@ __device__ __forceinline__ void attend_long(const Args &args, Part part, const P
                     if (g < part.heads && at + 2 * q < dim) {
                         float2 *const kept = reinterpret_cast<float2 *>(sums + at);
                         const float2 zero = make_float2(0.0f, 0.0f);
-                        *kept = faded(unit == mine ? zero : *kept, fade, two[i]);
+                        *kept = faded(unit == begin ? zero : *kept, fade, two[i]);
                     }
                 }
             }
             __syncwarp();
-            // The next of this rank, or the first of the next rank.
-            fetch(unit + stride < part.units ? unit + stride
-                                             : (rank + 1 < RANKS ? mine + 1 : part.units));
+            // The next of this rank, or the first of the next one.
+            fetch(unit + stride < part.units ? unit + stride : next);
         }
-        if (mine < part.units) {
+        if (begin < part.units) {
             const f32 sum = running.total();
             if (q == 0) {
-                by_warp[warp][g] = make_float2(running.top, sum);
+                by_warp[slot][g] = make_float2(running.top, sum);
             }
         }
+        begin = next;
         __syncthreads();
-        part.rank = rank;
-        const u32 warps = warps_of(part, rank);
+        // Mixes ranks that are complete.
 #pragma unroll 1
-        for (u32 e = threadIdx.x; e < elements; e += Args::THREADS) {
-            const u32 head = quotient(e, by_dim);
-            const Mixed of = mix_parts<WARPS>(
-                warps, [&](u32 w) { return by_warp[w][head]; },
-                [&](u32 w) { return outs[w * elements + e]; });
-            of_ranks[rank * elements + e] = of.value;
-            if (e == head * dim) {
-                by_rank[rank][head] = make_float2(of.top, of.total);
+        do {
+            const u32 warps = warps_of(part, rank);
+            const u32 from = WHOLE ? deal.first_of(rank) % SLOTS : 0;
+            const auto slot_of = [&](u32 w) {
+                return from + w < SLOTS ? from + w : from + w - SLOTS;
+            };
+#pragma unroll 1
+            for (u32 e = threadIdx.x; e < elements; e += Args::THREADS) {
+                const u32 head = quotient(e, by_dim);
+                const Mixed of = mix_parts<WARPS>(
+                    warps, [&](u32 w) { return by_warp[slot_of(w)][head]; },
+                    [&](u32 w) { return outs[slot_of(w) * elements + e]; });
+                if (ranks == 1) {
+                    mixed[e] = __fdividef(of.value, of.total);
+                    continue;
+                }
+                of_ranks[rank * elements + e] = of.value;
+                if (e == head * dim) {
+                    by_rank[rank][head] = make_float2(of.top, of.total);
+                }
             }
-        }
+            ++rank;
+        } while (WHOLE && rank < ranks && deal.first_of(rank + 1) <= after);
         __syncthreads();
     }
-    f32 *mixed = args.mixed
-        + (static_cast<size_t>(part.row) * args.heads + part.first_head) * dim;
+    if (ranks == 1) {
+        return;
+    }
 #pragma unroll 1
     for (u32 e = threadIdx.x; e < elements; e += Args::THREADS) {
         const u32 head = quotient(e, by_dim);
@@ -361,14 +453,16 @@ __device__ __forceinline__ void attend_long(const Args &args, Part part, const P
     }
 }
 
-// Grid: (sets of heads / WARPS rounded up, rows).
-template <u32 RANKS, u32 DIM>
+// Grid: with `WHOLE`, where sets of heads are few, (rows, sets); otherwise (sets / WARPS rounded up,
+// rows). A short row, with `WHOLE` only the shortest, has a warp for each set; with `WHOLE` these
+// are in the blocks that begin first.
+template <u32 RANKS, u32 DIM, bool WHOLE>
 __device__ __forceinline__ void decode_attend_many(const Args &args) {
     extern __shared__ __align__(128) unsigned char shared[];
     const u32 group = args.heads / args.kv_heads;
     const u32 sets = args.kv_heads * ((group + HEADS - 1) / HEADS);
-    const u32 row = blockIdx.y;
-    const u32 first = blockIdx.x * WARPS;
+    const u32 row = WHOLE ? blockIdx.x : blockIdx.y;
+    const u32 block = WHOLE ? blockIdx.y : blockIdx.x;
     Part part;
     launch_dependents();
     part.position = args.positions[row];
@@ -376,8 +470,8 @@ __device__ __forceinline__ void decode_attend_many(const Args &args) {
         return;
     }
     const Places places(args.head_dim, min(HEADS, group));
-    if (part.position / UNIT + 1 <= WARPS) {
-        const u32 set = first + threadIdx.x / WARP;
+    if (part.position / UNIT < (WHOLE ? 1 : WARPS)) {
+        const u32 set = block * WARPS + threadIdx.x / WARP;
         if (set < sets) {
             aim(args, row, set, part);
             spread<RANKS>(args, UNIT, part);
@@ -385,11 +479,12 @@ __device__ __forceinline__ void decode_attend_many(const Args &args) {
         }
         return;
     }
+    const u32 each = WHOLE ? 1 : WARPS;
 #pragma unroll 1
-    for (u32 set = first; set < min(first + WARPS, sets); ++set) {
+    for (u32 set = block * each; set < min((block + 1) * each, sets); ++set) {
         aim(args, row, set, part);
         spread<RANKS>(args, UNIT, part);
-        attend_long<RANKS, DIM>(args, part, places, shared);
+        attend_block<RANKS, DIM, WHOLE>(args, part, places, shared);
     }
 }
 

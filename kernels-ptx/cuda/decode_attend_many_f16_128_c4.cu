@@ -3,5 +3,5 @@
 // Grid: DecodeAttendShape::grid.
 extern "C" __global__ void __launch_bounds__(Args::THREADS, 3)
     decode_attend_many_f16_128_c4(Args args) {
-    decode_attend_many<4, 128>(args);
+    decode_attend_many<4, 128, false>(args);
 }

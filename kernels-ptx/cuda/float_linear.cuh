@@ -179,8 +179,8 @@ __device__ __forceinline__ f32 activate(u32 activation, f32 x) {
 }
 
 // Puts the sum of element (row, feature) where it belongs.
-template <typename W>
-__device__ __forceinline__ void finish(const Args &args, u32 row, u32 feature, f32 sum) {
+template <typename W, typename Block>
+__device__ __forceinline__ void finish(const Block &args, u32 row, u32 feature, f32 sum) {
     if (row >= args.rows || feature >= args.features) {
         return;
     }

@@ -121,20 +121,47 @@ __device__ __forceinline__ uint2 take_term(f32 (&rest)[4]) {
     return make_uint2(pack(term[0], term[1]), pack(term[2], term[3]));
 }
 
+// Calls `put(term, words)` with the terms of four elements.
+template <u32 FORM, u32 TERMS, typename Put>
+__device__ __forceinline__ void split(const Args &args, const f32 *x, Norm norm, f32 scale, u32 at,
+                                      Put &&put) {
+    float4 v = zero();
+    if (at < args.cols) {
+        v = norm(*reinterpret_cast<const float4 *>(x + at), at);
+    }
+    f32 rest[4] = {v.x * scale, v.y * scale, v.z * scale, v.w * scale};
+#pragma unroll
+    for (u32 term = 0; term < TERMS; ++term) {
+        put(term, take_term<FORM>(rest));
+    }
+}
+
 template <u32 FORM, u32 TERMS>
 __device__ __forceinline__ void write_terms(const Args &args, const f32 *x, Norm norm, f32 scale) {
+    const u32 tile = args.tile_cols;
+    if (tile != 0) {
+        const u32 cols = (args.cols + tile - 1) / tile * tile;
+        for (u32 at = threadIdx.x * 4; at < cols; at += Args::THREADS * 4) {
+            const u32 col = at % tile;
+            // Four of a lane's columns, which it multiplies in one step.
+            const u32 lane = col / (tile / 4);
+            const u32 step = col / 4 % (tile / 16);
+            const size_t block = static_cast<size_t>(at / tile) * args.row_blocks + blockIdx.x / 8;
+            u16 *out = args.terms + block * (TERMS * 8 * tile) + step * 128 + blockIdx.x % 8 * 8
+                + lane * 2;
+            split<FORM, TERMS>(args, x, norm, scale, at, [&](u32 term, uint2 words) {
+                u32 *to = reinterpret_cast<u32 *>(out + term * (8 * tile));
+                to[0] = words.x;
+                to[32] = words.y;
+            });
+        }
+        return;
+    }
     u16 *out = args.terms + static_cast<size_t>(blockIdx.x) * TERMS * args.terms_stride;
     for (u32 at = threadIdx.x * 4; at < args.terms_stride; at += Args::THREADS * 4) {
-        float4 v = zero();
-        if (at < args.cols) {
-            v = norm(*reinterpret_cast<const float4 *>(x + at), at);
-        }
-        f32 rest[4] = {v.x * scale, v.y * scale, v.z * scale, v.w * scale};
-#pragma unroll
-        for (u32 term = 0; term < TERMS; ++term) {
-            *reinterpret_cast<uint2 *>(out + term * args.terms_stride + at) =
-                take_term<FORM>(rest);
-        }
+        split<FORM, TERMS>(args, x, norm, scale, at, [&](u32 term, uint2 words) {
+            *reinterpret_cast<uint2 *>(out + term * args.terms_stride + at) = words;
+        });
     }
 }
 

@@ -282,7 +282,7 @@ mod ternary;
 pub use decode::{DecodeAttendArgs, DecodeLayersArgs, DecodeLinearArgs};
 pub use floats::{
     AttendRowsArgs, AttendRowsExactArgs, AttendRowsHopperArgs, ChooseArgs, EmbedArgs,
-    FloatLinearArgs, NormalizeArgs, RopeStoreArgs, TileWeightsArgs,
+    FloatLinearArgs, FloatLinearHopperArgs, NormalizeArgs, RopeStoreArgs, TileWeightsArgs,
 };
 pub use measure::ReadMemoryArgs;
 pub use ternary::{LinearArgs, QuantizeArgs};

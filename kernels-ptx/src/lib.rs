@@ -82,6 +82,10 @@ pub const fn kernels() -> &'static [Kernel] {
                 "float_linear_wide_f16" for SM_80 "sm_80", SM_90 "sm_90";
                 "float_linear_wide_bf16" for SM_80 "sm_80", SM_90 "sm_90";
                 "float_linear_wide_i8" for SM_80 "sm_80", SM_90 "sm_90";
+            FloatLinearHopperArgs:
+                "float_linear_hopper_f16" for SM_90A "sm_90a";
+                "float_linear_hopper_bf16" for SM_90A "sm_90a";
+                "float_linear_hopper_i8" for SM_90A "sm_90a";
             RopeStoreArgs:
                 "rope_store" for SM_80 "sm_80", SM_90 "sm_90";
             AttendRowsExactArgs:

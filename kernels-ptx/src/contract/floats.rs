@@ -66,7 +66,11 @@ kernels! {
         asking: DevicePtr<u32>,
         /// `(rows, cols)`, 16-byte aligned; or null.
         normed: DevicePtrMut<f32>,
-        /// `(rows, 2 or 3, terms_stride)`, 16-byte aligned; or null. Zero from `cols` on.
+        /// `(rows, 2 or 3, terms_stride)`, 16-byte aligned; or null. Zero from `cols` on. With
+        /// `tile_cols` the same numbers as tiles `(cols / tile_cols, row_blocks, 2 or 3, units,
+        /// 2, 2, 8, 4, 2)`: columns, blocks of eight rows, term, 32 columns of a tile of 64; then
+        /// of the eight rows one by one what four lanes multiply at a time, each two neighbouring
+        /// columns of the eight (sixteen of 64) that it has.
         terms: DevicePtrMut<u16>,
         /// `(rows)`: `2^-k` of form `F16`; or null.
         scales: DevicePtrMut<f32>,
@@ -78,6 +82,10 @@ kernels! {
         form: u32,
         /// Added to the mean square.
         eps: f32,
+        /// 32 or 64, with `I8` weights: columns of a tile; or 0 for terms row by row.
+        tile_cols: u32,
+        /// Rows of the output in eights, rounded up; of tiles.
+        row_blocks: u32,
     }) where {
         /// Entry of `asking` that asks for nothing.
         NONE = 4294967295,
@@ -204,6 +212,49 @@ kernels! {
         RELU2 = 1,
         /// `max(x, 0)`.
         RELU = 2,
+    }
+
+    /// As `float_linear`, for many rows, on Hopper's matrix instruction; the bits are those of
+    /// [`FloatLinearArgs`]' entries.
+    ///
+    /// Launch: `launch::FloatLinearShape::hopper`.
+    fn float_linear_hopper_f16, float_linear_hopper_bf16,
+        float_linear_hopper_i8[384](FloatLinearHopperArgs {
+        /// As in [`FloatLinearArgs`].
+        weights: DevicePtr<u8>,
+        /// Tiles of `launch::FloatLinearShape::tile_cols` columns, from `normalize`.
+        terms: DevicePtr<u16>,
+        /// As in [`FloatLinearArgs`].
+        scales: DevicePtr<f32>,
+        /// As in [`FloatLinearArgs`].
+        units: DevicePtr<f32>,
+        /// As in [`FloatLinearArgs`].
+        bias: DevicePtr<f32>,
+        /// As in [`FloatLinearArgs`].
+        out: DevicePtrMut<f32>,
+        /// At least 1.
+        features: u32,
+        /// At least 1.
+        cols: u32,
+        /// At least 1.
+        rows: u32,
+        /// Elements from one row of `out` to the next.
+        out_stride: u32,
+        /// First feature's place in a row of `out`.
+        offset: u32,
+        /// As in [`FloatLinearArgs`].
+        epilogue: u32,
+        /// As in [`FloatLinearArgs`].
+        activation: u32,
+        /// Zero.
+        reserved: u32,
+    }) where {
+        /// Features of a block at a time.
+        FEATURES = 128,
+        /// Rows of a block at a time.
+        ROWS = 128,
+        /// Shared memory of a block, in bytes.
+        SHARED_BYTES = 229376,
     }
 
     /// Turns queries and keys by their rows' positions and stores keys and values in the cache.

@@ -142,6 +142,8 @@ impl DecodeAttendShape {
     /// what a large device has resident.
     const MANY: u32 = 2560;
     const WARPS: u32 = DecodeAttendArgs::THREADS / 32;
+    /// Most warps of a rank that is begun in one round of a thread block and ended in the next.
+    const STRADDLING: u32 = 5;
 
     /// The launch for `rows` rows, or `None` where no entry serves the shape. The bits of a row do
     /// not depend on how many they are: entries for few rows and for many mix the same parts in
@@ -184,7 +186,11 @@ impl DecodeAttendShape {
         let shape = match many.filter(|_| (y * cluster).saturating_mul(rows) >= Self::MANY) {
             Some(entry) => Self {
                 entry,
-                grid: Grid { x: y.div_ceil(Self::WARPS), y: rows, z: 1 },
+                // Where key heads are few, one is a block's; otherwise a warp's.
+                grid: match cluster {
+                    8 => Grid { x: rows, y, z: 1 },
+                    _ => Grid { x: y.div_ceil(Self::WARPS), y: rows, z: 1 },
+                },
                 shared_bytes: Self::many_bytes(head_dim, heads_of, cluster),
             },
             None => Self {
@@ -204,17 +210,19 @@ impl DecodeAttendShape {
     }
 
     /// Of a warp: a slab, queries in two halves, the new key and value, and the row as it comes or
-    /// what is parked of its units. In place of the last the block has, for a long row, its warps'
-    /// and ranks' sums.
+    /// what is parked of its units. In place of all but the slabs the block has, for a row of its
+    /// own, queries, the new key and value, and its warps' and ranks' sums.
     const fn many_bytes(head_dim: u32, heads: u32, ranks: u32) -> u32 {
         let queries = 2 * heads * ((head_dim.div_ceil(16) * 2) | 1) * 16;
         let fresh = (head_dim * 4).next_multiple_of(16);
+        let slots = if ranks == 8 { Self::WARPS + Self::STRADDLING - 1 } else { Self::WARPS };
         let row = (heads + 2) * head_dim * 4;
         let parked = Self::WARPS * heads * (4 * 16 + 8);
         let own = if row > parked { row } else { parked }.next_multiple_of(16) * Self::WARPS;
-        let sums = (Self::WARPS + ranks) * heads * head_dim * 4;
-        let rest = if own > sums { own } else { sums };
-        Self::WARPS * (Self::slab_bytes(head_dim) + queries + fresh) + rest
+        let sums = (slots + ranks) * heads * head_dim * 4;
+        let warps = Self::WARPS * (queries + fresh) + own;
+        let block = queries + fresh + sums;
+        Self::WARPS * Self::slab_bytes(head_dim) + if warps > block { warps } else { block }
     }
 
     /// The kernel. Its thread blocks form clusters along x; the PTX says so, the launch need not.
@@ -378,6 +386,10 @@ mod tests {
         assert_eq!(many.grid(), Grid { x: 4, y: 20, z: 1 });
         // Slab, queries, new key and value, row of a warp.
         assert_eq!(many.shared_bytes(), 8 * (3200 + 16 * 208 + 2 * 15 * 16 + 400 + 1200));
+        let few_heads = of(20, 5, 128, true, 128);
+        assert_eq!(few_heads.grid(), Grid { x: 128, y: 5, z: 1 });
+        let two = 2 * (few_heads.shared_bytes() + 1408 + RESERVED);
+        assert!(two <= MULTIPROCESSOR, "two thread blocks: {two}");
         for (head_dim, halves) in [(256, true), (128, false)] {
             let entry = |rows| of(32, 32, head_dim, halves, rows).entry();
             assert_eq!(entry(1), entry(128), "no other");

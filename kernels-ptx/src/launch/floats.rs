@@ -2,7 +2,8 @@
 
 use super::Grid;
 use crate::contract::{
-    AttendRowsArgs, AttendRowsExactArgs, AttendRowsHopperArgs, FloatLinearArgs, RopeStoreArgs,
+    AttendRowsArgs, AttendRowsExactArgs, AttendRowsHopperArgs, FloatLinearArgs,
+    FloatLinearHopperArgs, RopeStoreArgs,
 };
 use crate::ptx::Target;
 
@@ -70,6 +71,17 @@ impl WeightType {
         }
     }
 
+    /// The entry for many rows on Hopper's matrix instruction.
+    #[must_use]
+    pub const fn hopper(self) -> Option<&'static str> {
+        match self {
+            Self::F16 => Some("float_linear_hopper_f16"),
+            Self::Bf16 => Some("float_linear_hopper_bf16"),
+            Self::I8 => Some("float_linear_hopper_i8"),
+            Self::F32 => None,
+        }
+    }
+
     /// Entries of `float_linear` for weights of this type: for few rows, for some, for many.
     #[must_use]
     pub const fn entries(self) -> [&'static str; 3] {
@@ -95,6 +107,8 @@ pub struct FloatLinearShape {
 impl FloatLinearShape {
     /// Most rows of one launch.
     pub const ROWS_MAX: u32 = 1 << 20;
+    /// More rows than this are many.
+    const WIDE_FROM: u32 = 2 * FloatLinearArgs::NARROW_ROWS;
 
     /// `(features, cols)` weights.
     ///
@@ -147,10 +161,10 @@ impl FloatLinearShape {
         self.cols.next_multiple_of(64)
     }
 
-    /// 16-bit numbers in the terms of `rows` rows.
+    /// 16-bit numbers in the terms of `rows` rows; tiles have them in eights.
     #[must_use]
     pub const fn terms(self, rows: u32) -> u64 {
-        rows as u64 * self.weights.terms() as u64 * self.terms_stride() as u64
+        rows.next_multiple_of(8) as u64 * self.weights.terms() as u64 * self.terms_stride() as u64
     }
 
     /// The launch for `rows` rows. The result does not depend on which it is.
@@ -171,7 +185,7 @@ impl FloatLinearShape {
             return launch;
         }
         let newer = device.target.capability.major >= 9;
-        let wide_pays = rows > 2 * FloatLinearArgs::NARROW_ROWS && wide != narrow;
+        let wide_pays = rows > Self::WIDE_FROM && wide != narrow;
         let (entry, block_rows, stage_chunks, shared) = match (wide_pays, newer) {
             (true, true) => {
                 (wide, FloatLinearArgs::WIDE_ROWS, 1, FloatLinearArgs::SHARED_WIDE_SM_90)
@@ -194,6 +208,29 @@ impl FloatLinearShape {
         let stage = stage_chunks * chunk;
         let grid = Grid { x: blocks_many * rows.div_ceil(block_rows), y: 1, z: 1 };
         Launch { entry, grid, shared_bytes: shared / stage * stage }
+    }
+
+    /// The launch for `rows` rows on Hopper's matrix instruction, whose terms are tiles; `None`
+    /// where [`Self::launch`] does better, or alone does it. The bits are the same. It takes
+    /// [`FloatLinearHopperArgs`].
+    ///
+    /// # Panics
+    ///
+    /// When `rows` is 0 or above [`Self::ROWS_MAX`].
+    #[must_use]
+    pub fn hopper(self, rows: u32, multiprocessors: u32) -> Option<Launch> {
+        assert!(rows > 0 && rows <= Self::ROWS_MAX, "1 to 2^20 rows");
+        let entry = self.weights.hopper().filter(|_| rows > Self::WIDE_FROM)?;
+        let tiles = self.features.div_ceil(FloatLinearHopperArgs::FEATURES)
+            * rows.div_ceil(FloatLinearHopperArgs::ROWS);
+        let grid = Grid { x: tiles.min(multiprocessors), y: 1, z: 1 };
+        Some(Launch { entry, grid, shared_bytes: FloatLinearHopperArgs::SHARED_BYTES })
+    }
+
+    /// Columns of a tile of the terms that [`Self::hopper`] reads.
+    #[must_use]
+    pub const fn tile_cols(self) -> u32 {
+        self.weights.chunk_cols()
     }
 
     /// A launch whose blocks stay; `None` when the sums of a tile do not fit a block.
@@ -367,6 +404,21 @@ mod tests {
     }
 
     #[test]
+    fn many_rows_take_the_entry_made_for_hopper() {
+        let head = FloatLinearShape::new(WeightType::F16, 32000, 3200);
+        let of = |rows| head.hopper(rows, 132).map(|launch| (launch.entry, launch.grid.x));
+        assert_eq!(of(64), None);
+        assert_eq!(of(65), Some(("float_linear_hopper_f16", 132)));
+        let narrow = FloatLinearShape::new(WeightType::Bf16, 300, 3200);
+        assert_eq!(narrow.hopper(128, 132).unwrap().grid.x, 3, "a block for every tile");
+        assert_eq!(narrow.hopper(129, 132).unwrap().grid.x, 6);
+        assert_eq!(FloatLinearShape::new(WeightType::F32, 300, 3200).hopper(128, 132), None);
+        let int8 = FloatLinearShape::new(WeightType::I8, 32000, 3200);
+        assert_eq!((head.tile_cols(), int8.tile_cols()), (32, 64));
+        assert!(int8.hopper(128, 132).unwrap().shared_bytes <= H200.shared_bytes_max);
+    }
+
+    #[test]
     fn narrow_linears_keep_the_kernel_for_few_rows() {
         let linear = FloatLinearShape::new(WeightType::F16, 3200, 3200);
         assert_eq!(linear.launch(32, H200).entry, "float_linear_f16");
@@ -402,7 +454,7 @@ mod tests {
         assert_eq!(FloatLinearShape::new(WeightType::F16, 17, 36).weights_bytes(), 32 * 64 * 2);
         assert_eq!(FloatLinearShape::new(WeightType::I8, 17, 36).weights_bytes(), 32 * 64);
         assert_eq!(FloatLinearShape::new(WeightType::F32, 16, 32).weights_bytes(), 16 * 32 * 4);
-        assert_eq!(FloatLinearShape::new(WeightType::Bf16, 16, 36).terms(2), 2 * 3 * 64);
+        assert_eq!(FloatLinearShape::new(WeightType::Bf16, 16, 36).terms(2), 8 * 3 * 64);
     }
 
     #[test]

@@ -10,7 +10,8 @@
 use std::collections::BTreeSet;
 
 use tercet_kernels_ptx::contract::{
-    DevicePtr, DevicePtrMut, EmbedArgs, FloatLinearArgs, LinearArgs, NormalizeArgs, QuantizeArgs,
+    DevicePtr, DevicePtrMut, EmbedArgs, FloatLinearArgs, FloatLinearHopperArgs, LinearArgs,
+    NormalizeArgs, QuantizeArgs,
 };
 use tercet_kernels_ptx::launch::{self, FloatLinearShape, LinearShape, WeightType};
 use tercet_kernels_ptx::ptx::Target;
@@ -43,6 +44,8 @@ pub(super) struct Launches {
     /// By entry: one for each tile.
     linears: Vec<(&'static str, Loaded<LinearArgs>)>,
     floats: Vec<(&'static str, Loaded<FloatLinearArgs>)>,
+    /// Those for many rows that want tiles; on other devices there are none.
+    hoppers: Vec<(&'static str, Loaded<FloatLinearHopperArgs>)>,
     attention: Attention,
     decode: Decode,
     pub(super) choose: Choose,
@@ -85,6 +88,7 @@ pub(super) fn entries(context: &Context, model: &Model<'_>, head: HeadType) -> V
         LinearWeights::Ternary(_) => None,
     }));
     let types = TYPES.into_iter().filter(|numbers| types.contains(numbers));
+    entries.extend(types.clone().filter_map(WeightType::hopper));
     entries.extend(types.flat_map(WeightType::entries).collect::<BTreeSet<_>>());
     if model.config.linears == LinearKind::Ternary {
         entries.push("quantize");
@@ -121,6 +125,8 @@ impl Launches {
             linear_target,
             linears: modules.several(launch::linear_entries(linear_target))?,
             floats: modules.several(&Vec::from_iter(floats))?,
+            hoppers: modules
+                .several(&TYPES.into_iter().filter_map(WeightType::hopper).collect::<Vec<_>>())?,
             attention: Attention::new(modules, &weights.config, limits)?,
             decode: Decode::new(context, modules, deterministic)?,
             choose: Choose::new(modules)?,
@@ -378,6 +384,17 @@ impl Launches {
         Ok(())
     }
 
+    /// How `matrix` is multiplied with `rows` rows on Hopper's matrix instruction, if it is.
+    fn hopper(
+        &self,
+        matrix: &DeviceFloats,
+        rows: u32,
+    ) -> Option<(launch::Launch, &Loaded<FloatLinearHopperArgs>)> {
+        let launch = shape_of(matrix).hopper(rows, self.multiprocessors)?;
+        let (_, kernel) = self.hoppers.iter().find(|(entry, _)| *entry == launch.entry)?;
+        Some((launch, kernel))
+    }
+
     /// Rows (or those in a list) as terms that `matrix` can be multiplied with.
     fn normalize(
         &self,
@@ -403,6 +420,8 @@ impl Launches {
                 WeightType::Bf16 | WeightType::F32 => NormalizeArgs::BF16,
             },
             eps: weights.config.norm_eps,
+            tile_cols: self.hopper(matrix, rows).map_or(0, |_| shape_of(matrix).tile_cols()),
+            row_blocks: launch::row_blocks(rows),
         };
         let grid = self.normalize.prepare(Launch::grid(rows, 1, 1));
         // SAFETY: see the module's beginning: buffers have room for the step's rows.
@@ -418,7 +437,30 @@ impl Launches {
         state: &mut State,
         stream: &Stream,
     ) -> Result<(), DeviceError> {
-        let shape = FloatLinearShape::new(matrix.numbers, matrix.rows, matrix.cols);
+        let units = matrix.units.as_ref().map_or(NULL, |units| units.ptr(0));
+        let bias = matrix.bias.as_ref().map_or(NULL, |bias| bias.ptr(0));
+        if let Some((launch, kernel)) = self.hopper(matrix, place.rows) {
+            let args = FloatLinearHopperArgs {
+                weights: matrix.bytes.ptr(0),
+                terms: state.terms.ptr(0),
+                scales: state.scales.ptr(0),
+                units,
+                bias,
+                out: place.output,
+                features: matrix.rows,
+                cols: matrix.cols,
+                rows: place.rows,
+                out_stride: count(place.width),
+                offset: place.offset,
+                epilogue: place.epilogue,
+                activation: activation(weights.config.activation),
+                reserved: 0,
+            };
+            // SAFETY: see the module's beginning: buffers have room for the step's rows.
+            unsafe { kernel.function.launch(kernel.prepare(as_launch(launch)), stream, &args) }?;
+            return Ok(());
+        }
+        let shape = shape_of(matrix);
         let device = launch::Device {
             multiprocessors: self.multiprocessors,
             shared_bytes_max: self.shared_bytes_max,
@@ -431,8 +473,8 @@ impl Launches {
             weights: matrix.bytes.ptr(0),
             terms: state.terms.ptr(0),
             scales: state.scales.ptr(0),
-            units: matrix.units.as_ref().map_or(NULL, |units| units.ptr(0)),
-            bias: matrix.bias.as_ref().map_or(NULL, |bias| bias.ptr(0)),
+            units,
+            bias,
             out: place.output,
             features: matrix.rows,
             cols: matrix.cols,
@@ -482,6 +524,10 @@ pub(super) const NULL: DevicePtr<f32> = DevicePtr::new(0);
 
 fn bias_of(norm: Option<&DeviceNorm>) -> DevicePtr<f32> {
     norm.and_then(|norm| norm.bias.as_ref()).map_or(NULL, |bias| bias.ptr(0))
+}
+
+fn shape_of(matrix: &DeviceFloats) -> FloatLinearShape {
+    FloatLinearShape::new(matrix.numbers, matrix.rows, matrix.cols)
 }
 
 /// A launch as the contract's arithmetic describes it.

@@ -141,11 +141,12 @@ impl State {
         let values = launch::values_bytes(count(rows), count(widest)) as usize;
         let list = Rows::new(rows, asking);
         // The head splits the rows that ask; float linears split every row.
-        let head = asking * terms_stride(config.hidden);
+        // Tiles of them have rows in eights.
+        let head = asking.next_multiple_of(8) * terms_stride(config.hidden);
         let terms = TERMS
             * match config.linears {
                 LinearKind::Ternary => head,
-                LinearKind::Float => head.max(rows * terms_stride(widest)),
+                LinearKind::Float => head.max(rows.next_multiple_of(8) * terms_stride(widest)),
             };
         let mut rooms = DeviceBuffer::uninitialized(context, "the rooms of layers", rooms_words)?;
         rooms.fill(0xff)?;

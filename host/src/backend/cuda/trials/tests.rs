@@ -35,13 +35,16 @@ fn linears(trial: &Trial, rows: u32, to: &mut BTreeSet<&'static str>) {
         (hidden, ffn, DecodeFinish::Add),
     ];
     let stored = weight_type(trial.model.float);
-    let floats = |weights, features, cols| {
+    let mut hoppers = BTreeSet::new();
+    let mut floats = |weights, features, cols| {
+        let shape = FloatLinearShape::new(weights, features, cols);
+        hoppers.extend(shape.hopper(rows, DEVICE.multiprocessors).map(|launch| launch.entry));
         let device = Device {
             multiprocessors: DEVICE.multiprocessors,
             shared_bytes_max: DEVICE.shared_bytes,
             target: Target::SM_90,
         };
-        FloatLinearShape::new(weights, features, cols).launch(rows, device).entry
+        shape.launch(rows, device).entry
     };
     let head = match trial.head {
         HeadType::Stored => stored,
@@ -65,6 +68,7 @@ fn linears(trial: &Trial, rows: u32, to: &mut BTreeSet<&'static str>) {
             to.insert(shape.launch(DEVICE.multiprocessors, target).entry);
         }
     }
+    to.extend(hoppers);
 }
 
 fn attention(config: &ModelConfig, kv: KvType, rows: u32, to: &mut BTreeSet<&'static str>) {

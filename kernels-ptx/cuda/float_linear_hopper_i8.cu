@@ -1,0 +1,7 @@
+#include "float_linear_hopper.cuh"
+
+// Grid: FloatLinearShape::hopper.
+extern "C" __global__ void __launch_bounds__(HopperArgs::THREADS, 1)
+    float_linear_hopper_i8(HopperArgs args) {
+    float_linear_hopper<I8>(args);
+}
