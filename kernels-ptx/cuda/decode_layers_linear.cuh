@@ -119,19 +119,9 @@ __device__ __forceinline__ void multiply_row(const Layers &args, u32 which, u32 
     i32 value_sum = 0;
     Planes planes[N];
     const PlaneLane plane_lane(lane);
-    u32 *const words = kept.words[warp];
 #pragma unroll
-    for (u32 first = 0; first < N; first += EACH) {
-        __syncwarp();
-#pragma unroll
-        for (u32 i = 0; i < EACH; ++i) {
-            words[i * WARP + plane_lane.to] = shifted(quantise(x[first + i], factor, value_sum));
-        }
-        __syncwarp();
-#pragma unroll
-        for (u32 i = 0; i < EACH; ++i) {
-            planes[first + i] = planes_of(words + i * WARP, plane_lane);
-        }
+    for (u32 i = 0; i < N; ++i) {
+        planes[i] = planes_of(quantise(x[i], factor, value_sum), plane_lane);
     }
     value_sum = __reduce_add_sync(ALL, value_sum);
     MARK(3);

@@ -144,8 +144,6 @@ struct Kept {
     // Of lanes, of tiles of columns.
     f32 squares[WARP * SQUARES_STRIDE];
     __align__(16) f32 tiles[4 * WARP];
-    // Of each multiplier.
-    __align__(16) u32 words[MULTIPLIERS][EACH * WARP];
     // Of each multiplier: greatest product of weight and number, greatest number.
     float2 peaks[WARP];
     f32 row_peak;
