@@ -83,23 +83,24 @@ __device__ __forceinline__ void multiply_row(const Layers &args, u32 which, u32 
         look_again(looks);
     }
     MARK(1);
-    f32 peak = 0.0f, large = 0.0f;
+    f32 peak = 0.0f, most = 0.0f;
 #pragma unroll
     for (u32 i = 0; i < N; ++i) {
         const u32 tile = tile_of(i);
+        const f32 squares =
+            (x[i].x * x[i].x + x[i].y * x[i].y) + (x[i].z * x[i].z + x[i].w * x[i].w);
         if (tile < col_tiles) {
-            kept.squares[lane * SQUARES_STRIDE + tile] =
-                (x[i].x * x[i].x + x[i].y * x[i].y) + (x[i].z * x[i].z + x[i].w * x[i].w);
+            kept.squares[lane * SQUARES_STRIDE + tile] = squares;
         }
-        large = fmaxf(large, greatest(x[i]));
+        most = fmaxf(most, squares);
         x[i] = make_float4(x[i].x * weight[i].x, x[i].y * weight[i].y, x[i].z * weight[i].z,
                            x[i].w * weight[i].w);
         peak = fmaxf(peak, greatest(x[i]));
     }
     peak = warp_peak(peak);
-    large = warp_peak(large);
+    most = warp_peak(most);
     if (lane == 0) {
-        kept.peaks[warp] = make_float2(peak, large);
+        kept.peaks[warp] = make_float2(peak, most);
     }
     meet<PEAKS>();
     if (of.finish == ADD && thread < features) {
@@ -111,7 +112,7 @@ __device__ __forceinline__ void multiply_row(const Layers &args, u32 which, u32 
     peak = warp_peak(found.x);
     if (norm == nullptr) {
         peak = fmaxf(peak, PEAK_MIN);
-    } else if (!is_plain(peak, warp_peak(found.y), args.eps)) {
+    } else if (!is_plain_by_squares(peak, warp_peak(found.y), args.eps)) {
         meet<PEAK>();
         peak = kept.row_peak;
     }
@@ -210,7 +211,7 @@ __device__ __forceinline__ void keep_row(const Layers &args, u32 cols, bool norm
     meet<PEAKS>();
     const float2 found = kept.peaks[lane];
     const f32 peak = warp_peak(found.x);
-    const bool plain = !normed || is_plain(peak, warp_peak(found.y), args.eps);
+    const bool plain = !normed || is_plain_by_squares(peak, warp_peak(found.y), args.eps);
     f32 inverse_rms = 1.0f;
     f32 least = PEAK_MIN;
     if (normed) {

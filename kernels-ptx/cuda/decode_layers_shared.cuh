@@ -144,7 +144,7 @@ struct Kept {
     // Of lanes, of tiles of columns.
     f32 squares[WARP * SQUARES_STRIDE];
     __align__(16) f32 tiles[4 * WARP];
-    // Of each multiplier: greatest product of weight and number, greatest number.
+    // Of each multiplier: greatest product of weight and number, greatest sum of four squares.
     float2 peaks[WARP];
     f32 row_peak;
     f32 row_unit;

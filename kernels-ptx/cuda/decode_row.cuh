@@ -38,6 +38,12 @@ __device__ __forceinline__ bool is_plain(f32 peak, f32 largest, f32 eps) {
     return peak > 1.1f * PEAK_MIN * (largest + fmaxf(eps, 1.0f));
 }
 
+// The same by the greatest sum of squares of four numbers, of which the mean square is at most a
+// fourth. Where the squares are beyond what can be told apart, no.
+__device__ __forceinline__ bool is_plain_by_squares(f32 peak, f32 most, f32 eps) {
+    return peak * peak > 1.3f * PEAK_MIN * PEAK_MIN * (most + fmaxf(eps, 1e-20f));
+}
+
 // Four values, a byte each; adds them to `sum`.
 __device__ __forceinline__ u32 quantise(float4 x, f32 factor, i32 &sum) {
     // |x · factor| rounds to 127 at most. Adding 1.5 · 2^23 rounds half to even and leaves the
