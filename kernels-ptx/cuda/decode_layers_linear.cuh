@@ -37,9 +37,18 @@ __device__ __forceinline__ void multiply_row(const Layers &args, u32 which, u32 
     const u32 slot_tiles = kept.shapes.slot_tiles;
     const u32 col_tiles = (cols + 127) / 128;
     const u32 features = min(share.count * by_pair, of.features - share.first * by_pair);
-    // Of the warp's tiles, by slot; those of no tile are beyond the last.
+    // Of the warp's tiles, by slot, each slot's tiles dealt on where those of the one before end;
+    // those of no tile are beyond the last.
+    u32 places[SLOTS];
+    places[0] = warp;
+#pragma unroll
+    for (u32 slot = 1; slot < SLOTS; ++slot) {
+        const u32 back = slot_tiles % MULTIPLIERS;
+        places[slot] = places[slot - 1] + (places[slot - 1] < back ? MULTIPLIERS : 0) - back;
+    }
+    const auto place_of = [&](u32 slot) { return places[slot]; };
     const auto tile_of = [&](u32 i) {
-        const u32 in_slot = warp + i % EACH * MULTIPLIERS;
+        const u32 in_slot = place_of(i / EACH) + i % EACH * MULTIPLIERS;
         return in_slot < slot_tiles ? i / EACH * slot_tiles + in_slot : TILES_MAX;
     };
     MARK(0);
@@ -62,6 +71,33 @@ __device__ __forceinline__ void multiply_row(const Layers &args, u32 which, u32 
         if (gated) {
             other_of = __ldg(units + 16);
         }
+    }
+    const u32 row_bytes = min(slot_tiles, col_tiles) * TILE_BYTES;
+    const unsigned char *own = slots + warp * TILE_BYTES + lane * 16;
+    uint4 a[EACH][PAIR];
+    // Takes the warp's codes of the slot that is next and gives it back.
+    const auto take_codes = [&] {
+        const unsigned char *codes = own + ring.slot * slot_tiles * PAIR * TILE_BYTES;
+        barrier_wait(shared_address(&kept.full[ring.slot]), ring.parity);
+#pragma unroll
+        for (u32 i = 0; i < EACH; ++i) {
+            if (tile_of(i) < col_tiles) {
+#pragma unroll
+                for (u32 t = 0; t < PAIR; ++t) {
+                    a[i][t] = *reinterpret_cast<const uint4 *>(
+                        codes + i * MULTIPLIERS * TILE_BYTES + t * row_bytes);
+                }
+            }
+        }
+        __syncwarp();
+        if (lane == 0) {
+            barrier_arrive(shared_address(&kept.empty[ring.slot]));
+        }
+        ring.advance();
+    };
+    if (SLOTS == 1) {
+        // There before the row is.
+        take_codes();
     }
     u32 looks = 0;
     for (;;) {
@@ -126,37 +162,48 @@ __device__ __forceinline__ void multiply_row(const Layers &args, u32 which, u32 
     }
     value_sum = __reduce_add_sync(ALL, value_sum);
     MARK(3);
-    const unsigned char *own = slots + warp * TILE_BYTES + lane * 16;
 #pragma unroll 1
     for (u32 pair = 0; pair < share.count; ++pair) {
         i32 c[PAIR][2][4] = {};
+        if (SLOTS == 1) {
 #pragma unroll
-        for (u32 slot = 0; slot < SLOTS; ++slot) {
-            const u32 before = slot * slot_tiles;
-            if (before < col_tiles) {
-                const u32 row_bytes = min(slot_tiles, col_tiles - before) * TILE_BYTES;
-                const unsigned char *codes = own + ring.slot * slot_tiles * PAIR * TILE_BYTES;
-                uint4 a[EACH][PAIR];
-                barrier_wait(shared_address(&kept.full[ring.slot]), ring.parity);
+            for (u32 i = 0; i < EACH; ++i) {
+                if (tile_of(i) < col_tiles) {
+                    multiply_planes(c, a[i], planes[i]);
+                }
+            }
+            if (pair + 1 < share.count) {
+                take_codes();
+            }
+        } else {
 #pragma unroll
-                for (u32 i = 0; i < EACH; ++i) {
-                    if (tile_of(slot * EACH + i) < col_tiles) {
+            for (u32 slot = 0; slot < SLOTS; ++slot) {
+                const u32 before = slot * slot_tiles;
+                if (before < col_tiles) {
+                    const u32 row_bytes = min(slot_tiles, col_tiles - before) * TILE_BYTES;
+                    const unsigned char *codes = slots + lane * 16
+                        + (ring.slot * slot_tiles * PAIR + place_of(slot)) * TILE_BYTES;
+                    barrier_wait(shared_address(&kept.full[ring.slot]), ring.parity);
 #pragma unroll
-                        for (u32 t = 0; t < PAIR; ++t) {
-                            a[i][t] = *reinterpret_cast<const uint4 *>(
-                                codes + i * MULTIPLIERS * TILE_BYTES + t * row_bytes);
+                    for (u32 i = 0; i < EACH; ++i) {
+                        if (tile_of(slot * EACH + i) < col_tiles) {
+#pragma unroll
+                            for (u32 t = 0; t < PAIR; ++t) {
+                                a[i][t] = *reinterpret_cast<const uint4 *>(
+                                    codes + i * MULTIPLIERS * TILE_BYTES + t * row_bytes);
+                            }
                         }
                     }
-                }
-                __syncwarp();
-                if (lane == 0) {
-                    barrier_arrive(shared_address(&kept.empty[ring.slot]));
-                }
-                ring.advance();
+                    __syncwarp();
+                    if (lane == 0) {
+                        barrier_arrive(shared_address(&kept.empty[ring.slot]));
+                    }
+                    ring.advance();
 #pragma unroll
-                for (u32 i = 0; i < EACH; ++i) {
-                    if (tile_of(slot * EACH + i) < col_tiles) {
-                        multiply_planes(c, a[i], planes[slot * EACH + i]);
+                    for (u32 i = 0; i < EACH; ++i) {
+                        if (tile_of(slot * EACH + i) < col_tiles) {
+                            multiply_planes(c, a[i], planes[slot * EACH + i]);
+                        }
                     }
                 }
             }
