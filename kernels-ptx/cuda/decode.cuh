@@ -35,6 +35,17 @@ __device__ __forceinline__ float4 load_fresh4(const f32 *from) {
     return x;
 }
 
+// The same where `wanted` is not 0.
+__device__ __forceinline__ void load_fresh4(float4 &x, const f32 *from, u32 wanted) {
+    asm volatile(
+        "{ .reg .pred p;\n"
+        "setp.ne.u32 p, %5, 0;\n"
+        "@p ld.relaxed.gpu.global.v4.f32 {%0, %1, %2, %3}, [%4]; }"
+        : "+f"(x.x), "+f"(x.y), "+f"(x.z), "+f"(x.w)
+        : "l"(from), "r"(wanted)
+        : "memory");
+}
+
 // A number that another kernel may be waiting for.
 __device__ __forceinline__ void store_fresh(f32 *to, f32 x) {
     asm volatile("st.relaxed.gpu.global.f32 [%0], %1;" ::"l"(to), "f"(x) : "memory");

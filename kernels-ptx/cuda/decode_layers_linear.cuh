@@ -100,20 +100,23 @@ __device__ __forceinline__ void multiply_row(const Layers &args, u32 which, u32 
         take_codes();
     }
     u32 looks = 0;
+    u32 wanted[N];
+#pragma unroll
+    for (u32 i = 0; i < N; ++i) {
+        wanted[i] = tile_of(i) * 128 + lane * 4 < cols;
+    }
     for (;;) {
-        bool complete = true;
+        u32 missing = 0;
 #pragma unroll
         for (u32 i = 0; i < N; ++i) {
-            const u32 col = tile_of(i) * 128 + lane * 4;
-            if (col < cols) {
-                x[i] = load_fresh4(of.x + col);
-            }
+            load_fresh4(x[i], of.x + tile_of(i) * 128 + lane * 4, wanted[i]);
         }
 #pragma unroll
         for (u32 i = 0; i < N; ++i) {
-            complete = complete && are_written(x[i]);
+            wanted[i] = !are_written(x[i]);
+            missing |= wanted[i];
         }
-        if (complete || !of.awaited) {
+        if (missing == 0 || !of.awaited) {
             break;
         }
         look_again(looks);
