@@ -88,7 +88,7 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
                 const Args cache = cache_of(args, layer);
 #pragma unroll 1
                 for (u32 w = 0; w < BROUGHT; ++w) {
-                    fetch_first(cache, kept.fetched, w, slabs);
+                    fetch_first_unit(cache, kept.fetched, shared_address(slabs), w);
                 }
                 // Copies of a lane, and what it has written itself.
                 const u32 full = shared_address(&kept.cache_full);
@@ -115,6 +115,8 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
         if (threadIdx.x == 0) {
             kept.attends = attends;
             kept.part = part;
+            kept.by_dim = reciprocal(args.head_dim);
+            kept.slice = (part.heads * part.dim / 2 + RANKS - 1) / RANKS;
         }
         const u32 pairs = args.head_dim / 2;
         if (threadIdx.x < DIM / 2) {
@@ -155,32 +157,35 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
 
 #pragma unroll 1
     for (u32 layer = 0; layer < args.count; ++layer) {
-        const bool is_first = layer == 0, is_last = layer + 1 == args.count;
-        f32 *room = room_of(args, rooms, kept.first_set, layer);
-        const f32 *hidden = is_first
-            ? args.hidden : room_of(args, rooms, kept.first_set, layer - 1) + rooms.hidden;
-        const auto run = [&](u32 which, const Linear &linear) {
-            if (which == DOWN) {
-                multiply_row<WIDE>(args, which, layer, linear, kept, shared, sums, ring);
-            } else {
-                multiply_row<1>(args, which, layer, linear, kept, shared, sums, ring);
-            }
-        };
         if (BROUGHT <= warp && warp < WARPS && kept.attends) {
             // Under way while the row is awaited.
-            fetch_first(cache_of(args, layer), kept.part, warp, slabs);
+            fetch_first_unit(cache_of(args, layer), kept.part, shared_address(slabs), warp);
         }
-        run(QKV, {STORE, hidden, !is_first, nullptr, room, rooms.mixed});
-        if (warp < WARPS && kept.attends) {
-            Args attend = cache_of(args, layer);
-            attend.qkv = room;
-            attend.mixed = room + rooms.mixed;
-            attend_part<RANKS>(attend, layer, rooms, room, kept, slabs);
+        // One code for the three linears of narrow rows, so that a layer's instructions stay near.
+#pragma unroll 1
+        for (u32 which = QKV; which < DOWN; ++which) {
+            if (which == OUT && warp < WARPS && kept.attends) {
+                attend_part<RANKS>(args, layer, kept, slabs);
+            }
+            const u32 of = anew(layer);
+            f32 *room = room_of(args, rooms, kept.first_set, of);
+            const f32 *hidden = of == 0
+                ? args.hidden : room_of(args, rooms, kept.first_set, of - 1) + rooms.hidden;
+            Linear linear = {STORE, hidden, of != 0, nullptr, room, rooms.mixed};
+            if (which == OUT) {
+                linear = {ADD, room + rooms.mixed, true, hidden, room + rooms.middle,
+                          args.hidden_cols};
+            } else if (which == GATE_UP) {
+                linear = {GATE, room + rooms.middle, true, nullptr, room + rooms.gated, args.ffn};
+            }
+            multiply_row<1>(args, which, of, linear, kept, shared, sums, ring);
         }
-        run(OUT, {ADD, room + rooms.mixed, true, hidden, room + rooms.middle, args.hidden_cols});
-        run(GATE_UP, {GATE, room + rooms.middle, true, nullptr, room + rooms.gated, args.ffn});
-        run(DOWN, {ADD, room + rooms.gated, true, room + rooms.middle,
-                   is_last ? args.hidden : room + rooms.hidden, args.hidden_cols});
+        f32 *room = room_of(args, rooms, kept.first_set, layer);
+        multiply_row<WIDE>(args, DOWN, layer,
+                           {ADD, room + rooms.gated, true, room + rooms.middle,
+                            layer + 1 == args.count ? args.hidden : room + rooms.hidden,
+                            args.hidden_cols},
+                           kept, shared, sums, ring);
     }
     // Every block that has something to do has looked at this.
     if (blockIdx.x == 0 && this_thread() == 0) {

@@ -63,14 +63,6 @@ __device__ __forceinline__ void fetch_weights(const Layers &args, Kept<DIM> &kep
     __syncwarp();
 }
 
-// What attention is told of a layer; `qkv` and `mixed` are the caller's to fill in.
-__device__ __forceinline__ Args cache_of(const Layers &args, u32 layer) {
-    const size_t at = layer * static_cast<size_t>(args.layer_stride) * 16;
-    return {nullptr, args.keys + at, args.values + at, args.cos, args.sin, args.positions,
-            args.slots, nullptr, args.heads, args.kv_heads, args.head_dim, args.capacity, 1,
-            args.factor};
-}
-
 // The part of attention that this block has, the same in all layers. False: none.
 template <u32 RANKS>
 __device__ __forceinline__ bool part_of_block(const Layers &args, Part &part) {

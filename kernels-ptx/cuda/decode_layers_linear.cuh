@@ -46,9 +46,8 @@ __device__ __forceinline__ void multiply_row(const Layers &args, u32 which, u32 
         const u32 back = slot_tiles % MULTIPLIERS;
         places[slot] = places[slot - 1] + (places[slot - 1] < back ? MULTIPLIERS : 0) - back;
     }
-    const auto place_of = [&](u32 slot) { return places[slot]; };
     const auto tile_of = [&](u32 i) {
-        const u32 in_slot = place_of(i / EACH) + i % EACH * MULTIPLIERS;
+        const u32 in_slot = places[i / EACH] + i % EACH * MULTIPLIERS;
         return in_slot < slot_tiles ? i / EACH * slot_tiles + in_slot : TILES_MAX;
     };
     MARK(0);
@@ -72,21 +71,17 @@ __device__ __forceinline__ void multiply_row(const Layers &args, u32 which, u32 
             other_of = __ldg(units + 16);
         }
     }
-    const u32 row_bytes = min(slot_tiles, col_tiles) * TILE_BYTES;
-    const unsigned char *own = slots + warp * TILE_BYTES + lane * 16;
-    uint4 a[EACH][PAIR];
-    // Takes the warp's codes of the slot that is next and gives it back.
-    const auto take_codes = [&] {
-        const unsigned char *codes = own + ring.slot * slot_tiles * PAIR * TILE_BYTES;
+    // The warp's codes of a slot of `tiles` tiles, the first of them `first`; where there are less than
+    // EACH, any: of the row that is there nothing.
+    const auto load_codes = [&](uint4 (&a)[EACH][PAIR], u32 first, u32 tiles) {
+        const unsigned char *codes = slots + ring.slot * slot_tiles * PAIR * TILE_BYTES + lane * 16;
         barrier_wait(shared_address(&kept.full[ring.slot]), ring.parity);
 #pragma unroll
         for (u32 i = 0; i < EACH; ++i) {
-            if (tile_of(i) < col_tiles) {
+            const unsigned char *tile = codes + min(first + i * MULTIPLIERS, tiles - 1) * TILE_BYTES;
 #pragma unroll
-                for (u32 t = 0; t < PAIR; ++t) {
-                    a[i][t] = *reinterpret_cast<const uint4 *>(
-                        codes + i * MULTIPLIERS * TILE_BYTES + t * row_bytes);
-                }
+            for (u32 t = 0; t < PAIR; ++t) {
+                a[i][t] = *reinterpret_cast<const uint4 *>(tile + t * tiles * TILE_BYTES);
             }
         }
         __syncwarp();
@@ -95,9 +90,10 @@ __device__ __forceinline__ void multiply_row(const Layers &args, u32 which, u32 
         }
         ring.advance();
     };
+    uint4 a[EACH][PAIR];
     if (SLOTS == 1) {
         // There before the row is.
-        take_codes();
+        load_codes(a, warp, col_tiles);
     }
     u32 looks = 0;
     u32 wanted[N];
@@ -171,42 +167,20 @@ __device__ __forceinline__ void multiply_row(const Layers &args, u32 which, u32 
         if (SLOTS == 1) {
 #pragma unroll
             for (u32 i = 0; i < EACH; ++i) {
-                if (tile_of(i) < col_tiles) {
-                    multiply_planes(c, a[i], planes[i]);
-                }
+                multiply_planes(c, a[i], planes[i]);
             }
             if (pair + 1 < share.count) {
-                take_codes();
+                load_codes(a, warp, col_tiles);
             }
         } else {
 #pragma unroll
             for (u32 slot = 0; slot < SLOTS; ++slot) {
                 const u32 before = slot * slot_tiles;
                 if (before < col_tiles) {
-                    const u32 row_bytes = min(slot_tiles, col_tiles - before) * TILE_BYTES;
-                    const unsigned char *codes = slots + lane * 16
-                        + (ring.slot * slot_tiles * PAIR + place_of(slot)) * TILE_BYTES;
-                    barrier_wait(shared_address(&kept.full[ring.slot]), ring.parity);
+                    load_codes(a, places[slot], min(slot_tiles, col_tiles - before));
 #pragma unroll
                     for (u32 i = 0; i < EACH; ++i) {
-                        if (tile_of(slot * EACH + i) < col_tiles) {
-#pragma unroll
-                            for (u32 t = 0; t < PAIR; ++t) {
-                                a[i][t] = *reinterpret_cast<const uint4 *>(
-                                    codes + i * MULTIPLIERS * TILE_BYTES + t * row_bytes);
-                            }
-                        }
-                    }
-                    __syncwarp();
-                    if (lane == 0) {
-                        barrier_arrive(shared_address(&kept.empty[ring.slot]));
-                    }
-                    ring.advance();
-#pragma unroll
-                    for (u32 i = 0; i < EACH; ++i) {
-                        if (tile_of(slot * EACH + i) < col_tiles) {
-                            multiply_planes(c, a[i], planes[slot * EACH + i]);
-                        }
+                        multiply_planes(c, a[i], planes[slot * EACH + i]);
                     }
                 }
             }

@@ -48,14 +48,6 @@ __device__ __forceinline__ void meet() {
                  : "memory");
 }
 
-// The thread's index, asked for anew: what follows from it is cheaper to compute in every phase than
-// to keep in a register through all of them.
-__device__ __forceinline__ u32 this_thread() {
-    u32 index;
-    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(index));
-    return index;
-}
-
 __device__ __forceinline__ void look_again(u32 &looks) {
     if (++looks == PATIENCE) {
         __trap();
@@ -151,7 +143,10 @@ struct Kept {
     // Attention: this block's part, if it has one, and the position's angles.
     bool attends;
     Part part;
-    // The same, for the warp that fetches.
+    // Of the part: what divides by `dim`; of half the elements, how many a rank mixes.
+    u32 by_dim;
+    u32 slice;
+    // The part for the warp that fetches.
     Part fetched;
     f32 cosine[DIM / 2];
     f32 sine[DIM / 2];
@@ -173,6 +168,30 @@ struct Ring {
     }
 };
 
+// Has the warp ask for a unit's keys and values, `slab` being a shared address. Called, not inlined:
+// all instructions of a layer must stay near.
+__device__ __noinline__ void fetch_unit(u32 slab, u32 dim, const u16 *keys, const u16 *values,
+                                        u32 unit, u32 position) {
+    Slab(static_cast<unsigned char *>(__cvta_shared_to_generic(slab)), dim)
+        .fetch(keys, values, unit, position);
+}
+
+// The same for unit `unit` of a part, into the slab of warp `warp`, if it has so many.
+__device__ __forceinline__ void fetch_unit_of(const Args &args, const Part &part, u32 slabs,
+                                              u32 warp, u32 unit) {
+    if (unit < part.units) {
+        fetch_unit(slabs + warp * Slab::bytes_of(part.dim), part.dim,
+                   reinterpret_cast<const u16 *>(args.keys) + part.start,
+                   reinterpret_cast<const u16 *>(args.values) + part.start, unit, part.position);
+    }
+}
+
+// The first unit of a warp.
+__device__ __forceinline__ void fetch_first_unit(const Args &args, const Part &part, u32 slabs,
+                                                 u32 warp) {
+    fetch_unit_of(args, part, slabs, warp, part.rank + warp * part.ranks);
+}
+
 // Makes words that this block and `blocks - 1` others share `UNWRITTEN`.
 __device__ __forceinline__ void clear(f32 *words, u32 count, u32 blocks) {
     const uint4 mark = make_uint4(UNWRITTEN, UNWRITTEN, UNWRITTEN, UNWRITTEN);
@@ -187,6 +206,14 @@ __device__ __forceinline__ void clear(f32 *words, u32 count, u32 blocks) {
 __device__ __forceinline__ f32 *room_of(const Layers &args, const Rooms &rooms, u32 first,
                                         u32 layer) {
     return args.rooms + (first + layer) % Layers::SETS * rooms.words;
+}
+
+// What attention is told of a layer; `qkv` and `mixed` are the caller's to fill in.
+__device__ __forceinline__ Args cache_of(const Layers &args, u32 layer) {
+    const size_t at = layer * static_cast<size_t>(args.layer_stride) * 16;
+    return {nullptr, args.keys + at, args.values + at, args.cos, args.sin, args.positions,
+            args.slots, nullptr, args.heads, args.kv_heads, args.head_dim, args.capacity, 1,
+            args.factor};
 }
 
 }  // namespace
