@@ -35,7 +35,7 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
             barrier_init(shared_address(&kept.empty[slot]), MULTIPLIERS);
         }
         barrier_init(shared_address(&kept.cache_full), 2 * WARP);
-        barrier_init(shared_address(&kept.cache_empty), 1);
+        barrier_init(shared_address(&kept.cache_empty), WARPS);
         barriers_ready();
         kept.rooms.lay_out(args, RANKS);
         // At first `UNWRITTEN`, as all rooms are: set 0. The step ahead has ended in any case: its
@@ -115,6 +115,7 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
         if (threadIdx.x == 0) {
             kept.attends = attends;
             kept.part = part;
+            kept.warps = attends ? warps_of(part, part.rank) : 0;
             kept.by_dim = reciprocal(args.head_dim);
             kept.slice = (part.heads * part.dim / 2 + RANKS - 1) / RANKS;
         }
@@ -159,6 +160,9 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
     for (u32 layer = 0; layer < args.count; ++layer) {
         if (BROUGHT <= warp && warp < WARPS && kept.attends) {
             // Under way while the row is awaited.
+            if (layer > 0) {
+                barrier_wait(shared_address(&kept.cache_empty), (layer - 1) % 2);
+            }
             fetch_first_unit(cache_of(args, layer), kept.part, shared_address(slabs), warp);
         }
         // One code for the three linears of narrow rows, so that a layer's instructions stay near.

@@ -79,7 +79,7 @@ __device__ __forceinline__ void attend_part(const Layers &layers, u32 layer, Kep
     MARK(5);
     // Two elements a thread: of one head, as heads have an even number.
     const u32 pairs = part.heads * part.dim / 2;
-    const u32 warps = warps_of(part, part.rank);
+    const u32 warps = kept.warps;
     const u32 slab_bytes = Slab::bytes_of(part.dim);
     f32 *mixed = args.mixed + part.first_head * part.dim;
     // Those of rank 0 of the same heads.
@@ -102,6 +102,11 @@ __device__ __forceinline__ void attend_part(const Layers &layers, u32 layer, Kep
         if (2 * e == head * part.dim) {
             store_fresh2(peaks + (part.rank * HEADS + head) * 2, make_float2(of.top, of.total));
         }
+    }
+    // The slabs are free for the next layer.
+    __syncwarp();
+    if (part.lane == 0) {
+        barrier_arrive(shared_address(&kept.cache_empty));
     }
     MARK(6);
     if (part.ranks > 1) {
@@ -133,11 +138,6 @@ __device__ __forceinline__ void attend_part(const Layers &layers, u32 layer, Kep
         }
     }
     MARK(7);
-    // The slabs are free for the next layer: those of this warp to itself, all to the fetcher.
-    meet<ATTEND>();
-    if (this_thread() == 0) {
-        barrier_arrive(shared_address(&kept.cache_empty));
-    }
 }
 
 }  // namespace

@@ -102,17 +102,18 @@ __device__ __forceinline__ void multiply_row(const Layers &args, u32 which, u32 
         wanted[i] = tile_of(i) * 128 + lane * 4 < cols;
     }
     for (;;) {
-        u32 missing = 0;
 #pragma unroll
         for (u32 i = 0; i < N; ++i) {
             load_fresh4(x[i], of.x + tile_of(i) * 128 + lane * 4, wanted[i]);
         }
+        u32 most = 0;
 #pragma unroll
         for (u32 i = 0; i < N; ++i) {
-            wanted[i] = !are_written(x[i]);
-            missing |= wanted[i];
+            const u32 bits = most_of(x[i]);
+            wanted[i] = bits == UNWRITTEN;
+            most = max(most, bits);
         }
-        if (missing == 0 || !of.awaited) {
+        if (most != UNWRITTEN || !of.awaited) {
             break;
         }
         look_again(looks);

@@ -54,9 +54,12 @@ __device__ __forceinline__ void look_again(u32 &looks) {
     }
 }
 
-__device__ __forceinline__ bool are_written(float4 x) {
-    return is_written(x.x) && is_written(x.y) && is_written(x.z) && is_written(x.w);
+// The greatest of four numbers' bits: `UNWRITTEN` where one is not written.
+__device__ __forceinline__ u32 most_of(float4 x) {
+    return max(max(__float_as_uint(x.x), __float_as_uint(x.y)),
+               max(__float_as_uint(x.z), __float_as_uint(x.w)));
 }
+static_assert(UNWRITTEN == 0xffffffffu, "the greatest of all bits");
 
 // The linears of a layer, in their order.
 enum Which { QKV, OUT, GATE_UP, DOWN, LINEARS };
@@ -146,6 +149,8 @@ struct Kept {
     // Of the part: what divides by `dim`; of half the elements, how many a rank mixes.
     u32 by_dim;
     u32 slice;
+    // Warps that have a unit.
+    u32 warps;
     // The part for the warp that fetches.
     Part fetched;
     f32 cosine[DIM / 2];
