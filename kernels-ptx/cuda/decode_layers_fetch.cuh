@@ -51,6 +51,11 @@ __device__ __forceinline__ void fetch_weights(const Layers &args, Kept<DIM> &kep
                     shared_address(slots + ring.slot * slot_tiles * PAIR * TILE_BYTES);
                 const u32 full = shared_address(&kept.full[ring.slot]);
                 barrier_wait(shared_address(&kept.empty[ring.slot]), ring.parity);
+                // Not before the slot ahead is there. More under way would wait in memory's queues,
+                // and what others look at behind them. (`parity` is that of `empty`, one on.)
+                const bool wraps = ring.slot == 0;
+                barrier_wait(shared_address(&kept.full[(wraps ? ring.slots : ring.slot) - 1]),
+                             wraps ? ring.parity : ring.parity ^ 1);
                 barrier_expect(full, rows * bytes);
                 bulk_copy(to, from + tile * TILE_BYTES, bytes, full);
                 if (rows == PAIR) {

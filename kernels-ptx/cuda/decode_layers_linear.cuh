@@ -154,11 +154,14 @@ __device__ __forceinline__ void multiply_row(const Layers &args, u32 which, u32 
     }
     const f32 factor = __fdiv_rn(127.0f, peak);
     i32 value_sum = 0;
-    Planes planes[N];
+    Planes planes[N] = {};
     const PlaneLane plane_lane(lane);
 #pragma unroll
     for (u32 i = 0; i < N; ++i) {
-        planes[i] = planes_of(quantise(x[i], factor, value_sum), plane_lane);
+        // Of wide rows a warp has a second tile in few slots.
+        if (SLOTS == 1 || i % EACH == 0 || tile_of(i) < col_tiles) {
+            planes[i] = planes_of(quantise(x[i], factor, value_sum), plane_lane);
+        }
     }
     value_sum = __reduce_add_sync(ALL, value_sum);
     MARK(3);
@@ -181,7 +184,9 @@ __device__ __forceinline__ void multiply_row(const Layers &args, u32 which, u32 
                     load_codes(a, places[slot], min(slot_tiles, col_tiles - before));
 #pragma unroll
                     for (u32 i = 0; i < EACH; ++i) {
-                        multiply_planes(c, a[i], planes[slot * EACH + i]);
+                        if (i == 0 || tile_of(slot * EACH + i) < col_tiles) {
+                            multiply_planes(c, a[i], planes[slot * EACH + i]);
+                        }
                     }
                 }
             }
