@@ -171,6 +171,10 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
             if (which == OUT && warp < WARPS && kept.attends) {
                 attend_part<RANKS>(args, layer, kept, slabs);
             }
+            if (which == OUT && kept.attends) {
+                // Whoever has nothing to do does not look at what is far from being there.
+                meet<ATTENDED>();
+            }
             const u32 of = anew(layer);
             f32 *room = room_of(args, rooms, kept.first_set, of);
             const f32 *hidden = of == 0

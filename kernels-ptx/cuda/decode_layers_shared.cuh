@@ -37,6 +37,7 @@ constexpr u32 PEAKS = 1;
 constexpr u32 SUMS = 2;
 constexpr u32 PEAK = 3;
 constexpr u32 ATTEND = 4;
+constexpr u32 ATTENDED = 5;
 
 // Looks at words that others write before something must be wrong: some seconds.
 constexpr u32 PATIENCE = 1u << 23;
@@ -44,7 +45,7 @@ constexpr u32 PATIENCE = 1u << 23;
 template <u32 BARRIER>
 __device__ __forceinline__ void meet() {
     asm volatile("bar.sync %0, %1;" ::"n"(BARRIER),
-                 "n"(BARRIER == ATTEND ? Args::THREADS : AT_WORK + WARP)
+                 "n"(BARRIER == ATTEND ? Args::THREADS : BARRIER == ATTENDED ? AT_WORK : AT_WORK + WARP)
                  : "memory");
 }
 
