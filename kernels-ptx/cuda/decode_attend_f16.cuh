@@ -214,21 +214,20 @@ __device__ __forceinline__ f32 place_query(const f32 (&low)[DIM / 64], const f32
 template <u32 DIM>
 __device__ __forceinline__ void score_unit(f32 (&score)[4], const Slab &slab, u32 query, f32 factor,
                                            u32 left) {
-    const u32 lane = this_thread() % WARP, dim = anew(slab.dim);
+    const u32 lane = threadIdx.x % WARP;
     const u32 q = lane % 4;
-    const u32 key = slab.keys + Slab::key_chunk(lane % 16, lane / 16);
-    // Beyond the last element the query is zero, the key any that there is. All steps are taken: a
-    // branch around one would have them wait for each other.
-    const u32 rest =
-        slab.keys + Slab::key_chunk(min(dim / 16 * 16 + lane % 16, dim - 1), lane / 16);
     f32 s[2][2][4] = {};
-#pragma unroll 4
+#pragma unroll
     for (u32 k = 0; k < DIM / 16; ++k) {
-        u32 a[4], b[4];
-        load_matrices(a, query + k * 32);
-        load_transposed(b, (k + 1) * 16 <= dim ? key + k * 16 * KEY_STRIDE : rest);
-        multiply(s[0][k % 2], a, b[0], b[1]);
-        multiply(s[1][k % 2], a, b[2], b[3]);
+        if (k * 16 < slab.dim) {
+            u32 a[4], b[4];
+            load_matrices(a, query + k * 32);
+            // Beyond the last element the query is zero.
+            const u32 element = min(k * 16 + lane % 16, slab.dim - 1);
+            load_transposed(b, slab.keys + Slab::key_chunk(element, lane / 16));
+            multiply(s[0][k % 2], a, b[0], b[1]);
+            multiply(s[1][k % 2], a, b[2], b[3]);
+        }
     }
 #pragma unroll
     for (u32 i = 0; i < 4; ++i) {
@@ -278,12 +277,14 @@ struct Running {
     }
 };
 
-// Values of a unit, weighted: lane (g, q) gets two elements of head g and those 8 behind them.
-// `values`: where this lane's chunk of eight values is.
-__device__ __forceinline__ void mix_values(float2 (&two)[2], u32 values,
-                                           const u32 (&weights)[4]) {
+// Values of a unit, weighted: lane (g, q) gets elements `8 n + 2q` and the next of head g, and
+// those 8 behind them.
+__device__ __forceinline__ void mix_unit(float2 (&two)[2], const Slab &slab,
+                                         const u32 (&weights)[4], u32 n) {
+    const u32 lane = threadIdx.x % WARP;
     u32 b[4];
-    load_transposed(b, values);
+    load_transposed(b, slab.values + lane % 16 * slab.value_stride
+                           + min((n + lane / 16) * 16, slab.value_stride - 16));
 #pragma unroll
     for (u32 i = 0; i < 2; ++i) {
         f32 c[4] = {};
@@ -291,14 +292,6 @@ __device__ __forceinline__ void mix_values(float2 (&two)[2], u32 values,
         // High and low.
         two[i] = make_float2(c[0] + c[2], c[1] + c[3]);
     }
-}
-
-// The elements from `8 n + 2q` and the next on, and those 8 behind them.
-__device__ __forceinline__ void mix_unit(float2 (&two)[2], const Slab &slab,
-                                         const u32 (&weights)[4], u32 n) {
-    const u32 lane = threadIdx.x % WARP;
-    mix_values(two, slab.values + lane % 16 * slab.value_stride
-                        + min((n + lane / 16) * 16, slab.value_stride - 16), weights);
 }
 
 // What is so far, times `fade`, and more.
@@ -339,134 +332,127 @@ __device__ __forceinline__ void fetch_first(const Args &args, const Part &part, 
 // and their peaks and sums of weights in `by_warp`. `slabs` has one for each of WARPS warps, whose
 // first units are under way. `meet` is a barrier among them; `get_angles` gives those of the
 // position, when the row may be read; `await_first` returns when the first units are there. The
-// queries have been cleared once. `fetch(unit)` has the warp ask for
-// a later one.
-template <u32 DIM, typename Meet, typename GetAngles, typename AwaitFirst, typename Fetch>
+// queries have been cleared once.
+template <u32 DIM, typename Meet, typename GetAngles, typename AwaitFirst>
 __device__ __forceinline__ void attend_units(const Args &args, const Part &part,
                                              unsigned char *slabs, Prepared<DIM> &prepared,
                                              float2 (&by_warp)[WARPS][HEADS], Meet &&meet,
                                              GetAngles &&get_angles,
-                                             AwaitFirst &&await_first, Fetch &&fetch) {
+                                             AwaitFirst &&await_first) {
     const u32 lane = part.lane, warp = part.warp, dim = part.dim, rank = part.rank;
+    u16 *keys = reinterpret_cast<u16 *>(args.keys) + part.start;
+    u16 *values = reinterpret_cast<u16 *>(args.values) + part.start;
     const Slab slab(slabs + warp * Slab::bytes_of(dim), dim);
     const u32 last = part.units - 1;
     const u32 mine = rank + warp * part.ranks;
-
-    // All warps prepare the queries.
-    const bool fresh_here = last % part.ranks == rank;
-    {
-        const Angles<DIM> angles = get_angles();
-        f32 held_low[DIM / 64] = {}, held_high[DIM / 64] = {};
-        take_row<DIM>(
-            args, part, angles, fresh_here,
-            [&](u32 task, u32 i, f32 low, f32 high) {
-                if (task >= part.heads) {
-                    if (i < dim / 2) {
-                        prepared.fresh[task - part.heads][i] = to_f16(low);
-                        prepared.fresh[task - part.heads][i + dim / 2] = to_f16(high);
-                    }
-                    return;
-                }
-#pragma unroll
-                for (u32 k = 0; k < DIM / 64; ++k) {
-                    if (i / WARP == k) {
-                        held_low[k] = low;
-                        held_high[k] = high;
-                    }
-                }
-            },
-            [&](u32 task) {
-                if (task < part.heads) {
-                    const f32 scale = place_query<DIM>(held_low, held_high, dim,
-                                                       prepared.queries[task],
-                                                       prepared.queries[task + 8]);
-                    if (lane == 0) {
-                        prepared.scales[task] = scale;
-                    }
-                }
-            });
-    }
-    MARK(3);
-    meet();
-    MARK(4);
-    if (fresh_here && warp == WARPS - 1) {
-        // The warp of the fewest units keeps key and value for later steps.
-        u16 *keys = reinterpret_cast<u16 *>(args.keys) + part.start
-            + static_cast<size_t>(part.position / BLOCK) * BLOCK * dim + part.position % BLOCK;
-        u16 *values = reinterpret_cast<u16 *>(args.values) + part.start
-            + static_cast<size_t>(part.position) * dim;
-#pragma unroll 1
-        for (u32 i = lane; i < dim; i += WARP) {
-            keys[i * BLOCK] = prepared.fresh[0][i];
-            values[i] = prepared.fresh[1][i];
-        }
-    }
-    if (mine >= part.units) {
-        return;
-    }
+    const u32 stride = part.ranks * WARPS;
 
     // Lane (g, q) has positions 2q and 2q + 1 (and 8 behind) of head g.
     const u32 g = lane / 4, q = lane % 4;
-    const u32 query = shared_address(&prepared.queries[lane % 16][lane / 16 * 8]);
-    const f32 factor = args.factor * LOG2_E * (g < part.heads ? prepared.scales[g] : 0.0f);
     Running running;
     float2 out[DIM / 8] = {};
-    await_first();
-#pragma unroll 1
-    for (u32 unit = mine;;) {
-        if (unit == last) {
-            // What the copy brought for the new position is older than the position.
-            const u32 place = anew(part.position) % UNIT;
+    const u32 query = shared_address(&prepared.queries[lane % 16][lane / 16 * 8]);
+    f32 factor = 0.0f;
+    // One pass at least: all warps prepare the queries.
+    u32 unit = mine;
+    do {
+        if (unit != mine && unit < part.units) {
+            slab.fetch(keys, values, unit, part.position);
+        }
+        if (unit == mine) {
+            const Angles<DIM> angles = get_angles();
+            f32 held_low[DIM / 64], held_high[DIM / 64];
+            const bool fresh_here = last % part.ranks == rank;
+            take_row<DIM>(
+                args, part, angles, fresh_here,
+                [&](u32 task, u32 i, f32 low, f32 high) {
+                    if (task >= part.heads) {
+                        if (i < dim / 2) {
+                            prepared.fresh[task - part.heads][i] = to_f16(low);
+                            prepared.fresh[task - part.heads][i + dim / 2] = to_f16(high);
+                        }
+                        return;
+                    }
 #pragma unroll
-            for (u32 i = this_thread() % WARP; i < DIM; i += WARP) {
-                if (i < dim) {
-                    *slab.key(place, i) = prepared.fresh[0][i];
-                    *slab.value(place, i) = prepared.fresh[1][i];
+                    for (u32 k = 0; k < DIM / 64; ++k) {
+                        if (i / WARP == k) {
+                            held_low[k] = low;
+                            held_high[k] = high;
+                        }
+                    }
+                },
+                [&](u32 task) {
+                    if (task < part.heads) {
+                        const f32 scale = place_query<DIM>(held_low, held_high, dim,
+                                                           prepared.queries[task],
+                                                           prepared.queries[task + 8]);
+                        if (lane == 0) {
+                            prepared.scales[task] = scale;
+                        }
+                    }
+                });
+            MARK(3);
+            meet();
+            MARK(4);
+            factor = args.factor * LOG2_E * (g < part.heads ? prepared.scales[g] : 0.0f);
+        }
+        if (unit < part.units) {
+            if (unit == mine) {
+                await_first();
+            } else {
+                wait_for_copies();
+            }
+            if (unit == last) {
+                // What the copy brought for the new position is older than the position.
+                const u32 place = part.position % UNIT;
+                u16 *to_keys = keys + static_cast<size_t>(unit / 2) * BLOCK * dim
+                    + part.position % BLOCK;
+                u16 *to_values = values + static_cast<size_t>(part.position) * dim;
+#pragma unroll 1
+                for (u32 i = lane; i < dim; i += WARP) {
+                    const u16 key = prepared.fresh[0][i], value = prepared.fresh[1][i];
+                    *slab.key(place, i) = key;
+                    *slab.value(place, i) = value;
+                    to_keys[i * BLOCK] = key;
+                    to_values[i] = value;
+                }
+                __syncwarp();
+            }
+            const u32 left = part.position - unit * UNIT;
+            f32 score[4];
+            score_unit<DIM>(score, slab, query, factor, left);
+            u32 weights[4];
+            const f32 fade = running.take(weights, score, left);
+#pragma unroll
+            for (u32 n = 0; n < DIM / 8; n += 2) {
+                if (n * 8 < dim) {
+                    float2 two[2];
+                    mix_unit(two, slab, weights, n);
+#pragma unroll
+                    for (u32 i = 0; i < 2; ++i) {
+                        out[n + i] = faded(out[n + i], fade, two[i]);
+                    }
                 }
             }
             __syncwarp();
         }
-        const u32 left = part.position - unit * UNIT;
-        f32 score[4];
-        score_unit<DIM>(score, slab, query, factor, left);
-        u32 weights[4];
-        const f32 fade = running.take(weights, score, left);
-        // As `mix_unit` has it; the last elements may have none behind them.
-        const u32 this_lane = this_thread() % WARP, chunks = anew(slab.value_stride) / 16;
-        const u32 from = slab.values + this_lane % 16 * chunks * 16;
-        const u32 first = from + this_lane / 16 * 16;
-        const u32 rest = from + min((dim - 1) / 16 * 2 + this_lane / 16, chunks - 1) * 16;
-        // Elements beyond the last are of no use.
-#pragma unroll
-        for (u32 n = 0; n < DIM / 8; n += 2) {
-            float2 two[2];
-            mix_values(two, n + 2 <= chunks ? first + n * 16 : rest, weights);
-#pragma unroll
-            for (u32 i = 0; i < 2; ++i) {
-                out[n + i] = faded(out[n + i], fade, two[i]);
-            }
-        }
+        unit += stride;
+    } while (unit < part.units);
+    if (mine < part.units) {
+        const f32 sum = running.total();
+        // The slab is free for the sums.
         __syncwarp();
-        unit += part.ranks * WARPS;
-        if (unit >= part.units) {
-            break;
-        }
-        fetch(unit);
-        wait_for_copies();
-    }
-    const f32 sum = running.total();
-    // The slab is free for the sums.
-    __syncwarp();
-    f32 *outs = reinterpret_cast<f32 *>(slab.bytes) + g * dim;
-    if (g < part.heads) {
+        f32 *outs = reinterpret_cast<f32 *>(slab.bytes) + g * dim;
+        if (g < part.heads) {
 #pragma unroll
-        for (u32 n = 0; n < DIM / 8; ++n) {
-            if (n * 8 + q * 2 < dim) {
-                *reinterpret_cast<float2 *>(outs + n * 8 + q * 2) = out[n];
+            for (u32 n = 0; n < DIM / 8; ++n) {
+                if (n * 8 + q * 2 < dim) {
+                    *reinterpret_cast<float2 *>(outs + n * 8 + q * 2) = out[n];
+                }
             }
-        }
-        if (q == 0) {
-            by_warp[warp][g] = make_float2(running.top, sum);
+            if (q == 0) {
+                by_warp[warp][g] = make_float2(running.top, sum);
+            }
         }
     }
 }
@@ -500,13 +486,7 @@ __device__ __forceinline__ void decode_attend(const Args &args) {
             MARK(2);
             return angles;
         },
-        [] { wait_for_copies(); },
-        [&](u32 unit) {
-            const Slab slab(shared + part.warp * Slab::bytes_of(part.dim), part.dim);
-            slab.fetch(reinterpret_cast<const u16 *>(args.keys) + part.start,
-                       reinterpret_cast<const u16 *>(args.values) + part.start, unit,
-                       part.position);
-        });
+        [] { wait_for_copies(); });
     MARK(5);
     const u32 slab_bytes = Slab::bytes_of(part.dim);
     finish(args, part, merge,

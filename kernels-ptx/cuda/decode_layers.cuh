@@ -66,42 +66,49 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
         // Slots are empty at first.
         ring.parity = 1;
         bool attends = false;
+        // Keys and values of a layer come ahead of its weights, which may have to wait.
+        const auto fetch_cache = [&](u32 layer) {
+            if (layer > 0) {
+                barrier_wait(shared_address(&kept.cache_empty), (layer - 1) % 2);
+            }
+            const Args cache = cache_of(args, layer);
+#pragma unroll 1
+            for (u32 w = 0; w < BROUGHT; ++w) {
+                fetch_first_unit(cache, kept.fetched, shared_address(slabs), w);
+            }
+            // Copies of a lane, and what it has written itself.
+            const u32 full = shared_address(&kept.cache_full);
+            asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(full)
+                         : "memory");
+            barrier_arrive(full);
+            if (lane == 0) {
+                fetch_cache_ahead(args, kept.fetched, layer + 1);
+            }
+        };
 #pragma unroll 1
         for (u32 layer = 0; layer < args.count; ++layer) {
             if (lane == 0) {
                 fetch_ahead(args, kept, layer + 1);
             }
-            fetch_weights(args, kept, QKV, layer, shared, ring);
-            if (layer == 0) {
-                wait_for_dependencies();
-                Part part = {};
-                attends = part_of_block<RANKS>(args, part);
-                if (lane == 0) {
-                    kept.fetched = part;
-                }
-                __syncwarp();
-            }
             if (attends) {
-                if (layer > 0) {
-                    barrier_wait(shared_address(&kept.cache_empty), (layer - 1) % 2);
-                }
-                const Args cache = cache_of(args, layer);
+                fetch_cache(layer);
+            }
 #pragma unroll 1
-                for (u32 w = 0; w < BROUGHT; ++w) {
-                    fetch_first_unit(cache, kept.fetched, shared_address(slabs), w);
-                }
-                // Copies of a lane, and what it has written itself.
-                const u32 full = shared_address(&kept.cache_full);
-                asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(full)
-                             : "memory");
-                barrier_arrive(full);
-                if (lane == 0) {
-                    fetch_cache_ahead(args, kept.fetched, layer + 1);
+            for (u32 which = QKV; which < LINEARS; ++which) {
+                fetch_weights(args, kept, which, layer, shared, ring);
+                if (layer == 0 && which == QKV) {
+                    wait_for_dependencies();
+                    Part part = {};
+                    attends = part_of_block<RANKS>(args, part);
+                    if (lane == 0) {
+                        kept.fetched = part;
+                    }
+                    __syncwarp();
+                    if (attends) {
+                        fetch_cache(0);
+                    }
                 }
             }
-            fetch_weights(args, kept, OUT, layer, shared, ring);
-            fetch_weights(args, kept, GATE_UP, layer, shared, ring);
-            fetch_weights(args, kept, DOWN, layer, shared, ring);
         }
         return;
     }

@@ -71,17 +71,18 @@ __device__ __forceinline__ void multiply_row(const Layers &args, u32 which, u32 
             other_of = __ldg(units + 16);
         }
     }
-    // The warp's codes of a slot of `tiles` tiles, the first of them `first`; where there are less than
-    // EACH, any: of the row that is there nothing.
+    // Takes the warp's codes of the next slot, of `tiles` tiles, the first of them `first`, and gives
+    // the slot back. Where it has less than EACH these are any: there the row has nothing.
     const auto load_codes = [&](uint4 (&a)[EACH][PAIR], u32 first, u32 tiles) {
         const unsigned char *codes = slots + ring.slot * slot_tiles * PAIR * TILE_BYTES + lane * 16;
         barrier_wait(shared_address(&kept.full[ring.slot]), ring.parity);
 #pragma unroll
         for (u32 i = 0; i < EACH; ++i) {
-            const unsigned char *tile = codes + min(first + i * MULTIPLIERS, tiles - 1) * TILE_BYTES;
+            const u32 tile = min(first + i * MULTIPLIERS, tiles - 1);
 #pragma unroll
             for (u32 t = 0; t < PAIR; ++t) {
-                a[i][t] = *reinterpret_cast<const uint4 *>(tile + t * tiles * TILE_BYTES);
+                a[i][t] =
+                    *reinterpret_cast<const uint4 *>(codes + (t * tiles + tile) * TILE_BYTES);
             }
         }
         __syncwarp();
@@ -248,7 +249,8 @@ __device__ __forceinline__ void keep_row(const Layers &args, u32 cols, bool norm
         const u32 col_tiles = (cols + 127) / 128;
 #pragma unroll 1
         for (u32 tile = lane; tile < 4 * WARP; tile += WARP) {
-            kept.tiles[tile] = tile < col_tiles ? sum_tree<WARP, SQUARES_STRIDE>(kept.squares + tile) : 0.0f;
+            kept.tiles[tile] =
+                tile < col_tiles ? sum_tree<WARP, SQUARES_STRIDE>(kept.squares + tile) : 0.0f;
         }
         __syncwarp();
         // The upper levels of the tree: stretches of a lane, then lanes.
