@@ -66,7 +66,6 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
         // Slots are empty at first.
         ring.parity = 1;
         bool attends = false;
-        // Keys and values of a layer come ahead of its weights, which may have to wait.
         const auto fetch_cache = [&](u32 layer) {
             if (layer > 0) {
                 barrier_wait(shared_address(&kept.cache_empty), (layer - 1) % 2);
@@ -90,13 +89,10 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
             if (lane == 0) {
                 fetch_ahead(args, kept, layer + 1);
             }
-            if (attends) {
-                fetch_cache(layer);
-            }
 #pragma unroll 1
             for (u32 which = QKV; which < LINEARS; ++which) {
                 fetch_weights(args, kept, which, layer, shared, ring);
-                if (layer == 0 && which == QKV) {
+                if (which == QKV && layer == 0) {
                     wait_for_dependencies();
                     Part part = {};
                     attends = part_of_block<RANKS>(args, part);
@@ -104,9 +100,9 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
                         kept.fetched = part;
                     }
                     __syncwarp();
-                    if (attends) {
-                        fetch_cache(0);
-                    }
+                }
+                if (which == QKV && attends) {
+                    fetch_cache(layer);
                 }
             }
         }
@@ -163,44 +159,44 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
         return;
     }
 
+    // One code for the linears of narrow rows and one loop, so that a layer's instructions stay near
+    // and little is kept while the block attends.
 #pragma unroll 1
-    for (u32 layer = 0; layer < args.count; ++layer) {
-        if (BROUGHT <= warp && warp < WARPS && kept.attends) {
+    for (u32 step = 0; step < args.count * LINEARS; ++step) {
+        const u32 layer = step / LINEARS, which = step % LINEARS;
+        if (which == QKV && BROUGHT <= warp && warp < WARPS && kept.attends) {
             // Under way while the row is awaited.
             if (layer > 0) {
                 barrier_wait(shared_address(&kept.cache_empty), (layer - 1) % 2);
             }
             fetch_first_unit(cache_of(args, layer), kept.part, shared_address(slabs), warp);
         }
-        // One code for the three linears of narrow rows, so that a layer's instructions stay near.
-#pragma unroll 1
-        for (u32 which = QKV; which < DOWN; ++which) {
-            if (which == OUT && warp < WARPS && kept.attends) {
+        if (which == OUT && kept.attends) {
+            if (warp < WARPS) {
                 attend_part<RANKS>(args, layer, kept, slabs);
             }
-            if (which == OUT && kept.attends) {
-                // Whoever has nothing to do does not look at what is far from being there.
-                meet<ATTENDED>();
-            }
-            const u32 of = anew(layer);
-            f32 *room = room_of(args, rooms, kept.first_set, of);
-            const f32 *hidden = of == 0
-                ? args.hidden : room_of(args, rooms, kept.first_set, of - 1) + rooms.hidden;
-            Linear linear = {STORE, hidden, of != 0, nullptr, room, rooms.mixed};
-            if (which == OUT) {
-                linear = {ADD, room + rooms.mixed, true, hidden, room + rooms.middle,
-                          args.hidden_cols};
-            } else if (which == GATE_UP) {
-                linear = {GATE, room + rooms.middle, true, nullptr, room + rooms.gated, args.ffn};
-            }
-            multiply_row<1>(args, which, of, linear, kept, shared, sums, ring);
+            // Whoever has nothing to do does not look at what is far from being there.
+            meet<ATTENDED>();
         }
         f32 *room = room_of(args, rooms, kept.first_set, layer);
-        multiply_row<WIDE>(args, DOWN, layer,
-                           {ADD, room + rooms.gated, true, room + rooms.middle,
-                            layer + 1 == args.count ? args.hidden : room + rooms.hidden,
-                            args.hidden_cols},
-                           kept, shared, sums, ring);
+        const f32 *hidden = layer == 0
+            ? args.hidden : room_of(args, rooms, kept.first_set, layer - 1) + rooms.hidden;
+        if (which == DOWN) {
+            multiply_row<WIDE>(args, DOWN, layer,
+                               {ADD, room + rooms.gated, true, room + rooms.middle,
+                                layer + 1 == args.count ? args.hidden : room + rooms.hidden,
+                                args.hidden_cols},
+                               kept, shared, sums, ring);
+            continue;
+        }
+        Linear linear = {STORE, hidden, layer != 0, nullptr, room, rooms.mixed};
+        if (which == OUT) {
+            linear = {ADD, room + rooms.mixed, true, hidden, room + rooms.middle,
+                      args.hidden_cols};
+        } else if (which == GATE_UP) {
+            linear = {GATE, room + rooms.middle, true, nullptr, room + rooms.gated, args.ffn};
+        }
+        multiply_row<1>(args, which, layer, linear, kept, shared, sums, ring);
     }
     // Every block that has something to do has looked at this.
     if (blockIdx.x == 0 && this_thread() == 0) {
