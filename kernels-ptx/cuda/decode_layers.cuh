@@ -130,7 +130,10 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
             kept.sine[threadIdx.x] = turns ? __ldg(args.sin + at) : 0.0f;
         }
         clear_queries(kept.prepared);
-        meet<ATTEND>();
+    }
+    if (warp != KEEPER) {
+        // All of them ask whether the block attends.
+        meet<ATTENDED>();
     }
     if (warp == KEEPER) {
         // Blocks that multiply in qkv know then that the layer ahead is done with; for what they

@@ -32,7 +32,7 @@ constexpr u32 SQUARES_STRIDE = TILES_MAX + 1;
 static_assert(TILES_MAX <= 4 * WARP && TILES_MAX % 2 == 0, "the keeper sums four tiles a lane");
 
 // Named barriers of the multipliers and the keeper: peaks and squares are there; sums; the peak of a
-// row of next to nothing. And one of the warps that attend.
+// row of next to nothing. And one of the warps that attend, and of the multipliers behind them.
 constexpr u32 PEAKS = 1;
 constexpr u32 SUMS = 2;
 constexpr u32 PEAK = 3;
@@ -45,7 +45,8 @@ constexpr u32 PATIENCE = 1u << 23;
 template <u32 BARRIER>
 __device__ __forceinline__ void meet() {
     asm volatile("bar.sync %0, %1;" ::"n"(BARRIER),
-                 "n"(BARRIER == ATTEND ? Args::THREADS : BARRIER == ATTENDED ? AT_WORK : AT_WORK + WARP)
+                 "n"(BARRIER == ATTEND ? Args::THREADS
+                                       : AT_WORK + (BARRIER == ATTENDED ? 0 : WARP))
                  : "memory");
 }
 
