@@ -15,6 +15,21 @@ using u64 = unsigned long long;
 constexpr u32 UNWRITTEN = DecodeLinearArgs::UNWRITTEN;
 static_assert(DecodeAttendArgs::UNWRITTEN == UNWRITTEN, "one mark");
 
+// The thread's index, asked for anew: what follows from it is cheaper to compute in every phase than
+// to keep in a register through all of them.
+__device__ __forceinline__ u32 this_thread() {
+    u32 index;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(index));
+    return index;
+}
+
+// The same number, of which nothing is known that would be kept in a register rather than computed.
+__device__ __forceinline__ u32 anew(u32 x) {
+    u32 same;
+    asm volatile("mov.u32 %0, %1;" : "=r"(same) : "r"(x));
+    return same;
+}
+
 __device__ __forceinline__ u32 shared_address(const void *pointer) {
     return static_cast<u32>(__cvta_generic_to_shared(pointer));
 }
@@ -35,9 +50,34 @@ __device__ __forceinline__ float4 load_fresh4(const f32 *from) {
     return x;
 }
 
+// The same where `wanted` is not 0.
+__device__ __forceinline__ void load_fresh4(float4 &x, const f32 *from, u32 wanted) {
+    asm volatile(
+        "{ .reg .pred p;\n"
+        "setp.ne.u32 p, %5, 0;\n"
+        "@p ld.relaxed.gpu.global.v4.f32 {%0, %1, %2, %3}, [%4]; }"
+        : "+f"(x.x), "+f"(x.y), "+f"(x.z), "+f"(x.w)
+        : "l"(from), "r"(wanted)
+        : "memory");
+}
+
 // A number that another kernel may be waiting for.
 __device__ __forceinline__ void store_fresh(f32 *to, f32 x) {
     asm volatile("st.relaxed.gpu.global.f32 [%0], %1;" ::"l"(to), "f"(x) : "memory");
+}
+
+__device__ __forceinline__ float2 load_fresh2(const f32 *from) {
+    float2 x;
+    asm volatile("ld.relaxed.gpu.global.v2.f32 {%0, %1}, [%2];"
+                 : "=f"(x.x), "=f"(x.y)
+                 : "l"(from)
+                 : "memory");
+    return x;
+}
+
+__device__ __forceinline__ void store_fresh2(f32 *to, float2 x) {
+    asm volatile("st.relaxed.gpu.global.v2.f32 [%0], {%1, %2};" ::"l"(to), "f"(x.x), "f"(x.y)
+                 : "memory");
 }
 
 __device__ __forceinline__ bool is_written(f32 x) {

@@ -35,7 +35,7 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
             barrier_init(shared_address(&kept.empty[slot]), MULTIPLIERS);
         }
         barrier_init(shared_address(&kept.cache_full), 2 * WARP);
-        barrier_init(shared_address(&kept.cache_empty), 1);
+        barrier_init(shared_address(&kept.cache_empty), WARPS);
         barriers_ready();
         kept.rooms.lay_out(args, RANKS);
         // At first `UNWRITTEN`, as all rooms are: set 0. The step ahead has ended in any case: its
@@ -66,42 +66,45 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
         // Slots are empty at first.
         ring.parity = 1;
         bool attends = false;
+        const auto fetch_cache = [&](u32 layer) {
+            if (layer > 0) {
+                barrier_wait(shared_address(&kept.cache_empty), (layer - 1) % 2);
+            }
+            const Args cache = cache_of(args, layer);
+#pragma unroll 1
+            for (u32 w = 0; w < BROUGHT; ++w) {
+                fetch_first_unit(cache, kept.fetched, shared_address(slabs), w);
+            }
+            // Copies of a lane, and what it has written itself.
+            const u32 full = shared_address(&kept.cache_full);
+            asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(full)
+                         : "memory");
+            barrier_arrive(full);
+            if (lane == 0) {
+                fetch_cache_ahead(args, kept.fetched, layer + 1);
+            }
+        };
 #pragma unroll 1
         for (u32 layer = 0; layer < args.count; ++layer) {
             if (lane == 0) {
                 fetch_ahead(args, kept, layer + 1);
             }
-            fetch_weights(args, kept, QKV, layer, shared, ring);
-            if (layer == 0) {
-                wait_for_dependencies();
-                Part part = {};
-                attends = part_of_block<RANKS>(args, part);
-                if (lane == 0) {
-                    kept.fetched = part;
-                }
-                __syncwarp();
-            }
-            if (attends) {
-                if (layer > 0) {
-                    barrier_wait(shared_address(&kept.cache_empty), (layer - 1) % 2);
-                }
-                const Args cache = cache_of(args, layer);
 #pragma unroll 1
-                for (u32 w = 0; w < BROUGHT; ++w) {
-                    fetch_first(cache, kept.fetched, w, slabs);
+            for (u32 which = QKV; which < LINEARS; ++which) {
+                fetch_weights(args, kept, which, layer, shared, ring);
+                if (which == QKV && layer == 0) {
+                    wait_for_dependencies();
+                    Part part = {};
+                    attends = part_of_block<RANKS>(args, part);
+                    if (lane == 0) {
+                        kept.fetched = part;
+                    }
+                    __syncwarp();
                 }
-                // Copies of a lane, and what it has written itself.
-                const u32 full = shared_address(&kept.cache_full);
-                asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(full)
-                             : "memory");
-                barrier_arrive(full);
-                if (lane == 0) {
-                    fetch_cache_ahead(args, kept.fetched, layer + 1);
+                if (which == QKV && attends) {
+                    fetch_cache(layer);
                 }
             }
-            fetch_weights(args, kept, OUT, layer, shared, ring);
-            fetch_weights(args, kept, GATE_UP, layer, shared, ring);
-            fetch_weights(args, kept, DOWN, layer, shared, ring);
         }
         return;
     }
@@ -115,6 +118,9 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
         if (threadIdx.x == 0) {
             kept.attends = attends;
             kept.part = part;
+            kept.warps = attends ? warps_of(part, part.rank) : 0;
+            kept.by_dim = reciprocal(args.head_dim);
+            kept.slice = (part.heads * part.dim / 2 + RANKS - 1) / RANKS;
         }
         const u32 pairs = args.head_dim / 2;
         if (threadIdx.x < DIM / 2) {
@@ -124,7 +130,10 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
             kept.sine[threadIdx.x] = turns ? __ldg(args.sin + at) : 0.0f;
         }
         clear_queries(kept.prepared);
-        meet<ATTEND>();
+    }
+    if (warp != KEEPER) {
+        // All of them ask whether the block attends.
+        meet<ATTENDED>();
     }
     if (warp == KEEPER) {
         // Blocks that multiply in qkv know then that the layer ahead is done with; for what they
@@ -153,34 +162,44 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
         return;
     }
 
+    // One code for the linears of narrow rows and one loop, so that a layer's instructions stay near
+    // and little is kept while the block attends.
 #pragma unroll 1
-    for (u32 layer = 0; layer < args.count; ++layer) {
-        const bool is_first = layer == 0, is_last = layer + 1 == args.count;
-        f32 *room = room_of(args, rooms, kept.first_set, layer);
-        const f32 *hidden = is_first
-            ? args.hidden : room_of(args, rooms, kept.first_set, layer - 1) + rooms.hidden;
-        const auto run = [&](u32 which, const Linear &linear) {
-            if (which == DOWN) {
-                multiply_row<WIDE>(args, which, layer, linear, kept, shared, sums, ring);
-            } else {
-                multiply_row<1>(args, which, layer, linear, kept, shared, sums, ring);
-            }
-        };
-        if (BROUGHT <= warp && warp < WARPS && kept.attends) {
+    for (u32 step = 0; step < args.count * LINEARS; ++step) {
+        const u32 layer = step / LINEARS, which = step % LINEARS;
+        if (which == QKV && BROUGHT <= warp && warp < WARPS && kept.attends) {
             // Under way while the row is awaited.
-            fetch_first(cache_of(args, layer), kept.part, warp, slabs);
+            if (layer > 0) {
+                barrier_wait(shared_address(&kept.cache_empty), (layer - 1) % 2);
+            }
+            fetch_first_unit(cache_of(args, layer), kept.part, shared_address(slabs), warp);
         }
-        run(QKV, {STORE, hidden, !is_first, nullptr, room, rooms.mixed});
-        if (warp < WARPS && kept.attends) {
-            Args attend = cache_of(args, layer);
-            attend.qkv = room;
-            attend.mixed = room + rooms.mixed;
-            attend_part<RANKS>(attend, layer, rooms, room, kept, slabs);
+        if (which == OUT && kept.attends) {
+            if (warp < WARPS) {
+                attend_part<RANKS>(args, layer, kept, slabs);
+            }
+            // Whoever has nothing to do does not look at what is far from being there.
+            meet<ATTENDED>();
         }
-        run(OUT, {ADD, room + rooms.mixed, true, hidden, room + rooms.middle, args.hidden_cols});
-        run(GATE_UP, {GATE, room + rooms.middle, true, nullptr, room + rooms.gated, args.ffn});
-        run(DOWN, {ADD, room + rooms.gated, true, room + rooms.middle,
-                   is_last ? args.hidden : room + rooms.hidden, args.hidden_cols});
+        f32 *room = room_of(args, rooms, kept.first_set, layer);
+        const f32 *hidden = layer == 0
+            ? args.hidden : room_of(args, rooms, kept.first_set, layer - 1) + rooms.hidden;
+        if (which == DOWN) {
+            multiply_row<WIDE>(args, DOWN, layer,
+                               {ADD, room + rooms.gated, true, room + rooms.middle,
+                                layer + 1 == args.count ? args.hidden : room + rooms.hidden,
+                                args.hidden_cols},
+                               kept, shared, sums, ring);
+            continue;
+        }
+        Linear linear = {STORE, hidden, layer != 0, nullptr, room, rooms.mixed};
+        if (which == OUT) {
+            linear = {ADD, room + rooms.mixed, true, hidden, room + rooms.middle,
+                      args.hidden_cols};
+        } else if (which == GATE_UP) {
+            linear = {GATE, room + rooms.middle, true, nullptr, room + rooms.gated, args.ffn};
+        }
+        multiply_row<1>(args, which, layer, linear, kept, shared, sums, ring);
     }
     // Every block that has something to do has looked at this.
     if (blockIdx.x == 0 && this_thread() == 0) {

@@ -51,6 +51,11 @@ __device__ __forceinline__ void fetch_weights(const Layers &args, Kept<DIM> &kep
                     shared_address(slots + ring.slot * slot_tiles * PAIR * TILE_BYTES);
                 const u32 full = shared_address(&kept.full[ring.slot]);
                 barrier_wait(shared_address(&kept.empty[ring.slot]), ring.parity);
+                // Not before the slot ahead is there. More under way would wait in memory's queues,
+                // and what others look at behind them. (`parity` is that of `empty`, one on.)
+                const bool wraps = ring.slot == 0;
+                barrier_wait(shared_address(&kept.full[(wraps ? ring.slots : ring.slot) - 1]),
+                             wraps ? ring.parity : ring.parity ^ 1);
                 barrier_expect(full, rows * bytes);
                 bulk_copy(to, from + tile * TILE_BYTES, bytes, full);
                 if (rows == PAIR) {
@@ -61,14 +66,6 @@ __device__ __forceinline__ void fetch_weights(const Layers &args, Kept<DIM> &kep
         }
     }
     __syncwarp();
-}
-
-// What attention is told of a layer; `qkv` and `mixed` are the caller's to fill in.
-__device__ __forceinline__ Args cache_of(const Layers &args, u32 layer) {
-    const size_t at = layer * static_cast<size_t>(args.layer_stride) * 16;
-    return {nullptr, args.keys + at, args.values + at, args.cos, args.sin, args.positions,
-            args.slots, nullptr, args.heads, args.kv_heads, args.head_dim, args.capacity, 1,
-            args.factor};
 }
 
 // The part of attention that this block has, the same in all layers. False: none.

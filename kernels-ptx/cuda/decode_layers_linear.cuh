@@ -37,9 +37,17 @@ __device__ __forceinline__ void multiply_row(const Layers &args, u32 which, u32 
     const u32 slot_tiles = kept.shapes.slot_tiles;
     const u32 col_tiles = (cols + 127) / 128;
     const u32 features = min(share.count * by_pair, of.features - share.first * by_pair);
-    // Of the warp's tiles, by slot; those of no tile are beyond the last.
+    // Of the warp's tiles, by slot, each slot's tiles dealt on where those of the one before end;
+    // those of no tile are beyond the last.
+    u32 places[SLOTS];
+    places[0] = warp;
+#pragma unroll
+    for (u32 slot = 1; slot < SLOTS; ++slot) {
+        const u32 back = slot_tiles % MULTIPLIERS;
+        places[slot] = places[slot - 1] + (places[slot - 1] < back ? MULTIPLIERS : 0) - back;
+    }
     const auto tile_of = [&](u32 i) {
-        const u32 in_slot = warp + i % EACH * MULTIPLIERS;
+        const u32 in_slot = places[i / EACH] + i % EACH * MULTIPLIERS;
         return in_slot < slot_tiles ? i / EACH * slot_tiles + in_slot : TILES_MAX;
     };
     MARK(0);
@@ -63,43 +71,73 @@ __device__ __forceinline__ void multiply_row(const Layers &args, u32 which, u32 
             other_of = __ldg(units + 16);
         }
     }
-    u32 looks = 0;
-    for (;;) {
-        bool complete = true;
+    // Takes the warp's codes of the next slot, of `tiles` tiles, the first of them `first`, and gives
+    // the slot back. Where it has less than EACH these are any: there the row has nothing.
+    const auto load_codes = [&](uint4 (&a)[EACH][PAIR], u32 first, u32 tiles) {
+        const unsigned char *codes = slots + ring.slot * slot_tiles * PAIR * TILE_BYTES + lane * 16;
+        barrier_wait(shared_address(&kept.full[ring.slot]), ring.parity);
 #pragma unroll
-        for (u32 i = 0; i < N; ++i) {
-            const u32 col = tile_of(i) * 128 + lane * 4;
-            if (col < cols) {
-                x[i] = load_fresh4(of.x + col);
+        for (u32 i = 0; i < EACH; ++i) {
+            const u32 tile = min(first + i * MULTIPLIERS, tiles - 1);
+#pragma unroll
+            for (u32 t = 0; t < PAIR; ++t) {
+                a[i][t] =
+                    *reinterpret_cast<const uint4 *>(codes + (t * tiles + tile) * TILE_BYTES);
             }
         }
+        __syncwarp();
+        if (lane == 0) {
+            barrier_arrive(shared_address(&kept.empty[ring.slot]));
+        }
+        ring.advance();
+    };
+    uint4 a[EACH][PAIR];
+    if (SLOTS == 1) {
+        // There before the row is.
+        load_codes(a, warp, col_tiles);
+    }
+    u32 looks = 0;
+    u32 wanted[N];
+#pragma unroll
+    for (u32 i = 0; i < N; ++i) {
+        wanted[i] = tile_of(i) * 128 + lane * 4 < cols;
+    }
+    for (;;) {
 #pragma unroll
         for (u32 i = 0; i < N; ++i) {
-            complete = complete && are_written(x[i]);
+            load_fresh4(x[i], of.x + tile_of(i) * 128 + lane * 4, wanted[i]);
         }
-        if (complete || !of.awaited) {
+        u32 most = 0;
+#pragma unroll
+        for (u32 i = 0; i < N; ++i) {
+            const u32 bits = most_of(x[i]);
+            wanted[i] = bits == UNWRITTEN;
+            most = max(most, bits);
+        }
+        if (most != UNWRITTEN || !of.awaited) {
             break;
         }
         look_again(looks);
     }
     MARK(1);
-    f32 peak = 0.0f, large = 0.0f;
+    f32 peak = 0.0f, most = 0.0f;
 #pragma unroll
     for (u32 i = 0; i < N; ++i) {
         const u32 tile = tile_of(i);
+        const f32 squares =
+            (x[i].x * x[i].x + x[i].y * x[i].y) + (x[i].z * x[i].z + x[i].w * x[i].w);
         if (tile < col_tiles) {
-            kept.squares[lane * SQUARES_STRIDE + tile] =
-                (x[i].x * x[i].x + x[i].y * x[i].y) + (x[i].z * x[i].z + x[i].w * x[i].w);
+            kept.squares[lane * SQUARES_STRIDE + tile] = squares;
         }
-        large = fmaxf(large, greatest(x[i]));
+        most = fmaxf(most, squares);
         x[i] = make_float4(x[i].x * weight[i].x, x[i].y * weight[i].y, x[i].z * weight[i].z,
                            x[i].w * weight[i].w);
         peak = fmaxf(peak, greatest(x[i]));
     }
     peak = warp_peak(peak);
-    large = warp_peak(large);
+    most = warp_peak(most);
     if (lane == 0) {
-        kept.peaks[warp] = make_float2(peak, large);
+        kept.peaks[warp] = make_float2(peak, most);
     }
     meet<PEAKS>();
     if (of.finish == ADD && thread < features) {
@@ -111,61 +149,45 @@ __device__ __forceinline__ void multiply_row(const Layers &args, u32 which, u32 
     peak = warp_peak(found.x);
     if (norm == nullptr) {
         peak = fmaxf(peak, PEAK_MIN);
-    } else if (!is_plain(peak, warp_peak(found.y), args.eps)) {
+    } else if (!is_plain_by_squares(peak, warp_peak(found.y), args.eps)) {
         meet<PEAK>();
         peak = kept.row_peak;
     }
     const f32 factor = __fdiv_rn(127.0f, peak);
     i32 value_sum = 0;
-    Planes planes[N];
+    Planes planes[N] = {};
     const PlaneLane plane_lane(lane);
-    u32 *const words = kept.words[warp];
 #pragma unroll
-    for (u32 first = 0; first < N; first += EACH) {
-        __syncwarp();
-#pragma unroll
-        for (u32 i = 0; i < EACH; ++i) {
-            words[i * WARP + plane_lane.to] = shifted(quantise(x[first + i], factor, value_sum));
-        }
-        __syncwarp();
-#pragma unroll
-        for (u32 i = 0; i < EACH; ++i) {
-            planes[first + i] = planes_of(words + i * WARP, plane_lane);
+    for (u32 i = 0; i < N; ++i) {
+        // Of wide rows a warp has a second tile in few slots.
+        if (SLOTS == 1 || i % EACH == 0 || tile_of(i) < col_tiles) {
+            planes[i] = planes_of(quantise(x[i], factor, value_sum), plane_lane);
         }
     }
     value_sum = __reduce_add_sync(ALL, value_sum);
     MARK(3);
-    const unsigned char *own = slots + warp * TILE_BYTES + lane * 16;
 #pragma unroll 1
     for (u32 pair = 0; pair < share.count; ++pair) {
         i32 c[PAIR][2][4] = {};
+        if (SLOTS == 1) {
 #pragma unroll
-        for (u32 slot = 0; slot < SLOTS; ++slot) {
-            const u32 before = slot * slot_tiles;
-            if (before < col_tiles) {
-                const u32 row_bytes = min(slot_tiles, col_tiles - before) * TILE_BYTES;
-                const unsigned char *codes = own + ring.slot * slot_tiles * PAIR * TILE_BYTES;
-                uint4 a[EACH][PAIR];
-                barrier_wait(shared_address(&kept.full[ring.slot]), ring.parity);
+            for (u32 i = 0; i < EACH; ++i) {
+                multiply_planes(c, a[i], planes[i]);
+            }
+            if (pair + 1 < share.count) {
+                load_codes(a, warp, col_tiles);
+            }
+        } else {
 #pragma unroll
-                for (u32 i = 0; i < EACH; ++i) {
-                    if (tile_of(slot * EACH + i) < col_tiles) {
+            for (u32 slot = 0; slot < SLOTS; ++slot) {
+                const u32 before = slot * slot_tiles;
+                if (before < col_tiles) {
+                    load_codes(a, places[slot], min(slot_tiles, col_tiles - before));
 #pragma unroll
-                        for (u32 t = 0; t < PAIR; ++t) {
-                            a[i][t] = *reinterpret_cast<const uint4 *>(
-                                codes + i * MULTIPLIERS * TILE_BYTES + t * row_bytes);
+                    for (u32 i = 0; i < EACH; ++i) {
+                        if (i == 0 || tile_of(slot * EACH + i) < col_tiles) {
+                            multiply_planes(c, a[i], planes[slot * EACH + i]);
                         }
-                    }
-                }
-                __syncwarp();
-                if (lane == 0) {
-                    barrier_arrive(shared_address(&kept.empty[ring.slot]));
-                }
-                ring.advance();
-#pragma unroll
-                for (u32 i = 0; i < EACH; ++i) {
-                    if (tile_of(slot * EACH + i) < col_tiles) {
-                        multiply_planes(c, a[i], planes[slot * EACH + i]);
                     }
                 }
             }
@@ -220,14 +242,15 @@ __device__ __forceinline__ void keep_row(const Layers &args, u32 cols, bool norm
     meet<PEAKS>();
     const float2 found = kept.peaks[lane];
     const f32 peak = warp_peak(found.x);
-    const bool plain = !normed || is_plain(peak, warp_peak(found.y), args.eps);
+    const bool plain = !normed || is_plain_by_squares(peak, warp_peak(found.y), args.eps);
     f32 inverse_rms = 1.0f;
     f32 least = PEAK_MIN;
     if (normed) {
         const u32 col_tiles = (cols + 127) / 128;
 #pragma unroll 1
         for (u32 tile = lane; tile < 4 * WARP; tile += WARP) {
-            kept.tiles[tile] = tile < col_tiles ? sum_tree<WARP, SQUARES_STRIDE>(kept.squares + tile) : 0.0f;
+            kept.tiles[tile] =
+                tile < col_tiles ? sum_tree<WARP, SQUARES_STRIDE>(kept.squares + tile) : 0.0f;
         }
         __syncwarp();
         // The upper levels of the tree: stretches of a lane, then lanes.

@@ -32,11 +32,12 @@ constexpr u32 SQUARES_STRIDE = TILES_MAX + 1;
 static_assert(TILES_MAX <= 4 * WARP && TILES_MAX % 2 == 0, "the keeper sums four tiles a lane");
 
 // Named barriers of the multipliers and the keeper: peaks and squares are there; sums; the peak of a
-// row of next to nothing. And one of the warps that attend.
+// row of next to nothing. And one of the warps that attend, and of the multipliers behind them.
 constexpr u32 PEAKS = 1;
 constexpr u32 SUMS = 2;
 constexpr u32 PEAK = 3;
 constexpr u32 ATTEND = 4;
+constexpr u32 ATTENDED = 5;
 
 // Looks at words that others write before something must be wrong: some seconds.
 constexpr u32 PATIENCE = 1u << 23;
@@ -44,16 +45,9 @@ constexpr u32 PATIENCE = 1u << 23;
 template <u32 BARRIER>
 __device__ __forceinline__ void meet() {
     asm volatile("bar.sync %0, %1;" ::"n"(BARRIER),
-                 "n"(BARRIER == ATTEND ? Args::THREADS : AT_WORK + WARP)
+                 "n"(BARRIER == ATTEND ? Args::THREADS
+                                       : AT_WORK + (BARRIER == ATTENDED ? 0 : WARP))
                  : "memory");
-}
-
-// The thread's index, asked for anew: what follows from it is cheaper to compute in every phase than
-// to keep in a register through all of them.
-__device__ __forceinline__ u32 this_thread() {
-    u32 index;
-    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(index));
-    return index;
 }
 
 __device__ __forceinline__ void look_again(u32 &looks) {
@@ -62,9 +56,12 @@ __device__ __forceinline__ void look_again(u32 &looks) {
     }
 }
 
-__device__ __forceinline__ bool are_written(float4 x) {
-    return is_written(x.x) && is_written(x.y) && is_written(x.z) && is_written(x.w);
+// The greatest of four numbers' bits: `UNWRITTEN` where one is not written.
+__device__ __forceinline__ u32 most_of(float4 x) {
+    return max(max(__float_as_uint(x.x), __float_as_uint(x.y)),
+               max(__float_as_uint(x.z), __float_as_uint(x.w)));
 }
+static_assert(UNWRITTEN == 0xffffffffu, "the greatest of all bits");
 
 // The linears of a layer, in their order.
 enum Which { QKV, OUT, GATE_UP, DOWN, LINEARS };
@@ -144,16 +141,19 @@ struct Kept {
     // Of lanes, of tiles of columns.
     f32 squares[WARP * SQUARES_STRIDE];
     __align__(16) f32 tiles[4 * WARP];
-    // Of each multiplier.
-    __align__(16) u32 words[MULTIPLIERS][EACH * WARP];
-    // Of each multiplier: greatest product of weight and number, greatest number.
+    // Of each multiplier: greatest product of weight and number, greatest sum of four squares.
     float2 peaks[WARP];
     f32 row_peak;
     f32 row_unit;
     // Attention: this block's part, if it has one, and the position's angles.
     bool attends;
     Part part;
-    // The same, for the warp that fetches.
+    // Of the part: what divides by `dim`; of half the elements, how many a rank mixes.
+    u32 by_dim;
+    u32 slice;
+    // Warps that have a unit.
+    u32 warps;
+    // The part for the warp that fetches.
     Part fetched;
     f32 cosine[DIM / 2];
     f32 sine[DIM / 2];
@@ -175,6 +175,30 @@ struct Ring {
     }
 };
 
+// Has the warp ask for a unit's keys and values, `slab` being a shared address. Called, not inlined:
+// all instructions of a layer must stay near.
+__device__ __noinline__ void fetch_unit(u32 slab, u32 dim, const u16 *keys, const u16 *values,
+                                        u32 unit, u32 position) {
+    Slab(static_cast<unsigned char *>(__cvta_shared_to_generic(slab)), dim)
+        .fetch(keys, values, unit, position);
+}
+
+// The same for unit `unit` of a part, into the slab of warp `warp`, if it has so many.
+__device__ __forceinline__ void fetch_unit_of(const Args &args, const Part &part, u32 slabs,
+                                              u32 warp, u32 unit) {
+    if (unit < part.units) {
+        fetch_unit(slabs + warp * Slab::bytes_of(part.dim), part.dim,
+                   reinterpret_cast<const u16 *>(args.keys) + part.start,
+                   reinterpret_cast<const u16 *>(args.values) + part.start, unit, part.position);
+    }
+}
+
+// The first unit of a warp.
+__device__ __forceinline__ void fetch_first_unit(const Args &args, const Part &part, u32 slabs,
+                                                 u32 warp) {
+    fetch_unit_of(args, part, slabs, warp, part.rank + warp * part.ranks);
+}
+
 // Makes words that this block and `blocks - 1` others share `UNWRITTEN`.
 __device__ __forceinline__ void clear(f32 *words, u32 count, u32 blocks) {
     const uint4 mark = make_uint4(UNWRITTEN, UNWRITTEN, UNWRITTEN, UNWRITTEN);
@@ -189,6 +213,14 @@ __device__ __forceinline__ void clear(f32 *words, u32 count, u32 blocks) {
 __device__ __forceinline__ f32 *room_of(const Layers &args, const Rooms &rooms, u32 first,
                                         u32 layer) {
     return args.rooms + (first + layer) % Layers::SETS * rooms.words;
+}
+
+// What attention is told of a layer; `qkv` and `mixed` are the caller's to fill in.
+__device__ __forceinline__ Args cache_of(const Layers &args, u32 layer) {
+    const size_t at = layer * static_cast<size_t>(args.layer_stride) * 16;
+    return {nullptr, args.keys + at, args.values + at, args.cos, args.sin, args.positions,
+            args.slots, nullptr, args.heads, args.kv_heads, args.head_dim, args.capacity, 1,
+            args.factor};
 }
 
 }  // namespace

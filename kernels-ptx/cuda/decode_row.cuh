@@ -38,6 +38,12 @@ __device__ __forceinline__ bool is_plain(f32 peak, f32 largest, f32 eps) {
     return peak > 1.1f * PEAK_MIN * (largest + fmaxf(eps, 1.0f));
 }
 
+// The same by the greatest sum of squares of four numbers, of which the mean square is at most a
+// fourth. Where the squares are beyond what can be told apart, no.
+__device__ __forceinline__ bool is_plain_by_squares(f32 peak, f32 most, f32 eps) {
+    return peak * peak > 1.3f * PEAK_MIN * PEAK_MIN * (most + fmaxf(eps, 1e-20f));
+}
+
 // Four values, a byte each; adds them to `sum`.
 __device__ __forceinline__ u32 quantise(float4 x, f32 factor, i32 &sum) {
     // |x · factor| rounds to 127 at most. Adding 1.5 · 2^23 rounds half to even and leaves the
@@ -80,18 +86,15 @@ __device__ __forceinline__ void multiply_tiles(i32 (&c)[PAIR][2][4], const uint4
 
 // The sums over the four lanes of a row, of rows g and g + 8 of a pair of tiles: lane (g, q) =
 // (lane / 4, lane % 4) gets row g + 8 (q % 2) of tile q / 2.
-__device__ __forceinline__ i32 sum_quads(i32 (&sums)[PAIR][2], u32 q) {
+__device__ __forceinline__ i32 sum_quads(const i32 (&sums)[PAIR][2], u32 q) {
+    i32 row[PAIR];
 #pragma unroll
-    for (u32 distance = 1; distance < 4; distance *= 2) {
-#pragma unroll
-        for (u32 t = 0; t < PAIR; ++t) {
-            sums[t][0] += __shfl_xor_sync(ALL, sums[t][0], distance);
-            sums[t][1] += __shfl_xor_sync(ALL, sums[t][1], distance);
-        }
+    for (u32 t = 0; t < PAIR; ++t) {
+        const i32 own = q % 2 ? sums[t][1] : sums[t][0];
+        row[t] = own + __shfl_xor_sync(ALL, q % 2 ? sums[t][0] : sums[t][1], 1);
     }
-    const i32 even = q < 2 ? sums[0][0] : sums[1][0];
-    const i32 odd = q < 2 ? sums[0][1] : sums[1][1];
-    return q % 2 ? odd : even;
+    const i32 own = q < 2 ? row[0] : row[1];
+    return own + __shfl_xor_sync(ALL, q < 2 ? row[1] : row[0], 2);
 }
 
 // Sums of the rows of a pair of tiles, as `sum_quads` hands them out.
@@ -116,61 +119,47 @@ __device__ __forceinline__ i32 sum_tiles(const i32 (&c)[PAIR][2][4]) {
 
 // The bits of 128 values, for products with codes as they are stored.
 //
-// A code's two bits b0 and b1 are worth 1 and 2, so its product with a value v, shifted to v + 128
-// = Σ_p 2^p v_p, is Σ_p 2^p (b0 v_p + b1 v_(p-1)): nine products of bits, less 128 (b0 + 2 b1). The
-// tensor core multiplies bits by bits, 256 of a row at a time, which is what a lane's four words of
-// codes are. Its eight columns have the first eight, of another product the last and the counts of
-// b0 and b1.
+// A code's two bits b0 and b1 are worth 1 and 2, and a value v, in two's complement, is Σ_p 2^p v_p
+// with the highest bit worth -2^7. So their product is Σ_p 2^p (b0 v_p + 2 b1 v_p): sixteen products
+// of bits. The tensor core multiplies bits by bits, 256 of a row at a time, which is what a lane's
+// four words of codes are: column p of eight has plane p, `first` where codes have b0, `second`
+// where they have b1.
 struct Planes {
     u32 first[2];
     u32 second[2];
 };
 
-// Where a lane's words of values and what it makes of them are the same for every tile.
+// What a lane keeps of its own word, and how far it turns the other's, in the three exchanges of
+// `planes_of`.
 struct PlaneLane {
-    u32 to;
-    u32 from;
-    u32 shift;
-    u32 mask;
-    u32 count;
-    bool is_lowest;
+    u32 keep[3];
+    u32 turn[3];
 
     __device__ __forceinline__ explicit PlaneLane(u32 lane) {
-        const u32 column = lane / 4, q = lane % 4;
-        // Words of the same q stand together, h after h, j after j.
-        to = q * 8 + column % 2 * 4 + column / 2;
-        from = q * 8;
-        shift = 7 - column;
-        is_lowest = column == 0;
-        mask = is_lowest ? 0x55555555u : 0xffffffffu;
-        count = column == 1 ? 0x55555555u : column == 2 ? 0xaaaaaaaau : 0;
+        constexpr u32 LOWER[3] = {0x0f0f0f0fu, 0x33333333u, 0x55555555u};
+#pragma unroll
+        for (u32 i = 0; i < 3; ++i) {
+            const bool upper = lane & (16u >> i);
+            keep[i] = upper ? ~LOWER[i] : LOWER[i];
+            turn[i] = upper ? 32 - (4u >> i) : 4u >> i;
+        }
     }
 };
 
-// Four values of this lane, for `planes_of`: from the highest plane to the lowest, so that one and
-// the next lower stand side by side.
-__device__ __forceinline__ u32 shifted(u32 word) {
-    return __byte_perm(__brev(word ^ 0x80808080u), 0, 0x0123);
-}
-
-// Of 32 words of `shifted` values, 16-byte aligned; see `multiply_tiles` for whose they are.
-__device__ __forceinline__ Planes planes_of(const u32 *words, const PlaneLane &lane) {
-    Planes planes;
+// Of the words of four values that the warp's lanes have; see `multiply_tiles` for whose they are.
+//
+// The bits of a word's number are (byte, plane), two and three of them; those of a lane's are (j, h,
+// q), two, one and two. Exchanges swap the plane's with j and h. Lane (plane, q) then has bit
+// (byte, j, h): those of even h where codes have b0, those of odd h where they have b1.
+__device__ __forceinline__ Planes planes_of(u32 word, const PlaneLane &lane) {
 #pragma unroll
-    for (u32 h = 0; h < 2; ++h) {
-        const uint4 four = *reinterpret_cast<const uint4 *>(words + lane.from + 4 * h);
-        const u32 of[4] = {four.x, four.y, four.z, four.w};
-        u32 bits = 0;
-#pragma unroll
-        for (u32 j = 0; j < 4; ++j) {
-            bits |= __funnelshift_r(of[j], of[j], lane.shift - 2 * j) & (0x03030303u << (2 * j));
-        }
-        // Beside the lowest plane stands the highest one, of the byte behind.
-        planes.first[h] = bits & lane.mask;
-        planes.second[h] =
-            lane.is_lowest ? __funnelshift_l(bits, bits, 8) & 0xaaaaaaaau : lane.count;
+    for (u32 i = 0; i < 3; ++i) {
+        const u32 other = __shfl_xor_sync(ALL, word, 16 >> i);
+        word = (word & lane.keep[i])
+            | (__funnelshift_l(other, other, lane.turn[i]) & ~lane.keep[i]);
     }
-    return planes;
+    const u32 even = word & 0x55555555u, odd = word & 0xaaaaaaaau;
+    return {{even, odd >> 1}, {even << 1, odd}};
 }
 
 // c += a (16 x 256) by b (256 x 8), of bits.
@@ -194,16 +183,17 @@ __device__ __forceinline__ void multiply_planes(i32 (&c)[PAIR][2][4], const uint
 // As `sum_tiles`, of what `multiply_planes` makes.
 __device__ __forceinline__ i32 sum_planes(const i32 (&c)[PAIR][2][4], u32 lane) {
     const u32 q = lane % 4;
-    const i32 even = q == 0 ? 256 : q == 1 ? -256 : 0;
-    const i32 odd = q == 0 ? -128 : 0;
+    // Of planes 2 q + 1: the last one's is less than nothing.
+    const i32 upper = q == 3 ? -2 : 2;
     i32 sums[PAIR][2];
 #pragma unroll
     for (u32 t = 0; t < PAIR; ++t) {
 #pragma unroll
         for (u32 k = 0; k < 2; ++k) {
             // Columns 2 q and 2 q + 1 of rows g and g + 8.
-            const i32 first = (c[t][0][2 * k] + 2 * c[t][0][2 * k + 1]) << (2 * q);
-            sums[t][k] = first + c[t][1][2 * k] * even + c[t][1][2 * k + 1] * odd;
+            const i32 low = c[t][0][2 * k] + 2 * c[t][1][2 * k];
+            const i32 high = c[t][0][2 * k + 1] + 2 * c[t][1][2 * k + 1];
+            sums[t][k] = (low + upper * high) << (2 * q);
         }
     }
     return sum_quads(sums, q);
