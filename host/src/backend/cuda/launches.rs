@@ -73,7 +73,8 @@ pub(super) enum Finish {
 }
 
 /// The types that float linears come in.
-const TYPES: [WeightType; 4] = [WeightType::F16, WeightType::Bf16, WeightType::F32, WeightType::I8];
+pub(super) const TYPES: [WeightType; 4] =
+    [WeightType::F16, WeightType::Bf16, WeightType::F32, WeightType::I8];
 
 /// The kernels that `model` needs, with its head held as `head`, whatever the session.
 pub(super) fn entries(context: &Context, model: &Model<'_>, head: HeadType) -> Vec<&'static str> {

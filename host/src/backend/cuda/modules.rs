@@ -78,6 +78,11 @@ impl Modules {
         self.modules.keys().copied()
     }
 
+    /// Whether `entry` is loaded.
+    pub(super) fn has(&self, entry: &str) -> bool {
+        self.modules.contains_key(entry)
+    }
+
     /// A kernel that every device has.
     pub(super) fn need<B: ArgumentBlock>(
         &self,

@@ -22,13 +22,13 @@ use std::collections::BTreeSet;
 
 use tercet_core::Simd;
 use tercet_kernels_ptx::contract::{ArgumentBlock as _, DecodeLayersArgs, LinearArgs};
-use tercet_kernels_ptx::launch;
+use tercet_kernels_ptx::launch::{self, WeightType};
 
 pub use self::models::{TRIALS, Trial};
 use self::watch::Watched;
 use super::driver::{Context, CudaError};
 use super::kernels::KernelSet;
-use super::launches::linear_target;
+use super::launches::{TYPES, linear_target};
 use super::layers;
 use super::modules::Modules;
 use super::{CudaBackend, CudaOps, CudaWeights};
@@ -260,6 +260,15 @@ impl Rig {
     fn is_reachable(&self, entry: &str) -> bool {
         if LinearArgs::SPECS.iter().any(|spec| spec.entry == entry) {
             return launch::linear_entries(linear_target(&self.context)).contains(&entry);
+        }
+        // For many rows it has those of Hopper's matrix instruction, where they are loaded.
+        let replaced = |numbers: &WeightType| {
+            let [.., many] = numbers.entries();
+            let hopper = numbers.hopper();
+            many == entry && hopper.is_some_and(|hopper| self.modules.has(hopper))
+        };
+        if TYPES.iter().any(replaced) {
+            return false;
         }
         let leads = |trial: &Trial| {
             let config = trial.model.parse();
