@@ -41,7 +41,9 @@ fn try_all(context: &Context, kernels: &KernelSet) {
     println!("reads {:.2} TB/s", rig.read_bandwidth().unwrap() / 1e12);
     let part = std::env::var("TERCET_TRIALS").unwrap_or_default();
     let mut failed = Vec::new();
-    for trial in TRIALS.iter().filter(|trial| trial.name().contains(&part)) {
+    let trials: Vec<_> = TRIALS.iter().filter(|trial| trial.name().contains(&part)).collect();
+    assert!(!trials.is_empty(), "no trial has {part:?} in its name");
+    for trial in trials {
         let start = Instant::now();
         match rig.run(trial) {
             Ok(passed) => println!("{}: {passed} ({:.1?})", trial.name(), start.elapsed()),

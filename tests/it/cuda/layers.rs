@@ -10,6 +10,7 @@ use tercet_host::backend::cuda::trials::Rig;
 use tercet_host::backend::cuda::{CudaBackend, CudaOps};
 use tercet_host::backend::{KvType, Limits, Ops, Row};
 use tercet_kernels_ptx::launch::{DecodeLayersShape, DeviceShape, LayersModel};
+use tercet_kernels_ptx::ptx::ComputeCapability;
 use tercet_tests::cpu::step;
 use tercet_tests::fixture::{Form, Shape, Tiny};
 use tercet_tests::on;
@@ -138,6 +139,30 @@ fn other_sessions_have_a_launch_for_each_operation() {
             let launched = log.take();
             assert!(!launched.is_empty());
             assert_eq!(launched.iter().find(is_layers), None, "{what}");
+        }
+    });
+}
+
+/// A file may carry kernels without Hopper's own: its launches are theirs then, on any GPU.
+#[test]
+fn kernels_for_older_gpus_are_launched_as_such() {
+    const NAME: &str = "cuda::layers::kernels_for_older_gpus_are_launched_as_such";
+    trial(NAME, &[], |log| {
+        let package = Tiny::new(Shape::LLAMA, 1).folder(Form::Multiply).package();
+        let oldest = ComputeCapability { major: 8, minor: 0 };
+        let kernels = KernelSet::program().of_device(oldest);
+        for (kernels, is_own) in [(KernelSet::program(), true), (kernels, false)] {
+            let backend = CudaBackend::new(&usable(None).unwrap(), kernels).unwrap();
+            let limits = Limits { rows_max: 40, logits_max: 1, ..limits(KvType::F16) };
+            on::with_ops(&backend, &package, limits, |mut ops| {
+                let of_prompt = |at| Row { logits: at == 39, ..row(0, at) };
+                let prompt: Vec<_> = (0..40).map(of_prompt).collect();
+                step(&mut ops, package.config.layers, &prompt).unwrap();
+            });
+            let launched = log.take();
+            let linear = launched.iter().find(|line| line.starts_with("linear_"));
+            let linear = linear.expect("a prompt is multiplied");
+            assert_eq!(linear.contains('x'), is_own, "a tile of features x rows: {linear}");
         }
     });
 }

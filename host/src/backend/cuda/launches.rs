@@ -20,6 +20,7 @@ use super::attention::{self, Attention};
 use super::choose::Choose;
 use super::decode::{self, Decode};
 use super::driver::{Context, Launch, Stream};
+use super::kernels::KernelSet;
 use super::layers;
 use super::modules::Loaded;
 use super::state::{State, terms_stride};
@@ -76,8 +77,14 @@ pub(super) enum Finish {
 pub(super) const TYPES: [WeightType; 4] =
     [WeightType::F16, WeightType::Bf16, WeightType::F32, WeightType::I8];
 
-/// The kernels that `model` needs, with its head held as `head`, whatever the session.
-pub(super) fn entries(context: &Context, model: &Model<'_>, head: HeadType) -> Vec<&'static str> {
+/// The kernels out of `kernels` that `model` needs, with its head held as `head`, whatever the
+/// session.
+pub(super) fn entries(
+    context: &Context,
+    kernels: &KernelSet,
+    model: &Model<'_>,
+    head: HeadType,
+) -> Vec<&'static str> {
     let mut entries = vec!["embed", "normalize", "choose"];
     let matrices = model.layers.iter().flat_map(Layer::linears);
     let mut types = vec![match head {
@@ -93,7 +100,9 @@ pub(super) fn entries(context: &Context, model: &Model<'_>, head: HeadType) -> V
     entries.extend(types.flat_map(WeightType::entries).collect::<BTreeSet<_>>());
     if model.config.linears == LinearKind::Ternary {
         entries.push("quantize");
-        entries.extend(launch::linear_entries(linear_target(context)));
+        let capability = context.device().capability;
+        let target_of = |entry: &str| kernels.best(entry, capability).map(|text| text.target);
+        entries.extend(launch::linear_entries(linear_target(target_of)));
     }
     entries.extend(attention::entries(&model.config));
     entries.extend(decode::entries(context, &model.config));
@@ -101,10 +110,12 @@ pub(super) fn entries(context: &Context, model: &Model<'_>, head: HeadType) -> V
     entries
 }
 
-/// The target of the ternary linears on the device.
-pub(super) fn linear_target(context: &Context) -> Target {
-    let exact = Target::SM_90A;
-    if exact.runs_on(context.device().capability) { exact } else { Target::SM_80 }
+/// The target of the ternary linears, from that of each kernel there is: Hopper's own only where it
+/// is that of all of them.
+pub(super) fn linear_target(target_of: impl Fn(&str) -> Option<Target>) -> Target {
+    let is_exact = |entry: &&str| target_of(entry) == Some(Target::SM_90A);
+    let entries = launch::linear_entries(Target::SM_90A);
+    if entries.iter().all(is_exact) { Target::SM_90A } else { Target::SM_80 }
 }
 
 impl Launches {
@@ -115,7 +126,7 @@ impl Launches {
         deterministic: bool,
     ) -> Result<Self, DeviceError> {
         let modules = &weights.modules;
-        let linear_target = linear_target(context);
+        let linear_target = linear_target(|entry| modules.target(entry));
         let floats = TYPES.into_iter().flat_map(WeightType::entries).collect::<BTreeSet<_>>();
         Ok(Self {
             multiprocessors: context.device().multiprocessors,

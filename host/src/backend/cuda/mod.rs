@@ -153,7 +153,7 @@ impl Backend for CudaBackend {
         let tile_weights = first.need(TILE_WEIGHTS)?.function;
         let staging = Staging::new(&self.context, tile_weights)?;
         // The compiler needs the CPU, copies need the bus: side by side.
-        let entries = launches::entries(&self.context, model, self.head);
+        let entries = launches::entries(&self.context, &self.kernels, model, self.head);
         std::thread::scope(|scope| {
             let modules = scope.spawn(|| Modules::load(&self.context, &self.kernels, &entries));
             let modules = || match modules.join() {

@@ -78,9 +78,9 @@ impl Modules {
         self.modules.keys().copied()
     }
 
-    /// Whether `entry` is loaded.
-    pub(super) fn has(&self, entry: &str) -> bool {
-        self.modules.contains_key(entry)
+    /// What `entry` was compiled for, if it is loaded.
+    pub(super) fn target(&self, entry: &str) -> Option<Target> {
+        self.modules.get(entry).map(|(target, _)| *target)
     }
 
     /// A kernel that every device has.

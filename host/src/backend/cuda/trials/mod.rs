@@ -259,13 +259,14 @@ impl Rig {
     /// Whether a trial may lead to `entry` on this device.
     fn is_reachable(&self, entry: &str) -> bool {
         if LinearArgs::SPECS.iter().any(|spec| spec.entry == entry) {
-            return launch::linear_entries(linear_target(&self.context)).contains(&entry);
+            let target = linear_target(|entry| self.modules.target(entry));
+            return launch::linear_entries(target).contains(&entry);
         }
         // For many rows it has those of Hopper's matrix instruction, where they are loaded.
         let replaced = |numbers: &WeightType| {
             let [.., many] = numbers.entries();
             let hopper = numbers.hopper();
-            many == entry && hopper.is_some_and(|hopper| self.modules.has(hopper))
+            many == entry && hopper.is_some_and(|hopper| self.modules.target(hopper).is_some())
         };
         if TYPES.iter().any(replaced) {
             return false;
