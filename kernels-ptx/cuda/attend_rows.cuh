@@ -101,10 +101,9 @@ struct Sizes {
     static constexpr u32 VALUES = POSITIONS * VALUE_ROW;
     static constexpr u32 STAGE = KEYS + VALUES;
     static constexpr u32 QUERIES = 2 * Args::TILE_ROWS * QUERY_ROW;
-    // Queries that stay in shared memory have their own place, others use that of a stage.
+    // Queries that stay in shared memory have a place of their own.
     static constexpr u32 FIRST_STAGE = QUERIES_IN_REGISTERS ? 0 : QUERIES;
     static constexpr u32 BYTES = FIRST_STAGE + STAGES * STAGE;
-    static_assert(!QUERIES_IN_REGISTERS || QUERIES <= BYTES, "queries fit the stages");
     static_assert(BYTES <= Args::SHARED_MAX, "what every device has");
     static_assert(VALUE_ROW / 16 % 2 == 1 && QUERY_ROW / 16 % 2 == 1, "odd");
     static_assert(VALUE_ROW >= 2 * DIM, "a row fits");

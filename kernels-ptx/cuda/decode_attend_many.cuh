@@ -16,6 +16,7 @@ namespace {
 constexpr u32 PARKED_BYTES = 4 * 16 + 8;
 // Warps of a rank up to which it may be begun in one round and ended in the next.
 constexpr u32 STRADDLING = 5;
+
 // Where dynamic shared memory has what, in bytes; launch::DecodeAttendShape counts the same.
 struct Places {
     // Of a warp.

@@ -4,8 +4,8 @@
 //
 // Nothing but the data says that a phase has ended. Every word that another thread block may be
 // waiting for is `UNWRITTEN` until it is written, and who needs it looks until it is. A warp of each
-// block fetches weights without regard to phases, as far ahead as there are slots, so memory is read
-// while blocks wait for each other.
+// block fetches weights without regard to phases, slot after slot until all are full, so memory is
+// read while blocks wait for each other.
 //
 // Layers take turns with SETS sets of rooms, from step to step without a break. A layer makes the set
 // of the layer ahead `UNWRITTEN` again once it has read its row, for by then every block is done

@@ -1,4 +1,5 @@
-// Hopper's matrix instruction over a warpgroup (four warps): 64 features by N rows by 32 columns.
+// Hopper's matrix instruction over a warpgroup (four warps): 64 features by N rows by 32 columns of
+// bytes, or 16 of halves.
 #pragma once
 #include "async.cuh"
 
@@ -68,20 +69,6 @@ __device__ __forceinline__ void multiply<16>(
         "}, {%8, %9, %10, %11}, %12, 1;"
         : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3]), "+r"(d[4]), "+r"(d[5]),
           "+r"(d[6]), "+r"(d[7])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-}
-
-template <>
-__device__ __forceinline__ void multiply<32>(
-    i32 (&d)[16], const u32 (&a)[4], unsigned long long b) {
-    asm volatile(
-        "wgmma.mma_async.sync.aligned.m64n32k32.s32.s8.s8 {"
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, "
-        "%12, %13, %14, %15 "
-        "}, {%16, %17, %18, %19}, %20, 1;"
-        : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3]), "+r"(d[4]), "+r"(d[5]),
-          "+r"(d[6]), "+r"(d[7]), "+r"(d[8]), "+r"(d[9]), "+r"(d[10]), "+r"(d[11]),
-          "+r"(d[12]), "+r"(d[13]), "+r"(d[14]), "+r"(d[15])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 

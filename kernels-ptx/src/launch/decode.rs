@@ -138,8 +138,8 @@ impl DecodeAttendShape {
     const ENOUGH_BLOCKS: u32 = 66;
     /// Static shared memory of every entry at most.
     const STATIC_BYTES: u32 = 28 * 1024;
-    /// Thread blocks in clusters from which on a warp does better than a cluster: several times
-    /// what a large device has resident.
+    /// Thread blocks in clusters from which on a block of its own for a set of heads, or a warp,
+    /// does better than a cluster: several times what a large device has resident.
     const MANY: u32 = 2560;
     const WARPS: u32 = DecodeAttendArgs::THREADS / 32;
     /// Most warps of a rank that is begun in one round of a thread block and ended in the next.

@@ -94,15 +94,16 @@ impl Choose {
         let args = ChooseArgs {
             uniform: draw(sampler),
             chosen: state.rows.ptr_mut(places.tokens),
-            faults: state.rows.ptr_mut(places.fault),
+            faults: state.chosen.ptr_mut(state.asking_max),
             told: DevicePtrMut::new(state.told.device_address(0)?),
             position: state.rows.ptr_mut(places.positions),
             serial: state.told_serial,
             next: count(position),
             ..choice(sampler.sampling(), vocab, state)
         };
-        // SAFETY: as [`super::launches`] says; the list has room for a token, a fault and a
-        // position, and `told` for what the host is told. Both are kept as long as the stream.
+        // SAFETY: as [`super::launches`] says; the list has room for a token and a position, and
+        // `told` for what the host is told. All are freed behind what is queued: freeing device
+        // memory waits for that.
         unsafe { self.kernel.function.launch(self.grid(1), stream, &args) }?;
         Ok(())
     }

@@ -11,7 +11,8 @@ use core::fmt;
 use std::borrow::Cow;
 
 use sha2::{Digest, Sha256};
-use tercet_kernels_ptx::contract::{CONTRACT_VERSION, KERNELS};
+use tercet_kernels_ptx::contract::{ArgumentBlock as _, CONTRACT_VERSION, KERNELS, LinearArgs};
+use tercet_kernels_ptx::launch::linear_entries;
 use tercet_kernels_ptx::ptx::{ComputeCapability, Ptx, Target};
 use tercet_kernels_ptx::released::{Released, released};
 use tercet_kernels_ptx::{Kernel, kernels};
@@ -168,6 +169,23 @@ impl KernelSet {
             Ok((texts, origin)) => Self { texts, origin, refusal: None },
             Err(refusal) => Self { refusal: Some(refusal), ..Self::program() },
         }
+    }
+
+    /// Without linears of Hopper's own where not all of them are there: they are launched as one
+    /// family, and those of the other go with any of the model's steps.
+    #[must_use]
+    pub fn with_whole_families(mut self) -> Self {
+        let own = linear_entries(Target::SM_90A);
+        let is_exact = |text: &KernelText| text.target == Target::SM_90A;
+        let has =
+            |entry: &&str| self.texts.iter().any(|text| is_exact(text) && text.entry == *entry);
+        let is_whole = own.iter().all(has);
+        let is_linear =
+            |text: &KernelText| LinearArgs::SPECS.iter().any(|spec| spec.entry == text.entry);
+        self.texts.retain(|text| {
+            !is_exact(text) || !is_linear(text) || is_whole && own.contains(&text.entry)
+        });
+        self
     }
 
     /// Where they come from.
@@ -375,5 +393,21 @@ mod tests {
         assert!(older.texts().iter().all(|text| text.target == Target::SM_80), "{older:?}");
         assert!(older.best("embed", device(9, 0)).is_some_and(|text| text.name == "embed.sm_80"));
         assert!(set.best("no_such_kernel", device(9, 0)).is_none(), "no such kernel");
+    }
+
+    #[test]
+    fn linears_of_hopper_are_taken_all_or_none() {
+        let is_own = |text: &KernelText| text.entry.starts_with("linear_") && text.target.exact;
+        let names =
+            |set: &KernelSet| set.texts().iter().map(|t| t.name.clone()).collect::<Vec<_>>();
+        let whole = KernelSet::program();
+        assert!(whole.texts().iter().filter(|text| is_own(text)).count() > 2);
+        assert_eq!(names(&whole.clone().with_whole_families()), names(&whole));
+        let mut part = whole.clone();
+        part.texts.retain(|text| text.name != "linear_64x64.sm_90a");
+        let left = part.with_whole_families();
+        assert_eq!(left.texts().iter().find(|text| is_own(text)).map(|text| &text.name), None);
+        let others = |set: &KernelSet| set.texts().iter().filter(|text| !is_own(text)).count();
+        assert_eq!(others(&left), others(&whole));
     }
 }

@@ -19,7 +19,7 @@ use tercet_kernels_ptx::ptx::Target;
 use super::attention::{self, Attention};
 use super::choose::Choose;
 use super::decode::{self, Decode};
-use super::driver::{Context, Launch, Stream};
+use super::driver::{Context, CudaError, Launch, Stream};
 use super::kernels::KernelSet;
 use super::layers;
 use super::modules::Loaded;
@@ -45,7 +45,7 @@ pub(super) struct Launches {
     /// By entry: one for each tile.
     linears: Vec<(&'static str, Loaded<LinearArgs>)>,
     floats: Vec<(&'static str, Loaded<FloatLinearArgs>)>,
-    /// Those for many rows that want tiles; on other devices there are none.
+    /// Those for many rows that want tiles: of the model's types, on Hopper.
     hoppers: Vec<(&'static str, Loaded<FloatLinearHopperArgs>)>,
     attention: Attention,
     decode: Decode,
@@ -313,7 +313,8 @@ impl Launches {
         let how = shape.launch(self.multiprocessors, self.linear_target);
         let linear = self.linears.iter().find(|(name, _)| *name == how.entry);
         let (Some(quantize), Some((_, linear))) = (&self.quantize, linear) else {
-            unreachable!("loaded for models with ternary linears")
+            // Of the program's own none is missing; a file may have only some.
+            return Err(CudaError::NoKernel { entry: how.entry }.into());
         };
         let row_blocks = launch::row_blocks(rows);
         let positions = state.rows.ptr(state.list().positions);
@@ -377,10 +378,14 @@ impl Launches {
         stream: &Stream,
     ) -> Result<(), DeviceError> {
         let Call { input, norm, output, width, finish } = call;
-        let rows = Rows { input, norm, asking: DevicePtr::new(0), count: self.step.rows };
-        self.normalize(weights, rows, &matrices[0], state, stream)?;
         let mut offset = 0;
         for (index, matrix) in matrices.iter().enumerate() {
+            // Their types may differ, and with them what the rows' terms are.
+            if index == 0 || matrices[index - 1].numbers != matrix.numbers {
+                let asking = DevicePtr::new(0);
+                let rows = Rows { input, norm, asking, count: self.step.rows };
+                self.normalize(weights, rows, matrix, state, stream)?;
+            }
             let (epilogue, advance) = match (finish, matrices.len(), index) {
                 (Finish::Store, ..) => (FloatLinearArgs::STORE, matrix.rows),
                 (Finish::Add, ..) => (FloatLinearArgs::ADD, 0),

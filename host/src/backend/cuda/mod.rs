@@ -71,7 +71,7 @@ impl CudaBackend {
         let context_bytes = meter.as_ref().and_then(GpuMeter::used).unwrap_or(0);
         Ok(Self {
             context,
-            kernels,
+            kernels: kernels.with_whole_families(),
             meter,
             context_bytes,
             head: HeadType::Stored,

@@ -140,21 +140,7 @@ impl<'w> CudaOps<'w> {
 
     /// Brings the step's rows to the device, padded to `padded` of them.
     fn list(&mut self, padded: usize, padded_asking: usize) -> Result<(), DeviceError> {
-        self.write_list(padded, padded_asking)?;
-        self.send_list()
-    }
-
-    /// Queues the copy of the list.
-    fn send_list(&mut self) -> Result<(), DeviceError> {
-        let list = &self.state.rows_host;
-        // SAFETY: the pinned list is kept, and not written before `listed` has happened.
-        unsafe { self.state.rows.write_queued(0, list, &self.stream) }?;
-        self.listed.record(&self.stream)?;
-        Ok(())
-    }
-
-    /// Writes the step's rows where the device gets them from.
-    fn write_list(&mut self, padded: usize, padded_asking: usize) -> Result<(), DeviceError> {
+        self.alone = None;
         // The copy of the step before has to be over.
         self.listed.synchronize()?;
         let places = self.state.list();
@@ -173,10 +159,12 @@ impl<'w> CudaOps<'w> {
         }
         let tiles = &mut list[places.tiles..places.tiles + 2 * padded];
         self.tiles = attention::tile(&self.rows, self.launches.tile_rows(), tiles);
-        self.alone = match self.rows[..] {
-            [Row { slot, logits: true, .. }] => Some(slot),
-            _ => None,
-        };
+        // SAFETY: the pinned list is kept, and not written before `listed` has happened.
+        unsafe { self.state.rows.write_queued(0, list, &self.stream) }?;
+        self.listed.record(&self.stream)?;
+        if let [Row { slot, logits: true, .. }] = self.rows[..] {
+            self.alone = Some(slot);
+        }
         Ok(())
     }
 

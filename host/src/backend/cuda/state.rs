@@ -2,10 +2,12 @@
 
 use half::f16;
 use rayon::prelude::*;
-use tercet_kernels_ptx::contract::DevicePtr;
+use tercet_kernels_ptx::contract::{DevicePtr, LinearArgs};
 use tercet_kernels_ptx::launch;
+use tercet_kernels_ptx::ptx::Target;
 
 use super::driver::{Context, CudaError, DeviceBuffer, PinnedBuffer, PinnedUse};
+use super::launches::linear_target;
 use super::weights::{CudaWeights, DeviceLinear};
 use crate::backend::{Buffer, KvType, Limits};
 use crate::config::{LinearKind, ModelConfig, Positions};
@@ -52,7 +54,7 @@ pub(super) struct State {
     pub(super) value_sums: DeviceBuffer<i32>,
     /// What the blocks of `linear` share; zero between launches.
     pub(super) workspace: DeviceBuffer<u32>,
-    /// Rows split for float linears: `(rows, terms, stride)`.
+    /// Rows split for float linears: `(rows, terms, stride)`, or those in tiles.
     pub(super) terms: DeviceBuffer<u16>,
     pub(super) scales: DeviceBuffer<f32>,
     /// Keys and values, bytes of the cache's number type.
@@ -79,8 +81,8 @@ pub(super) struct State {
     pub(super) seen: DeviceBuffer<u32>,
 }
 
-/// Where in [`State::rows`] what stands. The tokens are last, behind the word that says whether
-/// there is one: `choose` writes both for a step that is begun before the host knows its token.
+/// Where in [`State::rows`] what stands. For a step that is begun before the host knows its token,
+/// `choose` writes token and position.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rows {
     pub(super) positions: usize,
@@ -89,8 +91,6 @@ pub(super) struct Rows {
     pub(super) asking: usize,
     /// First row and number of rows of each tile of attention.
     pub(super) tiles: usize,
-    /// The first token whose logit is not finite, or [`NONE`].
-    pub(super) fault: usize,
     pub(super) tokens: usize,
     pub(super) len: usize,
 }
@@ -101,10 +101,9 @@ impl Rows {
         let slots = positions + rows;
         let tiles = slots + rows;
         let asking_at = tiles + 2 * rows;
-        let fault = asking_at + asking;
-        let tokens = fault + 1;
+        let tokens = asking_at + asking;
         let len = tokens + rows;
-        Self { positions, slots, asking: asking_at, tiles, fault, tokens, len }
+        Self { positions, slots, asking: asking_at, tiles, tokens, len }
     }
 }
 
@@ -252,6 +251,9 @@ fn workspace_words(context: &Context, weights: &CudaWeights, rows: u32) -> usize
     if !linears.any(|linear| matches!(linear, DeviceLinear::Ternary(_))) {
         return 0;
     }
+    // Hopper's own kernels for more rows share nothing in memory.
+    let is_own = linear_target(|entry| weights.modules.target(entry)) == Target::SM_90A;
+    let rows = if is_own { rows.min(LinearArgs::FEW) } else { rows };
     let words = launch::linear_workspace_words(rows, context.device().multiprocessors);
     usize::try_from(words).expect("some megabytes")
 }

@@ -210,10 +210,10 @@ impl Rig {
     /// What the driver answered, or what its compiler said to a kernel.
     pub fn new(context: &Context, kernels: &KernelSet) -> Result<Self, CudaError> {
         context.watch_launches();
+        let kernels = kernels.clone().with_whole_families();
         let entries: BTreeSet<_> = kernels.texts().iter().map(|text| text.entry).collect();
-        let modules = Modules::load(context, kernels, &Vec::from_iter(entries))?;
-        let (context, kernels) = (context.clone(), kernels.clone());
-        Ok(Self { context, kernels, modules, launched: RefCell::default() })
+        let modules = Modules::load(context, &kernels, &Vec::from_iter(entries))?;
+        Ok(Self { context: context.clone(), kernels, modules, launched: RefCell::default() })
     }
 
     /// The device, which runs operations one by one if that is `direct`, else as sessions do.
