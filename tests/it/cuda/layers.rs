@@ -12,6 +12,7 @@ use tercet_host::backend::{KvType, Limits, Ops, Row};
 use tercet_kernels_ptx::launch::{DecodeLayersShape, DeviceShape, LayersModel};
 use tercet_kernels_ptx::ptx::ComputeCapability;
 use tercet_tests::cpu::step;
+use tercet_tests::files::{Stored, safetensors};
 use tercet_tests::fixture::{Form, Shape, Tiny};
 use tercet_tests::on;
 
@@ -163,6 +164,41 @@ fn kernels_for_older_gpus_are_launched_as_such() {
             let linear = launched.iter().find(|line| line.starts_with("linear_"));
             let linear = linear.expect("a prompt is multiplied");
             assert_eq!(linear.contains('x'), is_own, "a tile of features x rows: {linear}");
+        }
+    });
+}
+
+/// What a row is split into depends on the type of the matrix it is multiplied with.
+#[test]
+fn matrices_of_different_types_do_not_share_a_split_row() {
+    const NAME: &str = "cuda::layers::matrices_of_different_types_do_not_share_a_split_row";
+    trial(NAME, &[], |log| {
+        let tiny = Tiny::new(Shape::LLAMA, 1);
+        let layers = tiny.shape.layers;
+        for (halved, of_qkv) in [(None, 1), (Some(".k_proj."), 3), (Some(".v_proj."), 2)] {
+            let mut config = tiny.config(Form::Online("F32"));
+            config.as_object_mut().unwrap().remove("quantization_config");
+            let mut tensors = tiny.stored(Form::Online("F32"));
+            let of_type = |tensor: &&mut Stored| halved.is_some_and(|of| tensor.name.contains(of));
+            for tensor in tensors.iter_mut().filter(of_type) {
+                tensor.dtype = "BF16";
+                let upper = tensor.bytes.chunks_exact(4).flat_map(|x| [x[2], x[3]]);
+                tensor.bytes = upper.collect();
+            }
+            let folder = tiny.folder(Form::Online("F32"));
+            folder.put_json("config.json", &config);
+            folder.put("model.safetensors", &safetensors(&tensors));
+            let package = folder.package();
+            let limits = Limits { positions_max: 80, rows_max: 80, ..limits(KvType::F16) };
+            on::with_ops(&backend(), &package, limits, |mut ops| {
+                log.take();
+                let prompt: Vec<_> =
+                    (0..70).map(|at| Row { logits: at == 69, ..row(0, at) }).collect();
+                step(&mut ops, layers, &prompt).unwrap();
+            });
+            let splits = log.take().iter().filter(|line| line.starts_with("normalize")).count();
+            // Beside those: of the mixed rows, of gate and up, of down; and of the head.
+            assert_eq!(splits, layers * (of_qkv + 3) + 1, "{halved:?}");
         }
     });
 }
