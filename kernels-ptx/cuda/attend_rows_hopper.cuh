@@ -5,7 +5,7 @@
 // in blocks of positions; the two others multiply, each with 64 of the rows: while one has its turn
 // on the matrix unit, the other makes weights of its scores.
 #pragma once
-#include "floats.cuh"
+#include "attend_rows_weights.cuh"
 #include "wgmma_halves.cuh"
 
 #if HOPPER
@@ -27,27 +27,6 @@ __device__ __forceinline__ void copy_async(u32 to, const u8 *from, u32 bytes) {
         asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;"
                      :: "r"(to), "l"(from), "r"(bytes) : "memory");
     }
-}
-
-// 2^x within 2^-22 of itself.
-__device__ __forceinline__ f32 exp2_near(f32 x) {
-    f32 result;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
-    return result;
-}
-
-// To nearest halves, ties to even.
-__device__ __forceinline__ u32 to_halves(f32 low, f32 high) {
-    u32 result;
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(high), "f"(low));
-    return result;
-}
-
-// Two singles as two halves each.
-__device__ __forceinline__ void split(f32 a, f32 b, u32 &high, u32 &low) {
-    high = to_halves(a, b);
-    low = to_halves(a - from_f16(static_cast<u16>(high)),
-                    b - from_f16(static_cast<u16>(high >> 16)));
 }
 
 // Sizes for a head of DIM elements.
@@ -206,10 +185,8 @@ __device__ __forceinline__ void consume(const Args &args, u32 stages, u32 full, 
         }
         peak = fmaxf(peak, __shfl_xor_sync(ALL, peak, 1));
         peak = fmaxf(peak, __shfl_xor_sync(ALL, peak, 2));
-        const i32 biased = static_cast<i32>(__float_as_uint(peak) >> 23);
-        const i32 exponent = biased == 255 ? 0 : min(127 + 13 - biased, 126);
-        const f32 scale = __int_as_float((exponent + 127) << 23);
-        undo[r] = __int_as_float((127 - exponent) << 23) * unit;
+        const f32 scale = scale_of(peak, undo[r]);
+        undo[r] *= unit;
 #pragma unroll
         for (u32 i = 0; i < 2 * S::STEPS; ++i) {
             split(x[i].x * scale, x[i].y * scale, high[i / 2][i % 2 * 2 + r],
@@ -240,7 +217,7 @@ __device__ __forceinline__ void consume(const Args &args, u32 stages, u32 full, 
     u32 weights_high[KEY_TILES / 2][4];
     u32 weights_low[KEY_TILES / 2][4];
     // The scores of a block become weights.
-    auto weigh = [&](u32 block) {
+    auto make_weights = [&](u32 block) {
         wgmma::wait<0>();
         wgmma::settle<KEY_TILES>(scores);
         wgmma::settle<S::TILES>(mixed);
@@ -249,61 +226,8 @@ __device__ __forceinline__ void consume(const Args &args, u32 stages, u32 full, 
             async::barrier_arrive(empty + 8 * ((block - 1) % S::STAGES));
         }
         const u32 first_key = block * S::POSITIONS;
-#pragma unroll
-        for (u32 i = 0; i < 4 * KEY_TILES; ++i) {
-            scores[i / 4][i % 4] *= undo[i % 4 / 2];
-        }
-        if (first_key + S::POSITIONS - 1 > warp_first) {
-#pragma unroll
-            for (u32 i = 0; i < 4 * KEY_TILES; ++i) {
-                const u32 position = first_key + i / 4 * 8 + 2 * q + i % 2;
-                f32 &one = scores[i / 4][i % 4];
-                one = position <= row_positions[i % 4 / 2] ? one : -infinity;
-            }
-        }
-        // Both rows of a thread side by side: each is a chain of dependent operations.
-        f32 largest[2] = {peaks[0], peaks[1]};
-#pragma unroll
-        for (u32 i = 0; i < 2 * KEY_TILES; ++i) {
-            const u32 r = i % 2;
-            largest[r] =
-                fmaxf(largest[r], fmaxf(scores[i / 2][2 * r], scores[i / 2][2 * r + 1]));
-        }
-#pragma unroll
-        for (u32 step = 1; step < 4; step *= 2) {
-            const f32 others[2] = {__shfl_xor_sync(ALL, largest[0], step),
-                                   __shfl_xor_sync(ALL, largest[1], step)};
-            largest[0] = fmaxf(largest[0], others[0]);
-            largest[1] = fmaxf(largest[1], others[1]);
-        }
-        f32 fades[2];
-        f32 added[2] = {};
-#pragma unroll
-        for (u32 r = 0; r < 2; ++r) {
-            fades[r] = exp2_near(peaks[r] - largest[r]);
-            peaks[r] = largest[r];
-        }
-#pragma unroll
-        for (u32 tile = 0; tile < KEY_TILES; ++tile) {
-#pragma unroll
-            for (u32 i = 0; i < 4; ++i) {
-                f32 &one = scores[tile][i];
-                one = exp2_near(one - peaks[i / 2]);
-                added[i / 2] += one;
-            }
-        }
-        sums[0] = sums[0] * fades[0] + added[0];
-        sums[1] = sums[1] * fades[1] + added[1];
-        // Once the peaks are found, times one.
-        if (__any_sync(ALL, fades[0] != 1.0f || fades[1] != 1.0f)) {
-#pragma unroll
-            for (u32 tile = 0; tile < S::TILES; ++tile) {
-                mixed[tile][0] *= fades[0];
-                mixed[tile][1] *= fades[0];
-                mixed[tile][2] *= fades[1];
-                mixed[tile][3] *= fades[1];
-            }
-        }
+        weigh(scores, mixed, peaks, sums, undo, row_positions, first_key, q,
+                first_key + S::POSITIONS - 1 > warp_first);
 #pragma unroll
         for (u32 step = 0; step < KEY_TILES / 2; ++step) {
 #pragma unroll
@@ -355,7 +279,7 @@ __device__ __forceinline__ void consume(const Args &args, u32 stages, u32 full, 
     score(0);
     wgmma::commit();
     for (u32 block = 0; block + 1 < mine; ++block) {
-        weigh(block);
+        make_weights(block);
         const u32 next = block + 1;
         async::barrier_wait(full + 8 * (next % S::STAGES), next / S::STAGES & 1);
         take_turn();
@@ -365,7 +289,7 @@ __device__ __forceinline__ void consume(const Args &args, u32 stages, u32 full, 
         wgmma::commit();
         give_turn();
     }
-    weigh(mine - 1);
+    make_weights(mine - 1);
     take_turn();
     wgmma::fence();
     mix(mine - 1);

@@ -74,8 +74,7 @@ pub(super) enum Finish {
 }
 
 /// The types that float linears come in.
-pub(super) const TYPES: [WeightType; 4] =
-    [WeightType::F16, WeightType::Bf16, WeightType::F32, WeightType::I8];
+const TYPES: [WeightType; 4] = [WeightType::F16, WeightType::Bf16, WeightType::F32, WeightType::I8];
 
 /// The kernels out of `kernels` that `model` needs, with its head held as `head`, whatever the
 /// session.
@@ -97,17 +96,26 @@ pub(super) fn entries(
     }));
     let types = TYPES.into_iter().filter(|numbers| types.contains(numbers));
     entries.extend(types.clone().filter_map(WeightType::hopper));
-    entries.extend(types.flat_map(WeightType::entries).collect::<BTreeSet<_>>());
+    let capability = context.device().capability;
+    let target_of = |entry: &str| kernels.best(entry, capability).map(|text| text.target);
+    let floats = types.flat_map(WeightType::entries).collect::<BTreeSet<_>>();
+    entries.extend(floats.into_iter().filter(|entry| !is_replaced(entry, target_of)));
     if model.config.linears == LinearKind::Ternary {
         entries.push("quantize");
-        let capability = context.device().capability;
-        let target_of = |entry: &str| kernels.best(entry, capability).map(|text| text.target);
         entries.extend(launch::linear_entries(linear_target(target_of)));
     }
     entries.extend(attention::entries(&model.config));
     entries.extend(decode::entries(context, &model.config));
     entries.extend(layers::entry(context, &model.config));
     entries
+}
+
+/// Whether `entry` is a float linear for many rows in whose place Hopper's own is there.
+pub(super) fn is_replaced(entry: &str, target_of: impl Fn(&str) -> Option<Target>) -> bool {
+    TYPES.into_iter().any(|numbers| {
+        let [.., many] = numbers.entries();
+        many == entry && numbers.hopper().is_some_and(|hopper| target_of(hopper).is_some())
+    })
 }
 
 /// The target of the ternary linears, from that of each kernel there is: Hopper's own only where it

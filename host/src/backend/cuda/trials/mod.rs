@@ -22,13 +22,13 @@ use std::collections::BTreeSet;
 
 use tercet_core::Simd;
 use tercet_kernels_ptx::contract::{ArgumentBlock as _, DecodeLayersArgs, LinearArgs};
-use tercet_kernels_ptx::launch::{self, WeightType};
+use tercet_kernels_ptx::launch;
 
 pub use self::models::{TRIALS, Trial};
 use self::watch::Watched;
 use super::driver::{Context, CudaError};
 use super::kernels::KernelSet;
-use super::launches::{TYPES, linear_target};
+use super::launches::{is_replaced, linear_target};
 use super::layers;
 use super::modules::Modules;
 use super::{CudaBackend, CudaOps, CudaWeights};
@@ -262,13 +262,7 @@ impl Rig {
             let target = linear_target(|entry| self.modules.target(entry));
             return launch::linear_entries(target).contains(&entry);
         }
-        // For many rows it has those of Hopper's matrix instruction, where they are loaded.
-        let replaced = |numbers: &WeightType| {
-            let [.., many] = numbers.entries();
-            let hopper = numbers.hopper();
-            many == entry && hopper.is_some_and(|hopper| self.modules.target(hopper).is_some())
-        };
-        if TYPES.iter().any(replaced) {
+        if is_replaced(entry, |entry| self.modules.target(entry)) {
             return false;
         }
         let leads = |trial: &Trial| {
