@@ -31,11 +31,35 @@ impl Grid {
     pub const Y_MAX: u32 = 0xffff;
 }
 
-/// Bytes of the image of INT8 values that `quantize` writes and `linear` reads: `rows` rows of
-/// `cols`.
-#[must_use]
-pub const fn values_bytes(rows: u32, cols: u32) -> u64 {
-    row_blocks(rows) as u64 * cols.div_ceil(TILE_COLS) as u64 * 1024
+/// The image of INT8 values that `quantize` writes and `linear` reads: `(col_tiles, row_blocks, 8,
+/// 128)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Values {
+    /// Rows of the step.
+    pub rows: u32,
+    /// Values of a row.
+    pub cols: u32,
+}
+
+impl Values {
+    /// Its bytes: whole tiles.
+    #[must_use]
+    pub const fn bytes(self) -> u64 {
+        row_blocks(self.rows) as u64 * self.cols.div_ceil(TILE_COLS) as u64 * 1024
+    }
+
+    /// The byte in which value `(row, col)` stands.
+    ///
+    /// # Panics
+    ///
+    /// When there is none.
+    #[must_use]
+    pub const fn at(self, row: u32, col: u32) -> u64 {
+        assert!(row < self.rows && col < self.cols, "a value of the image");
+        let block = (col / TILE_COLS * row_blocks(self.rows) + row / 8) as u64 * 1024;
+        let (line, col) = (row % 8, col % TILE_COLS);
+        block + (line * 128 + ((col / 16) ^ line) * 16 + col % 16) as u64
+    }
 }
 
 /// Blocks of eight rows that hold `rows`.
@@ -227,6 +251,8 @@ impl LinearShape {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     /// qkv, attention out, gate and up, down of BitNet 3B.
@@ -358,9 +384,21 @@ mod tests {
 
     #[test]
     fn values_are_padded_to_blocks_of_eight_rows_and_tiles_of_columns() {
-        assert_eq!(values_bytes(1, 4), 1024);
-        assert_eq!(values_bytes(9, 3200), 2 * 25 * 1024);
-        assert_eq!(values_bytes(2048, 8640), 256 * 68 * 1024);
+        let bytes = |rows, cols| Values { rows, cols }.bytes();
+        assert_eq!(bytes(1, 4), 1024);
+        assert_eq!(bytes(9, 3200), 2 * 25 * 1024);
+        assert_eq!(bytes(2048, 8640), 256 * 68 * 1024);
+    }
+
+    #[test]
+    fn every_value_has_a_byte_of_its_own() {
+        let image = Values { rows: 19, cols: 300 };
+        let places = (0..19).flat_map(|row| (0..300).map(move |col| image.at(row, col)));
+        let places: BTreeSet<_> = places.collect();
+        assert_eq!(places.len(), 19 * 300);
+        assert!(places.iter().all(|&place| place < image.bytes()));
+        // Line 1 of a block has its sixteens in pairs that changed places.
+        assert_eq!([image.at(0, 17), image.at(1, 0), image.at(9, 130)], [17, 144, 4 * 1024 + 146]);
     }
 
     #[test]

@@ -256,7 +256,7 @@ fn every_operation_has_its_tests() {
     assert!(methods.contains(&"embed"), "operations found: {methods:?}");
     // What lock step uses to look at the buffers, what clocks wait for and what meters read is no
     // operation.
-    let others = ["bytes", "finish", "read", "write"];
+    let others = ["bytes", "finish", "quantized", "read", "write"];
     let operations = methods.iter().filter(|name| !others.contains(name));
     let path = operations.map(|name| format!("tests/it/ops/{name}.rs"));
     let missing: Vec<_> = path.filter(|path| !root().join(path).is_file()).collect();

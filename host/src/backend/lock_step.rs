@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::{Buffer, DeviceError, Ops, Row, TokenId};
+use super::{Buffer, DeviceError, Ops, Quantized, Row, TokenId};
 use crate::sampler::Sampler;
 
 /// Runs every operation on a reference and on a candidate and compares what it wrote.
@@ -16,7 +16,9 @@ use crate::sampler::Sampler;
 /// forward(&mut both, layers, &rows, &Cancel::default())?;
 /// ```
 ///
-/// Keys and values stay on their device; `attend` is the operation that would show them.
+/// Keys and values stay on their device; `attend` is the operation that would show them. The INT8
+/// values of a ternary linear's input, their units and their sums have to be equal to the bit,
+/// whatever the policy, where both devices can show them ([`Ops::quantized`]).
 #[derive(Debug)]
 pub struct LockStep<R, C> {
     reference: R,
@@ -24,6 +26,8 @@ pub struct LockStep<R, C> {
     policy: fn(Operation) -> Tolerance,
     /// Largest part of its tolerance that an operation took, and which.
     worst: Option<(Operation, f32)>,
+    /// Inputs of linears that were compared as INT8 values.
+    quantized: usize,
 }
 
 /// How far a candidate may be from its reference.
@@ -115,6 +119,28 @@ impl Site {
     fn divergence(&self, index: usize, expected: f32, got: f32) -> DeviceError {
         DeviceError::Divergence { site: self.to_string(), index, expected, got }
     }
+
+    /// That both devices read the same integers.
+    fn same_quantized(&self, expected: &Quantized, got: &Quantized) -> Result<(), DeviceError> {
+        #[allow(clippy::cast_precision_loss, reason = "below 2^24: 127 times fewer than 2^17")]
+        let numbers = |of: &Quantized| {
+            [
+                ("INT8 values", of.values.iter().map(|&value| f32::from(value)).collect()),
+                ("units", of.units.iter().map(|row| row.unit).collect::<Vec<_>>()),
+                ("sums of values", of.units.iter().map(|row| row.sum as f32).collect()),
+            ]
+        };
+        for ((what, expected), (_, got)) in numbers(expected).into_iter().zip(numbers(got)) {
+            assert_eq!(expected.len(), got.len(), "{what} of {self} on the two devices");
+            let differs = |(expected, got): (&f32, &f32)| expected.to_bits() != got.to_bits();
+            if let Some(index) = expected.iter().zip(&got).position(differs) {
+                let site = format!("{self}, {what} of its input");
+                let (expected, got) = (expected[index], got[index]);
+                return Err(DeviceError::Divergence { site, index, expected, got });
+            }
+        }
+        Ok(())
+    }
 }
 
 impl<R: Ops, C: Ops> LockStep<R, C> {
@@ -122,7 +148,7 @@ impl<R: Ops, C: Ops> LockStep<R, C> {
     /// each operation may differ by.
     #[must_use]
     pub fn new(reference: R, candidate: C, policy: fn(Operation) -> Tolerance) -> Self {
-        Self { reference, candidate, policy, worst: None }
+        Self { reference, candidate, policy, worst: None, quantized: 0 }
     }
 
     /// Judges the operations from here on by another policy.
@@ -134,6 +160,33 @@ impl<R: Ops, C: Ops> LockStep<R, C> {
     #[must_use]
     pub fn worst(&self) -> Option<(Operation, f32)> {
         self.worst
+    }
+
+    /// The candidate, to see of it what is not compared here.
+    pub fn candidate_mut(&mut self) -> &mut C {
+        &mut self.candidate
+    }
+
+    /// How many inputs of linears both devices have quantised where it can be seen so far.
+    #[must_use]
+    pub fn quantized(&self) -> usize {
+        self.quantized
+    }
+
+    /// Compares what the linear of `operation` read, where both devices show it; then what it
+    /// wrote.
+    fn compare_linear(
+        &mut self,
+        operation: Operation,
+        layer: usize,
+        buffer: Buffer,
+    ) -> Result<(), DeviceError> {
+        let both = (self.reference.quantized()?, self.candidate.quantized()?);
+        if let (Some(expected), Some(got)) = both {
+            Site(operation, Some(layer)).same_quantized(&expected, &got)?;
+            self.quantized += 1;
+        }
+        self.compare(operation, Some(layer), buffer)
     }
 
     /// Compares what `operation` wrote, then makes the candidate's equal.
@@ -172,7 +225,7 @@ impl<R: Ops, C: Ops> Ops for LockStep<R, C> {
     fn qkv(&mut self, layer: usize) -> Result<(), DeviceError> {
         self.reference.qkv(layer)?;
         self.candidate.qkv(layer)?;
-        self.compare(Operation::Qkv, Some(layer), Buffer::Qkv)
+        self.compare_linear(Operation::Qkv, layer, Buffer::Qkv)
     }
 
     fn attend(&mut self, layer: usize) -> Result<(), DeviceError> {
@@ -184,19 +237,19 @@ impl<R: Ops, C: Ops> Ops for LockStep<R, C> {
     fn attention_out(&mut self, layer: usize) -> Result<(), DeviceError> {
         self.reference.attention_out(layer)?;
         self.candidate.attention_out(layer)?;
-        self.compare(Operation::AttentionOut, Some(layer), Buffer::Hidden)
+        self.compare_linear(Operation::AttentionOut, layer, Buffer::Hidden)
     }
 
     fn gate_up(&mut self, layer: usize) -> Result<(), DeviceError> {
         self.reference.gate_up(layer)?;
         self.candidate.gate_up(layer)?;
-        self.compare(Operation::GateUp, Some(layer), Buffer::Gated)
+        self.compare_linear(Operation::GateUp, layer, Buffer::Gated)
     }
 
     fn down(&mut self, layer: usize) -> Result<(), DeviceError> {
         self.reference.down(layer)?;
         self.candidate.down(layer)?;
-        self.compare(Operation::Down, Some(layer), Buffer::Hidden)
+        self.compare_linear(Operation::Down, layer, Buffer::Hidden)
     }
 
     fn logits(&mut self) -> Result<(), DeviceError> {

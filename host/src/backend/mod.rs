@@ -7,6 +7,8 @@ pub mod cpu;
 pub mod cuda;
 pub mod lock_step;
 
+use tercet_core::activation::RowUnit;
+
 use self::cuda::driver::CudaError;
 use crate::model::{Model, ModelError};
 use crate::sampler::Sampler;
@@ -148,6 +150,15 @@ pub struct Row {
     pub logits: bool,
 }
 
+/// Rows as ternary linears read them: what lock step compares to the bit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Quantized {
+    /// `(rows, cols)`: INT8 values.
+    pub values: Vec<i8>,
+    /// `(rows,)`: the real size of a row's value 1, and the sum of its values.
+    pub units: Vec<RowUnit>,
+}
+
 /// Bytes of a session's buffers, as the device's code counts them when it allocates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct OpsBytes {
@@ -263,6 +274,13 @@ pub trait Ops {
         OpsBytes::default()
     }
 
+    /// The rows that the last linear read, where it read INT8 values that can be looked at: not
+    /// where it read floats, nor where one kernel quantised and multiplied.
+    #[allow(clippy::missing_errors_doc, reason = "see `embed`")]
+    fn quantized(&mut self) -> Result<Option<Quantized>, DeviceError> {
+        Ok(None)
+    }
+
     /// Copies a buffer to the host: what tests, evaluation and lock step look at.
     #[allow(clippy::missing_errors_doc, reason = "see `embed`")]
     fn read(&mut self, buffer: Buffer) -> Result<Vec<f32>, DeviceError>;
@@ -326,6 +344,10 @@ impl<O: Ops + ?Sized> Ops for Box<O> {
         (**self).bytes()
     }
 
+    fn quantized(&mut self) -> Result<Option<Quantized>, DeviceError> {
+        (**self).quantized()
+    }
+
     fn read(&mut self, buffer: Buffer) -> Result<Vec<f32>, DeviceError> {
         (**self).read(buffer)
     }
@@ -348,4 +370,21 @@ pub enum Buffer {
     Gated,
     /// Logits of the rows that asked, `(asked, vocab)`.
     Logits,
+}
+
+impl Buffer {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Hidden, Self::Qkv, Self::Mixed, Self::Gated, Self::Logits];
+
+    /// What a message calls it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hidden => "the residual stream",
+            Self::Qkv => "queries, keys and values",
+            Self::Mixed => "the attention output",
+            Self::Gated => "the feed-forward block",
+            Self::Logits => "the logits",
+        }
+    }
 }

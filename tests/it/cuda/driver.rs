@@ -4,7 +4,7 @@ use tercet_host::backend::Backend;
 use tercet_host::backend::cuda::CudaBackend;
 use tercet_host::backend::cuda::driver::{
     Code, Context, CudaError, DeviceBuffer, Driver, DriverVersion, Event, Function, Launch, Module,
-    PinnedBuffer, PinnedUse, Stream, usable,
+    Overrun, PinnedBuffer, PinnedUse, Stream, usable,
 };
 use tercet_host::backend::cuda::kernels::KernelSet;
 use tercet_kernels_ptx::contract::{DevicePtr, DevicePtrMut, EmbedArgs};
@@ -213,6 +213,35 @@ fn work_is_recorded_and_repeated() {
     end.record(&stream).unwrap();
     assert!(end.is_done().unwrap() && stream.is_done().unwrap(), "software waits for nobody");
     assert_eq!(end.since(&start).unwrap().as_micros(), 1500);
+}
+
+#[test]
+fn guards_find_what_is_written_beside_a_buffer() {
+    if !inside("cuda::driver::guards_find_what_is_written_beside_a_buffer", &[]) {
+        return;
+    }
+    let context = context();
+    let stream = Stream::new(&context).unwrap();
+    let module = Module::load(&context, "embed", ptx()).unwrap();
+    let function = module.function::<EmbedArgs>().unwrap();
+    let step = Step::new(&context);
+    context.guard_memory();
+    let mut hidden = DeviceBuffer::<f32>::zeroed(&context, "hidden", 8).unwrap();
+    let run = |hidden| {
+        launch(&function, Launch::grid(2, 1, 1), &stream, &step.args(hidden)).unwrap();
+        context.overrun().unwrap()
+    };
+    assert_eq!(run(hidden.ptr_mut(0)), None);
+    assert_eq!(hidden.to_vec().unwrap(), ROWS, "numbers behind a guard");
+    // Two rows of four singles where one has room, and where one stands before the first.
+    let mut small = DeviceBuffer::<f32>::zeroed(&context, "a row", 4).unwrap();
+    let behind = run(small.ptr_mut(0)).unwrap();
+    assert_eq!(behind, Overrun { what: "a row", bytes: 16, at: 16 });
+    assert!(behind.to_string().contains("byte 16 of a row was written"), "{behind}");
+    drop(small);
+    assert_eq!(context.overrun().unwrap(), None, "its guards went with it");
+    let before = DevicePtrMut::new(hidden.address(0) - 16);
+    assert_eq!(run(before), Some(Overrun { what: "hidden", bytes: 32, at: -16 }));
 }
 
 #[test]

@@ -46,7 +46,11 @@ fn try_all(context: &Context, kernels: &KernelSet) {
     for trial in trials {
         let start = Instant::now();
         match rig.run(trial) {
-            Ok(passed) => println!("{}: {passed} ({:.1?})", trial.name(), start.elapsed()),
+            Ok(passed) => {
+                println!("{}: {passed} ({:.1?})", trial.name(), start.elapsed());
+                let is_ternary = trial.name().starts_with("ternary");
+                assert_eq!(passed.quantized > 0, is_ternary, "integers are compared");
+            }
             Err(error) => {
                 println!("{}: FAILED: {error}", trial.name());
                 failed.push(trial.name());

@@ -3,6 +3,7 @@
 use tercet_host::backend::cpu::CpuOps;
 use tercet_host::backend::lock_step::{LockStep, Operation, Tolerance};
 use tercet_host::backend::{DeviceError, KvType, Limits, Ops, Row};
+use tercet_host::config::LinearKind;
 use tercet_host::package::{Package, Source};
 use tercet_host::sampler::{Sampler, Sampling};
 use tercet_tests::cpu::{Cpu, rows, step, with_ops};
@@ -35,10 +36,13 @@ fn compare(
     let run = |reference: CpuOps<'_>, candidate: CpuOps<'_>| {
         let mut both = LockStep::new(reference, candidate, policy);
         let mut sampler = Sampler::new(Sampling { temperature: 1.0, ..Sampling::GREEDY }, 1);
-        for rows in ragged_steps(config.vocab) {
-            step(&mut both, config.layers, &rows)?;
+        let steps = ragged_steps(config.vocab);
+        for rows in &steps {
+            step(&mut both, config.layers, rows)?;
             both.choose(rows.len() - 1, &mut sampler)?;
         }
+        let linears = if config.linears == LinearKind::Ternary { 4 * config.layers } else { 0 };
+        assert_eq!(both.quantized(), linears * steps.len(), "inputs compared as integers");
         Ok(())
     };
     with_ops(reference.0, reference.1, reference.2, |reference| {
@@ -113,14 +117,23 @@ fn the_first_operation_that_differs_is_named() {
         assert_eq!(first_difference(|tiny| flip(tiny, tensor), exact), site, "{tensor}");
     }
     for (tensor, site) in [
-        ("model.layers.1.input_layernorm.weight", "qkv(1)"),
-        ("model.layers.0.self_attn.inner_attn_ln.weight", "attention_out(0)"),
-        ("model.layers.0.mlp.ffn_layernorm.weight", "down(0)"),
+        ("model.layers.1.input_layernorm.weight", "qkv(1), INT8 values of its input"),
+        (
+            "model.layers.0.self_attn.inner_attn_ln.weight",
+            "attention_out(0), INT8 values of its input",
+        ),
+        ("model.layers.0.mlp.ffn_layernorm.weight", "down(0), INT8 values of its input"),
         ("lm_head.weight", "logits"),
     ] {
         let double = |tiny: &mut Tiny| tiny.values_mut(tensor)[5] += 1.0;
         assert_eq!(first_difference(double, exact), site, "{tensor}");
     }
+    // Every number of a norm twice as large: the same integers, of another unit.
+    let double = |tiny: &mut Tiny| {
+        let norm = tiny.values_mut("model.layers.1.input_layernorm.weight");
+        norm.iter_mut().for_each(|x| *x *= 2.0);
+    };
+    assert_eq!(first_difference(double, exact), "qkv(1), units of its input");
     let every_token = |tiny: &mut Tiny| {
         tiny.values_mut("model.embed_tokens.weight").iter_mut().for_each(|x| *x = -*x);
     };

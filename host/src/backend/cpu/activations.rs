@@ -5,6 +5,7 @@ use tercet_core::activation::{PEAK_MIN, RowUnit};
 use tercet_core::simd::Simd;
 
 use super::CpuBackend;
+use crate::backend::Quantized;
 use crate::config::LinearKind;
 use crate::layout::padded_cols;
 use crate::math;
@@ -62,6 +63,16 @@ impl Activations {
     /// `(rows,)`
     pub(super) fn units(&self) -> &[RowUnit] {
         &self.units[..self.shape.0]
+    }
+
+    /// What was prepared last, if that was for ternary linears.
+    pub(super) fn quantized(&self, kind: LinearKind) -> Option<Quantized> {
+        let (rows, cols) = self.shape;
+        let row = |row: &[i8]| row[..cols].to_vec();
+        (kind == LinearKind::Ternary).then(|| Quantized {
+            values: self.values(0, rows).chunks(self.stride).flat_map(row).collect(),
+            units: self.units().to_vec(),
+        })
     }
 
     /// Normalises (when there is a norm) every row of `x`, `(rows, cols)`, and makes of it what

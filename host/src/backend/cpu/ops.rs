@@ -8,7 +8,7 @@ use super::head::Head;
 use super::linear::{Add, Linear, LinearScratch, Relu, Relu2, Silu, Store, UnpackScratch};
 use super::rope::Rope;
 use super::{CpuBackend, CpuLinear, CpuWeights};
-use crate::backend::{Buffer, DeviceError, KvType, Limits, Ops, OpsBytes, Row, TokenId};
+use crate::backend::{Buffer, DeviceError, KvType, Limits, Ops, OpsBytes, Quantized, Row, TokenId};
 use crate::config::{Activation, Positions};
 use crate::kv::KvLayout;
 use crate::model::Norm;
@@ -74,10 +74,10 @@ impl<'w> CpuOps<'w> {
             weights,
             limits,
             rows: Vec::with_capacity(rows_max),
-            hidden: zeros("the residual stream", rows_max, config.hidden)?,
-            qkv: zeros("queries, keys and values", rows_max, query + 2 * kv)?,
-            mixed: zeros("the attention output", rows_max, query)?,
-            gated: zeros("the feed-forward block", rows_max, config.ffn)?,
+            hidden: zeros(Buffer::Hidden.name(), rows_max, config.hidden)?,
+            qkv: zeros(Buffer::Qkv.name(), rows_max, query + 2 * kv)?,
+            mixed: zeros(Buffer::Mixed.name(), rows_max, query)?,
+            gated: zeros(Buffer::Gated.name(), rows_max, config.ffn)?,
             head: Head::new(limits.logits_max, config)?,
             acts: Activations::new(rows_max, widest),
             scratch: LinearScratch::new(backend, weights.layout(), rows_max, most_features),
@@ -239,6 +239,10 @@ impl Ops for CpuOps<'_> {
         };
         let work = floats + rope + parts.iter().sum::<usize>();
         OpsBytes { cache: cache as u64, work: work as u64 }
+    }
+
+    fn quantized(&mut self) -> Result<Option<Quantized>, DeviceError> {
+        Ok(self.acts.quantized(self.weights.config.linears))
     }
 
     fn read(&mut self, buffer: Buffer) -> Result<Vec<f32>, DeviceError> {

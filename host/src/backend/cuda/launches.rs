@@ -313,6 +313,7 @@ impl Launches {
         state: &mut State,
         stream: &Stream,
     ) -> Result<(), DeviceError> {
+        state.quantized = None;
         if self.step.rows == 1 && self.decode.linear(weights, matrix, &call, stream)? {
             return Ok(());
         }
@@ -345,6 +346,7 @@ impl Launches {
         unsafe {
             quantize.function.launch(quantize.prepare(Launch::grid(rows, 1, 1)), stream, &args)
         }?;
+        state.quantized = Some(launch::Values { rows, cols: matrix.cols });
         let args = LinearArgs {
             codes: DevicePtr::new(weights.codes.address(matrix.codes_at)),
             units: matrix.units.ptr(0),

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use super::CudaBackend;
 use super::attention;
-use super::driver::{Event, GraphExec, Stream};
+use super::driver::{Event, GraphExec, Overrun, PAINT, Stream};
 use super::launches::{Launches, Step};
 use super::layers::Layers;
 use super::state::{BUCKET_MAX, NONE, State, bucket};
 use super::weights::CudaWeights;
-use crate::backend::{Buffer, DeviceError, Limits, Ops, OpsBytes, Row, TokenId};
+use crate::backend::{Buffer, DeviceError, Limits, Ops, OpsBytes, Quantized, Row, TokenId};
 use crate::forward::{Cancel, forward};
 use crate::sampler::Sampler;
 
@@ -205,6 +205,32 @@ impl<'w> CudaOps<'w> {
         }
     }
 
+    /// Paints the buffers that can be looked at: a number that the next step leaves out, or one
+    /// that it should not have written, is seen then.
+    pub(super) fn paint(&mut self) -> Result<(), DeviceError> {
+        for buffer in Buffer::ALL {
+            self.state.buffer(buffer).fill(PAINT)?;
+        }
+        Ok(())
+    }
+
+    /// The first number behind the step's rows that has been written since [`CudaOps::paint`].
+    pub(super) fn overrun(&mut self) -> Result<Option<Overrun>, DeviceError> {
+        self.stream.synchronize()?;
+        for buffer in Buffer::ALL {
+            let (width, rows) = self.shape(buffer);
+            let (used, memory) = (rows * width, self.state.buffer(buffer));
+            let mut rest = vec![0.0_f32; memory.len() - used];
+            memory.read(used, &mut rest)?;
+            let painted = u32::from_ne_bytes([PAINT; 4]);
+            if let Some(at) = rest.iter().position(|number| number.to_bits() != painted) {
+                let (bytes, at) = (4 * used, i64::try_from(4 * (used + at)).unwrap_or(i64::MAX));
+                return Ok(Some(Overrun { what: buffer.name(), bytes, at }));
+            }
+        }
+        Ok(None)
+    }
+
     /// Elements of a row of a buffer, and how many rows the step has of it.
     fn shape(&self, buffer: Buffer) -> (usize, usize) {
         let config = &self.weights.config;
@@ -361,6 +387,11 @@ impl Ops for CudaOps<'_> {
     fn bytes(&self) -> OpsBytes {
         let layers = self.layers.as_ref().map_or(0, Layers::bytes);
         OpsBytes { cache: self.state.cache_bytes(), work: self.state.work_bytes() + layers }
+    }
+
+    fn quantized(&mut self) -> Result<Option<Quantized>, DeviceError> {
+        self.stream.synchronize()?;
+        Ok(self.state.quantized()?)
     }
 
     fn read(&mut self, buffer: Buffer) -> Result<Vec<f32>, DeviceError> {

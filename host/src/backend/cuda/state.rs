@@ -2,6 +2,7 @@
 
 use half::f16;
 use rayon::prelude::*;
+use tercet_core::activation::RowUnit;
 use tercet_kernels_ptx::contract::{DevicePtr, LinearArgs};
 use tercet_kernels_ptx::launch;
 use tercet_kernels_ptx::ptx::Target;
@@ -9,7 +10,7 @@ use tercet_kernels_ptx::ptx::Target;
 use super::driver::{Context, CudaError, DeviceBuffer, PinnedBuffer, PinnedUse};
 use super::launches::linear_target;
 use super::weights::{CudaWeights, DeviceLinear};
-use crate::backend::{Buffer, KvType, Limits};
+use crate::backend::{Buffer, KvType, Limits, Quantized};
 use crate::config::{LinearKind, ModelConfig, Positions};
 use crate::kv::KvLayout;
 use crate::rotary;
@@ -52,6 +53,8 @@ pub(super) struct State {
     pub(super) values: DeviceBuffer<i8>,
     pub(super) row_units: DeviceBuffer<f32>,
     pub(super) value_sums: DeviceBuffer<i32>,
+    /// What stands there, where it is what the last linear read.
+    pub(super) quantized: Option<launch::Values>,
     /// What the blocks of `linear` share; zero between launches.
     pub(super) workspace: DeviceBuffer<u32>,
     /// Rows split for float linears: `(rows, terms, stride)`, or those in tiles.
@@ -135,9 +138,10 @@ impl State {
         })?;
         let cache = || DeviceBuffer::zeroed(context, "the key/value cache", cache_bytes);
         let floats = |what, len| DeviceBuffer::<f32>::zeroed(context, what, len);
+        let between = |buffer: Buffer, len| floats(buffer.name(), len);
         let count = |n: usize| u32::try_from(n).expect("rows and widths are below 2^32");
         let row_blocks = launch::row_blocks(count(rows)) as usize;
-        let values = launch::values_bytes(count(rows), count(widest)) as usize;
+        let values = launch::Values { rows: count(rows), cols: count(widest) }.bytes() as usize;
         let list = Rows::new(rows, asking);
         // The head splits the rows that ask; float linears split every row.
         // Tiles of them have rows in eights.
@@ -156,14 +160,15 @@ impl State {
             keys: cache()?,
             values_cache: cache()?,
             rooms,
-            hidden: floats("the residual stream", rows * config.hidden)?,
-            qkv: floats("queries, keys and values", rows * (query + 2 * kv))?,
-            mixed: floats("the attention output", rows * query)?,
-            gated: floats("the feed-forward block", rows * config.ffn)?,
-            logits: floats("the logits", asking * config.vocab)?,
+            hidden: between(Buffer::Hidden, rows * config.hidden)?,
+            qkv: between(Buffer::Qkv, rows * (query + 2 * kv))?,
+            mixed: between(Buffer::Mixed, rows * query)?,
+            gated: between(Buffer::Gated, rows * config.ffn)?,
+            logits: between(Buffer::Logits, asking * config.vocab)?,
             values: DeviceBuffer::zeroed(context, "the quantised rows", values)?,
             row_units: floats("the quantised rows", 8 * row_blocks)?,
             value_sums: DeviceBuffer::zeroed(context, "the quantised rows", 8 * row_blocks)?,
+            quantized: None,
             workspace: DeviceBuffer::zeroed(
                 context,
                 "the linears' work space",
@@ -206,6 +211,19 @@ impl State {
             Buffer::Gated => &mut self.gated,
             Buffer::Logits => &mut self.logits,
         }
+    }
+
+    /// What the last linear read, row by row, where that stands in a buffer.
+    pub(super) fn quantized(&self) -> Result<Option<Quantized>, CudaError> {
+        let Some(values) = self.quantized else { return Ok(None) };
+        let (image, row_units) = (self.values.to_vec()?, self.row_units.to_vec()?);
+        let sums = self.value_sums.to_vec()?;
+        let places = (0..values.rows).flat_map(|row| (0..values.cols).map(move |col| (row, col)));
+        let units = row_units.iter().zip(&sums).map(|(&unit, &sum)| RowUnit { unit, sum });
+        Ok(Some(Quantized {
+            values: places.map(|(row, col)| image[values.at(row, col) as usize]).collect(),
+            units: units.take(values.rows as usize).collect(),
+        }))
     }
 
     /// Addresses of the cosines and sines; null where positions are not rotary.

@@ -14,6 +14,7 @@ use tercet_kernels_ptx::ptx::{ComputeCapability, Target};
 
 use super::codes::Code;
 use super::error::{CudaError, DriverVersion, checked, done};
+use super::guards::Guards;
 use super::shim;
 
 /// `CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN`, which cust does not name.
@@ -213,6 +214,7 @@ struct Inner {
     /// Whether launches are noted, and those that were since somebody asked.
     watched: AtomicBool,
     launched: Mutex<Vec<&'static str>>,
+    guards: Guards,
 }
 
 thread_local! {
@@ -240,6 +242,7 @@ impl Context {
             id,
             watched: AtomicBool::new(false),
             launched: Mutex::default(),
+            guards: Guards::default(),
         }));
         context.enter()?;
         const KIB: usize = 1024;
@@ -258,6 +261,11 @@ impl Context {
     #[must_use]
     pub fn device(&self) -> &Device {
         &self.0.device
+    }
+
+    /// What looks after memory beside buffers.
+    pub(super) fn guards(&self) -> &Guards {
+        &self.0.guards
     }
 
     /// Makes the context current on this thread. Costs a comparison where it is already.

@@ -29,6 +29,8 @@ use super::stream::Stream;
 pub struct DeviceBuffer<T: Pod> {
     // Before `context`, so that it goes first.
     inner: CustBuffer<u8>,
+    /// Bytes before the first number, and as many behind the last.
+    guard: usize,
     len: usize,
     context: Context,
     element: PhantomData<T>,
@@ -52,10 +54,17 @@ impl<T: Pod> DeviceBuffer<T> {
         let bytes =
             len.checked_mul(size_of::<T>()).expect("sizes are checked before they get here");
         context.enter()?;
+        let guard = context.guards().bytes();
         // SAFETY: every pattern of bits is a `u8` and, `T` being `Pod`, a `T`.
-        let inner = checked(|| unsafe { CustBuffer::uninitialized(bytes) })
+        let inner = checked(|| unsafe { CustBuffer::uninitialized(bytes + 2 * guard) })
             .map_err(|error| context.refused(error, what, bytes as u64))?;
-        Ok(Self { inner, len, context: context.clone(), element: PhantomData })
+        let buffer = Self { inner, guard, len, context: context.clone(), element: PhantomData };
+        if guard > 0 {
+            // SAFETY: as many bytes as that were just allocated on either side, and `drop` has
+            // them forgotten.
+            unsafe { context.guards().watch(buffer.address(0), what, bytes) }?;
+        }
+        Ok(buffer)
     }
 
     /// `len` zeros.
@@ -116,7 +125,7 @@ impl<T: Pod> DeviceBuffer<T> {
     #[must_use]
     pub fn address(&self, index: usize) -> u64 {
         assert!(index <= self.len, "{index} of {} numbers", self.len);
-        self.inner.as_device_ptr().as_raw() + (index * size_of::<T>()) as u64
+        self.inner.as_device_ptr().as_raw() + (self.guard + index * size_of::<T>()) as u64
     }
 
     /// Copies `values` to the numbers from `at` on. Returns when they have been read.
@@ -332,6 +341,9 @@ impl<T: Pod> Drop for DeviceBuffer<T> {
         // `inner` frees the memory next, on this thread. What cannot be freed goes with the
         // context.
         let _ = self.context.enter();
+        if self.guard > 0 {
+            self.context.guards().forget(self.address(0));
+        }
     }
 }
 

@@ -26,7 +26,7 @@ use tercet_kernels_ptx::launch;
 
 pub use self::models::{TRIALS, Trial};
 use self::watch::Watched;
-use super::driver::{Context, CudaError};
+use super::driver::{Context, CudaError, Overrun};
 use super::kernels::KernelSet;
 use super::launches::{is_replaced, linear_target};
 use super::layers;
@@ -118,6 +118,8 @@ pub struct Rig {
 pub struct Passed {
     /// Steps in lock step.
     pub steps: usize,
+    /// Inputs of linears that were equal as INT8 values, units and sums.
+    pub quantized: usize,
     /// The operation that took the largest part of its tolerance, and that part; the others are
     /// equal to the bit.
     pub worst: Option<(Operation, f32)>,
@@ -126,6 +128,9 @@ pub struct Passed {
 impl fmt::Display for Passed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} steps as on the CPU", self.steps)?;
+        if self.quantized > 0 {
+            write!(f, ", {} quantised inputs to the bit", self.quantized)?;
+        }
         match self.worst {
             Some((operation, part)) => {
                 write!(f, ", {} within {:.0} % of its tolerance", operation.name(), part * 100.0)
@@ -150,6 +155,14 @@ pub enum TrialError {
         kernels: Vec<&'static str>,
         /// What happened.
         source: Box<DeviceError>,
+    },
+    /// A kernel of a step wrote beside what is the step's.
+    #[error("{step}: {overrun}")]
+    Overrun {
+        /// Which step of the trial.
+        step: String,
+        /// Where.
+        overrun: Overrun,
     },
     /// Two ways to the same logits do not lead to the same bits.
     #[error("{ways}: logit {index} of row {row} is {got}, and {expected} the other way")]
@@ -182,7 +195,7 @@ impl TrialError {
                 WRONG
             }
             Self::Step { source, .. } => source.hint(),
-            Self::Bits { .. } => WRONG,
+            Self::Bits { .. } | Self::Overrun { .. } => WRONG,
             Self::Model(error) => error.hint(),
         }
     }
@@ -193,7 +206,7 @@ impl TrialError {
         let source = match self {
             Self::Step { source, .. } => &**source,
             Self::Model(Error::Device(source)) => source,
-            Self::Model(_) | Self::Bits { .. } => return None,
+            Self::Model(_) | Self::Bits { .. } | Self::Overrun { .. } => return None,
         };
         match source {
             DeviceError::Cuda(error) => Some(error),
@@ -210,6 +223,7 @@ impl Rig {
     /// What the driver answered, or what its compiler said to a kernel.
     pub fn new(context: &Context, kernels: &KernelSet) -> Result<Self, CudaError> {
         context.watch_launches();
+        context.guard_memory();
         let kernels = kernels.clone().with_whole_families();
         let entries: BTreeSet<_> = kernels.texts().iter().map(|text| text.entry).collect();
         let modules = Modules::load(context, &kernels, &Vec::from_iter(entries))?;
@@ -300,7 +314,7 @@ impl Rig {
             source: Box::new(source),
         })?;
         self.note();
-        let mut passed = Passed { steps: 0, worst: None };
+        let mut passed = Passed { steps: 0, quantized: 0, worst: None };
         for kv in [KvType::F16, KvType::F32] {
             let steps = steps::lock_step(package.config.vocab, trial.is_wide());
             let limits = steps::limits(&steps, kv);
@@ -308,6 +322,7 @@ impl Rig {
             let candidate = direct.ops(&weights, limits).map_err(Error::from)?;
             let one = self.in_lock_step(&steps, reference, candidate, &weights, kv)?;
             passed.steps += one.steps;
+            passed.quantized += one.quantized;
             let part = |worst: Option<(Operation, f32)>| worst.map_or(0.0, |(_, part)| part);
             if part(one.worst) > part(passed.worst) {
                 passed.worst = one.worst;
@@ -333,17 +348,24 @@ impl Rig {
         for (number, rows) in (1..).zip(steps) {
             let attends = weights.attends(&self.context, kv, CudaOps::is_batch(rows));
             both.judge_by(policy(config.linears, attends));
-            let done = forward(&mut both, config.layers, rows, &Cancel::default())
-                .and_then(|_| samplers.iter_mut().try_for_each(|s| both.choose(0, s).map(|_| ())));
-            done.map_err(|source| {
-                let kv = if kv == KvType::F16 { "halves" } else { "singles" };
-                let rows = rows.len();
-                let step = format!("step {number} of {rows} rows, cache of {kv}");
-                TrialError::Step { step, kernels: self.note(), source: Box::new(source) }
+            let done = both.candidate_mut().ops.paint().and_then(|()| {
+                forward(&mut both, config.layers, rows, &Cancel::default())?;
+                samplers.iter_mut().try_for_each(|s| both.choose(0, s).map(|_| ()))?;
+                Ok(self.context.overrun()?.or(both.candidate_mut().ops.overrun()?))
+            });
+            let kv = if kv == KvType::F16 { "halves" } else { "singles" };
+            let step = || format!("step {number} of {} rows, cache of {kv}", rows.len());
+            let overrun = done.map_err(|source| TrialError::Step {
+                step: step(),
+                kernels: self.note(),
+                source: Box::new(source),
             })?;
+            if let Some(overrun) = overrun {
+                return Err(TrialError::Overrun { step: step(), overrun });
+            }
             self.note();
         }
-        Ok(Passed { steps: steps.len(), worst: both.worst() })
+        Ok(Passed { steps: steps.len(), quantized: both.quantized(), worst: both.worst() })
     }
 
     /// Logits that must not depend on the way to them.
@@ -397,7 +419,11 @@ impl Rig {
             })?);
             self.note();
         }
-        Ok(logits)
+        let step = format!("{} steps", steps.len());
+        match self.context.overrun().map_err(DeviceError::from).map_err(Error::from)? {
+            None => Ok(logits),
+            Some(overrun) => Err(TrialError::Overrun { step, overrun }),
+        }
     }
 }
 

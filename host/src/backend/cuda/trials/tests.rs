@@ -181,6 +181,7 @@ fn the_cpu_passes_its_own_trial_and_a_wrong_one_does_not() {
         forward(&mut both, package.config.layers, rows, &Cancel::default()).unwrap();
     }
     assert_eq!(both.worst(), None, "equal bits");
+    assert_eq!(both.quantized(), 4 * package.config.layers * steps.len(), "integers as well");
     let mut logits = both.read(Buffer::Logits).unwrap();
     assert!(logits.iter().all(|logit| logit.is_finite() && logit.abs() < 100.0), "of some size");
     let vocab = package.config.vocab;

@@ -1,7 +1,7 @@
 //! [`Watched`]: operations of a device, with a note of what each launches.
 
 use super::Rig;
-use crate::backend::{Buffer, DeviceError, Ops, Row, TokenId};
+use crate::backend::{Buffer, DeviceError, Ops, Quantized, Row, TokenId};
 use crate::sampler::Sampler;
 
 /// Before each operation, what was launched is noted: what comes after is the operation's.
@@ -53,6 +53,10 @@ impl<O: Ops> Ops for Watched<'_, O> {
 
     fn finish(&mut self) -> Result<(), DeviceError> {
         self.ops.finish()
+    }
+
+    fn quantized(&mut self) -> Result<Option<Quantized>, DeviceError> {
+        self.ops.quantized()
     }
 
     fn read(&mut self, buffer: Buffer) -> Result<Vec<f32>, DeviceError> {
