@@ -17,7 +17,8 @@ pub fn with_ops<B: Backend, R>(
     limits: Limits,
     work: impl FnOnce(B::Ops<'_>) -> R,
 ) -> R {
-    let model = package.bind().expect("a valid model");
+    let mut model = package.bind().expect("a valid model");
+    model.centre_keys(&mut |_, _| {}).expect("a model that runs");
     let weights = backend.upload(&model, &mut |_, _| {}).expect("valid weights");
     work(backend.ops(&weights, limits).expect("memory"))
 }

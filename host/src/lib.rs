@@ -23,7 +23,8 @@
 //!
 //! # fn main() -> Result<(), tercet_host::error::Error> {
 //! let package = Package::open(&Source::Path("models/bitnet".into()))?;
-//! let model = package.bind()?;
+//! let mut model = package.bind()?;
+//! model.centre_keys(&mut |_done, _total| {})?;
 //! let backend = CpuBackend::new(CpuBackend::default_threads(), Simd::detect())?;
 //! let weights = backend.upload(&model, &mut |_done, _total| {})?;
 //! let limits =

@@ -275,7 +275,8 @@ where
     B: Backend,
     for<'w> B::Ops<'w>: Send,
 {
-    let model = package.bind()?;
+    let mut model = package.bind()?;
+    model.centre_keys(&mut |done, total| watch.loading(done, total))?;
     let weights = backend.upload(&model, &mut |done, total| watch.loading(done, total))?;
     let ops: AnyOps<'_> = Box::new(backend.ops(&weights, limits)?);
     let mut session = Session::new(ops, &package.config, limits);

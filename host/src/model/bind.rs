@@ -114,8 +114,7 @@ impl<'c> Bind<'c, '_> {
             self.linear(&name(&format!("self_attn.{role}_proj")), hidden, hidden, attention_bias)
         };
         let mut key = attention("k")?;
-        // Without rotary positions a key's bias adds the same number to every score of a query,
-        // and softmax takes it out again. Left out, it does not cost the cached keys precision.
+        // Softmax takes it out again: see `Model::centre_keys`, which puts another in its place.
         key.bias = None;
         Ok(Layer {
             attention_norm: self.norm(&name("self_attn_layer_norm"), hidden)?,

@@ -1,6 +1,7 @@
 //! [`Model`]: every tensor of a checkpoint found by role and checked against the config.
 
 mod bind;
+mod centre;
 
 use safetensors::Dtype;
 use tercet_core::Stored;

@@ -8,8 +8,8 @@ use tercet_host::package::Package;
 use tercet_tests::cpu::{limits, rows, step};
 use tercet_tests::on::{logits, with_ops};
 use tercet_tests::tolerance::{
-    CONTROL_GAP, CONTROL_HALF_CUDA_MAX, CONTROL_HALF_MAX, CONTROL_MAX, ORACLE_GAP, ORACLE_HALF_MAX,
-    ORACLE_HALF_MEAN, ORACLE_MAX, ORACLE_MEAN, ORACLE_PROMPT_MEAN, Tolerance,
+    CONTROL_GAP, CONTROL_HALF_MAX, CONTROL_MAX, ORACLE_GAP, ORACLE_HALF_MAX, ORACLE_HALF_MEAN,
+    ORACLE_MAX, ORACLE_MEAN, ORACLE_PROMPT_MEAN, Tolerance,
 };
 
 /// Prompts in every file.
@@ -65,9 +65,6 @@ pub(crate) const CONTROL_HALF: Bounds = Bounds {
     max: CONTROL_HALF_MAX,
     gap: CONTROL_GAP,
 };
-
-/// The same on a GPU.
-pub(crate) const CONTROL_HALF_CUDA: Bounds = Bounds { max: CONTROL_HALF_CUDA_MAX, ..CONTROL_HALF };
 
 /// The bytes of a record.
 pub(crate) struct Record(Vec<u8>);

@@ -145,11 +145,12 @@ impl Bench<'_> {
         for<'w> B::Ops<'w>: Send,
     {
         let Self { package, .. } = *self;
-        let model = package.bind()?;
+        let mut model = package.bind()?;
         for test in tests {
             backend.room_for(&model, self.limits(&test.workload, backend))?;
         }
         let start = Instant::now();
+        model.centre_keys(&mut |done, total| watch.loading(done, total))?;
         let weights = backend.upload(&model, &mut |done, total| watch.loading(done, total))?;
         let uploading = start.elapsed();
         let description = describe(package, package.config.positions_max)?;
