@@ -842,24 +842,15 @@ extern "C" __global__ void choose(ChooseArgs args);
 // last roundings and equal to the CPU to the bit.
 //
 // `value[f] = (Σ_c values[c] · trit(f, c) · row_unit) · units[f] + bias[f]`, where values and
-// row unit are those of the normed row. `decode_qkv` stores it, `decode_out` adds it to
-// `residual`, `decode_gate_up` stores `activation(gate) · up`. The number in an entry's name
+// row unit are those of the normed row. `decode_qkv` stores it, `decode_out` adds it to what
+// is in `out`, `decode_gate_up` stores `activation(gate) · up`. The number in an entry's name
 // is the widest row in units of 1024 columns.
-//
-// The row is awaited in one of two ways. `awaited` 0: until the kernels ahead in the stream
-// have ended. `awaited` 1: until no word of it is `UNWRITTEN`, while its producer may still
-// run; the same for `residual`. A kernel of this file never writes `UNWRITTEN`, so a row that
-// consisted of it before the producer started is complete once none is left. Whoever uses
-// this has every buffer that is awaited set to `UNWRITTEN` ahead of its producer: `clear` does
-// it for buffers that all readers are done with once this kernel has read its row.
 //
 // Grid, entry, shared memory and the scalars of a launch: `launch::DecodeLinearShape`.
 struct DecodeLinearArgs {
     static constexpr u32 THREADS = 544;
     // Most pairs of row tiles in shared memory.
     static constexpr u32 STAGES_MAX = 16;
-    // What a word that is awaited holds until it is written: a NaN that no kernel writes.
-    static constexpr u32 UNWRITTEN = 4294967295;
     // `x / (1 + exp(-x))`.
     static constexpr u32 SILU = 0;
     // `max(x, 0)²`.
@@ -878,17 +869,8 @@ struct DecodeLinearArgs {
     const f32 *units;
     // `(16 · row_tiles)`; null: no bias.
     const f32 *bias;
-    // `(features)`, read by `decode_out`. May be `out` where `awaited` is 0.
-    const f32 *residual;
     // `(features)`; every element is written.
     f32 *out;
-    // `(clear_words)` that become `UNWRITTEN`, 16-byte aligned; null where that is 0.
-    u32 *clear;
-    // What a later kernel will read, to be fetched into the L2 cache meanwhile: 16-byte
-    // aligned, up to `ahead_end`.
-    const u8 *ahead;
-    // Its end, 16-byte aligned; `ahead` for nothing.
-    const u8 *ahead_end;
     // Row tiles of `codes`; even for `decode_gate_up`.
     u32 row_tiles;
     // Column tiles of `codes`: `cols / 128`, rounded up.
@@ -903,35 +885,25 @@ struct DecodeLinearArgs {
     u32 stages;
     // `SILU`, `RELU2` or `RELU`; read by `decode_gate_up`.
     u32 activation;
-    // 0 or 1.
-    u32 awaited;
-    // Multiple of 4.
-    u32 clear_words;
     // Added to the mean square.
     f32 eps;
 };
-static_assert(sizeof(DecodeLinearArgs) == 120, "DecodeLinearArgs");
+static_assert(sizeof(DecodeLinearArgs) == 80, "DecodeLinearArgs");
 static_assert(alignof(DecodeLinearArgs) == 8, "DecodeLinearArgs");
 static_assert(offsetof(DecodeLinearArgs, x) == 0, "x");
 static_assert(offsetof(DecodeLinearArgs, norm) == 8, "norm");
 static_assert(offsetof(DecodeLinearArgs, codes) == 16, "codes");
 static_assert(offsetof(DecodeLinearArgs, units) == 24, "units");
 static_assert(offsetof(DecodeLinearArgs, bias) == 32, "bias");
-static_assert(offsetof(DecodeLinearArgs, residual) == 40, "residual");
-static_assert(offsetof(DecodeLinearArgs, out) == 48, "out");
-static_assert(offsetof(DecodeLinearArgs, clear) == 56, "clear");
-static_assert(offsetof(DecodeLinearArgs, ahead) == 64, "ahead");
-static_assert(offsetof(DecodeLinearArgs, ahead_end) == 72, "ahead_end");
-static_assert(offsetof(DecodeLinearArgs, row_tiles) == 80, "row_tiles");
-static_assert(offsetof(DecodeLinearArgs, col_tiles) == 84, "col_tiles");
-static_assert(offsetof(DecodeLinearArgs, cols) == 88, "cols");
-static_assert(offsetof(DecodeLinearArgs, features) == 92, "features");
-static_assert(offsetof(DecodeLinearArgs, block_pairs) == 96, "block_pairs");
-static_assert(offsetof(DecodeLinearArgs, stages) == 100, "stages");
-static_assert(offsetof(DecodeLinearArgs, activation) == 104, "activation");
-static_assert(offsetof(DecodeLinearArgs, awaited) == 108, "awaited");
-static_assert(offsetof(DecodeLinearArgs, clear_words) == 112, "clear_words");
-static_assert(offsetof(DecodeLinearArgs, eps) == 116, "eps");
+static_assert(offsetof(DecodeLinearArgs, out) == 40, "out");
+static_assert(offsetof(DecodeLinearArgs, row_tiles) == 48, "row_tiles");
+static_assert(offsetof(DecodeLinearArgs, col_tiles) == 52, "col_tiles");
+static_assert(offsetof(DecodeLinearArgs, cols) == 56, "cols");
+static_assert(offsetof(DecodeLinearArgs, features) == 60, "features");
+static_assert(offsetof(DecodeLinearArgs, block_pairs) == 64, "block_pairs");
+static_assert(offsetof(DecodeLinearArgs, stages) == 68, "stages");
+static_assert(offsetof(DecodeLinearArgs, activation) == 72, "activation");
+static_assert(offsetof(DecodeLinearArgs, eps) == 76, "eps");
 extern "C" __global__ void decode_qkv_4(DecodeLinearArgs args);
 extern "C" __global__ void decode_out_4(DecodeLinearArgs args);
 extern "C" __global__ void decode_out_9(DecodeLinearArgs args);
@@ -949,8 +921,12 @@ extern "C" __global__ void decode_gate_up_4(DecodeLinearArgs args);
 //
 // The entry's name gives the numbers of the cache, the widest head and the thread blocks of a
 // cluster. `decode_attend_many` has no clusters, but the bits of the kernel that has those of
-// its name; it is for many rows, and `awaited` has to be 0. For the others that is as in
-// [`DecodeLinearArgs`].
+// its name; it is for many rows, and `awaited` has to be 0.
+//
+// The row is awaited in one of two ways. `awaited` 0: until the kernels ahead in the stream
+// have ended. `awaited` 1: until no word of it is `UNWRITTEN`, while its producer may still
+// run. Neither writes `UNWRITTEN`, so a row that consisted of it before the producer started
+// is complete once none is left.
 //
 // Grid, entry and shared memory: `launch::DecodeAttendShape`.
 struct DecodeAttendArgs {
@@ -961,7 +937,7 @@ struct DecodeAttendArgs {
     static constexpr u32 KEY_BLOCK = 32;
     // Query heads of one key head that a cluster takes.
     static constexpr u32 HEADS_MAX = 8;
-    // What a word that is awaited holds until it is written.
+    // What a word that is awaited holds until it is written: a NaN that no kernel writes.
     static constexpr u32 UNWRITTEN = 4294967295;
 
     // `(rows, query + 2 kv)`: queries, keys, values.

@@ -12,8 +12,7 @@ using u64 = unsigned long long;
 #define MARK(at)
 #endif
 
-constexpr u32 UNWRITTEN = DecodeLinearArgs::UNWRITTEN;
-static_assert(DecodeAttendArgs::UNWRITTEN == UNWRITTEN, "one mark");
+constexpr u32 UNWRITTEN = DecodeAttendArgs::UNWRITTEN;
 
 // The thread's index, asked for anew: what follows from it is cheaper to compute in every phase than
 // to keep in a register through all of them.
@@ -41,16 +40,7 @@ __device__ __forceinline__ f32 load_fresh(const f32 *from) {
     return x;
 }
 
-__device__ __forceinline__ float4 load_fresh4(const f32 *from) {
-    float4 x;
-    asm volatile("ld.relaxed.gpu.global.v4.f32 {%0, %1, %2, %3}, [%4];"
-                 : "=f"(x.x), "=f"(x.y), "=f"(x.z), "=f"(x.w)
-                 : "l"(from)
-                 : "memory");
-    return x;
-}
-
-// The same where `wanted` is not 0.
+// Four, where `wanted` is not 0.
 __device__ __forceinline__ void load_fresh4(float4 &x, const f32 *from, u32 wanted) {
     asm volatile(
         "{ .reg .pred p;\n"

@@ -10,8 +10,6 @@ using Args = DecodeLinearArgs;
 namespace {
 
 constexpr u32 WARPS = Args::THREADS / WARP - 1;
-// Bytes of one request to the L2 cache.
-constexpr u64 AHEAD_BYTES = 16384;
 // Named barriers: the sums of squares are there; the peak is.
 constexpr u32 SQUARES = 1;
 constexpr u32 PEAK = 2;
@@ -85,16 +83,6 @@ __device__ __forceinline__ void decode_linear(const Args &args) {
         for (; pair < min(args.stages, wanted); ++pair) {
             fetch(pair, pair);
         }
-        if (lane == 0) {
-            // This block's slice of what comes later.
-            const u64 bytes = static_cast<u64>(args.ahead_end - args.ahead);
-            const u64 slice = (bytes / gridDim.x + 127) / 16 * 16;
-            const u64 begin = min(bytes, slice * blockIdx.x), end = min(bytes, begin + slice);
-#pragma unroll 1
-            for (u64 at = begin; at < end; at += AHEAD_BYTES) {
-                prefetch(args.ahead + at, static_cast<u32>(min(end - at, AHEAD_BYTES)));
-            }
-        }
         // Beyond WARPS there is nobody's peak.
         if (lane >= WARPS) {
             peaks[lane] = make_float2(0.0f, 0.0f);
@@ -108,17 +96,11 @@ __device__ __forceinline__ void decode_linear(const Args &args) {
                 held[1][index] = __ldg(args.units + at + 16);
             }
         }
-        if (args.awaited == 0) {
-            wait_for_dependencies();
-        }
+        wait_for_dependencies();
         if (FINISH == ADD) {
 #pragma unroll 1
             for (u32 index = lane; index < min(features, WARPS * WARP); index += WARP) {
-                f32 rest;
-                do {
-                    rest = load_fresh(args.residual + first * FEATURES + index);
-                } while (args.awaited != 0 && !is_written(rest));
-                held[1][index] = rest;
+                held[1][index] = args.out[first * FEATURES + index];
             }
         }
         __syncthreads();
@@ -127,16 +109,6 @@ __device__ __forceinline__ void decode_linear(const Args &args) {
         // What the warps do with a row of next to nothing (see there).
         const bool plain =
             args.norm == nullptr || is_plain(peak, warp_peak(found.y), args.eps);
-        if (args.clear_words != 0) {
-            // Ordered before what this block writes: the fence, then the block's last barrier.
-            const uint4 mark = make_uint4(UNWRITTEN, UNWRITTEN, UNWRITTEN, UNWRITTEN);
-#pragma unroll 1
-            for (u32 at = (blockIdx.x * WARP + lane) * 4; at < args.clear_words;
-                 at += gridDim.x * WARP * 4) {
-                *reinterpret_cast<uint4 *>(args.clear + at) = mark;
-            }
-            __threadfence();
-        }
         meet<SQUARES>();
         f32 inverse_rms = 1.0f;
         f32 least = PEAK_MIN;
@@ -198,26 +170,15 @@ __device__ __forceinline__ void decode_linear(const Args &args) {
             }
         }
         MARK(1);
-        if (args.awaited == 0) {
-            wait_for_dependencies();
-        }
+        wait_for_dependencies();
         MARK(2);
-        bool complete;
-        do {
-            complete = true;
 #pragma unroll
-            for (u32 i = 0; i < N; ++i) {
-                const u32 col = (warp + i * WARPS) * 128 + lane * 4;
-                if (col < args.cols) {
-                    x[i] = load_fresh4(args.x + col);
-                }
+        for (u32 i = 0; i < N; ++i) {
+            const u32 col = (warp + i * WARPS) * 128 + lane * 4;
+            if (col < args.cols) {
+                x[i] = *reinterpret_cast<const float4 *>(args.x + col);
             }
-#pragma unroll
-            for (u32 i = 0; i < N; ++i) {
-                complete = complete && is_written(x[i].x) && is_written(x[i].y)
-                    && is_written(x[i].z) && is_written(x[i].w);
-            }
-        } while (args.awaited != 0 && !complete);
+        }
         MARK(3);
         f32 peak = 0.0f, large = 0.0f;
         f32 sum[N];
@@ -346,13 +307,9 @@ __device__ __forceinline__ void decode_linear(const Args &args) {
             }
             value = activate(args.activation, value) * other;
         } else if (FINISH == ADD) {
-            f32 rest = ahead ? held[1][index] : load_fresh(args.residual + at);
-            while (args.awaited != 0 && !is_written(rest)) {
-                rest = load_fresh(args.residual + at);
-            }
-            value = rest + value;
+            value = (ahead ? held[1][index] : args.out[at]) + value;
         }
-        store_fresh(args.out + first * FEATURES + index, value);
+        args.out[first * FEATURES + index] = value;
     }
     MARK(8);
 }

@@ -9,16 +9,9 @@ kernels! {
     /// last roundings and equal to the CPU to the bit.
     ///
     /// `value[f] = (Σ_c values[c] · trit(f, c) · row_unit) · units[f] + bias[f]`, where values and
-    /// row unit are those of the normed row. `decode_qkv` stores it, `decode_out` adds it to
-    /// `residual`, `decode_gate_up` stores `activation(gate) · up`. The number in an entry's name
+    /// row unit are those of the normed row. `decode_qkv` stores it, `decode_out` adds it to what
+    /// is in `out`, `decode_gate_up` stores `activation(gate) · up`. The number in an entry's name
     /// is the widest row in units of 1024 columns.
-    ///
-    /// The row is awaited in one of two ways. `awaited` 0: until the kernels ahead in the stream
-    /// have ended. `awaited` 1: until no word of it is `UNWRITTEN`, while its producer may still
-    /// run; the same for `residual`. A kernel of this file never writes `UNWRITTEN`, so a row that
-    /// consisted of it before the producer started is complete once none is left. Whoever uses
-    /// this has every buffer that is awaited set to `UNWRITTEN` ahead of its producer: `clear` does
-    /// it for buffers that all readers are done with once this kernel has read its row.
     ///
     /// Grid, entry, shared memory and the scalars of a launch: `launch::DecodeLinearShape`.
     fn decode_qkv_4, decode_out_4, decode_out_9, decode_out_14,
@@ -34,17 +27,8 @@ kernels! {
         units: DevicePtr<f32>,
         /// `(16 · row_tiles)`; null: no bias.
         bias: DevicePtr<f32>,
-        /// `(features)`, read by `decode_out`. May be `out` where `awaited` is 0.
-        residual: DevicePtr<f32>,
         /// `(features)`; every element is written.
         out: DevicePtrMut<f32>,
-        /// `(clear_words)` that become `UNWRITTEN`, 16-byte aligned; null where that is 0.
-        clear: DevicePtrMut<u32>,
-        /// What a later kernel will read, to be fetched into the L2 cache meanwhile: 16-byte
-        /// aligned, up to `ahead_end`.
-        ahead: DevicePtr<u8>,
-        /// Its end, 16-byte aligned; `ahead` for nothing.
-        ahead_end: DevicePtr<u8>,
         /// Row tiles of `codes`; even for `decode_gate_up`.
         row_tiles: u32,
         /// Column tiles of `codes`: `cols / 128`, rounded up.
@@ -59,17 +43,11 @@ kernels! {
         stages: u32,
         /// `SILU`, `RELU2` or `RELU`; read by `decode_gate_up`.
         activation: u32,
-        /// 0 or 1.
-        awaited: u32,
-        /// Multiple of 4.
-        clear_words: u32,
         /// Added to the mean square.
         eps: f32,
     }) where {
         /// Most pairs of row tiles in shared memory.
         STAGES_MAX = 16,
-        /// What a word that is awaited holds until it is written: a NaN that no kernel writes.
-        UNWRITTEN = 4294967295,
         /// `x / (1 + exp(-x))`.
         SILU = 0,
         /// `max(x, 0)²`.
@@ -89,8 +67,12 @@ kernels! {
     ///
     /// The entry's name gives the numbers of the cache, the widest head and the thread blocks of a
     /// cluster. `decode_attend_many` has no clusters, but the bits of the kernel that has those of
-    /// its name; it is for many rows, and `awaited` has to be 0. For the others that is as in
-    /// [`DecodeLinearArgs`].
+    /// its name; it is for many rows, and `awaited` has to be 0.
+    ///
+    /// The row is awaited in one of two ways. `awaited` 0: until the kernels ahead in the stream
+    /// have ended. `awaited` 1: until no word of it is `UNWRITTEN`, while its producer may still
+    /// run. Neither writes `UNWRITTEN`, so a row that consisted of it before the producer started
+    /// is complete once none is left.
     ///
     /// Grid, entry and shared memory: `launch::DecodeAttendShape`.
     fn decode_attend_f16_128_c4, decode_attend_f16_128_c8, decode_attend_f16_256_c8,
@@ -132,7 +114,7 @@ kernels! {
         KEY_BLOCK = 32,
         /// Query heads of one key head that a cluster takes.
         HEADS_MAX = 8,
-        /// What a word that is awaited holds until it is written.
+        /// What a word that is awaited holds until it is written: a NaN that no kernel writes.
         UNWRITTEN = 4294967295,
     }
 

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use tercet_kernels_ptx::contract::{DecodeAttendArgs, DecodeLinearArgs, DevicePtr, DevicePtrMut};
+use tercet_kernels_ptx::contract::{DecodeAttendArgs, DecodeLinearArgs, DevicePtr};
 use tercet_kernels_ptx::launch::{DecodeAttendShape, DecodeFinish, DecodeLinearShape, DeviceShape};
 
 use super::driver::{Context, CudaError, Launch, Stream};
@@ -141,11 +141,7 @@ impl Decode {
             codes: DevicePtr::new(weights.codes.address(matrix.codes_at)),
             units: matrix.units.ptr(0),
             bias: matrix.bias.as_ref().map_or(NULL, |bias| bias.ptr(0)),
-            residual: DevicePtr::new(call.output.address()),
             out: call.output,
-            clear: DevicePtrMut::new(0),
-            ahead: DevicePtr::new(0),
-            ahead_end: DevicePtr::new(0),
             row_tiles: shape.row_tiles(),
             col_tiles: shape.col_tiles(),
             cols: matrix.cols,
@@ -153,8 +149,6 @@ impl Decode {
             block_pairs: shape.block_pairs(),
             stages: shape.stages(),
             activation: activation(weights.config.activation),
-            awaited: 0,
-            clear_words: 0,
             eps: weights.config.norm_eps,
         };
         let grid = shape.grid();
