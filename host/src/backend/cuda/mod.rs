@@ -28,12 +28,13 @@ mod state;
 pub mod trials;
 mod weights;
 
+use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
 
 use self::driver::{Context, CudaError, Device};
 use self::kernels::KernelSet;
 pub use self::meter::{GpuMemory, GpuMeter, GpuState, Slowed};
-use self::modules::Modules;
+use self::modules::{Loading, Modules};
 pub use self::ops::CudaOps;
 use self::staging::Staging;
 pub use self::weights::CudaWeights;
@@ -146,20 +147,20 @@ impl Backend for CudaBackend {
     ) -> Result<CudaWeights, DeviceError> {
         if let Some(modules) = &self.modules {
             let staging = Staging::new(&self.context, modules.need(TILE_WEIGHTS)?.function)?;
-            let modules = || Ok(modules.clone());
+            let modules = Loading::Done(modules.clone());
             return weights::upload(&self.context, model, self.head, staging, modules, progress);
         }
-        let first = Modules::load(&self.context, &self.kernels, &[TILE_WEIGHTS])?;
+        let loaded = AtomicUsize::new(0);
+        let first = Modules::load(&self.context, &self.kernels, &[TILE_WEIGHTS], &loaded)?;
         let tile_weights = first.need(TILE_WEIGHTS)?.function;
         let staging = Staging::new(&self.context, tile_weights)?;
         // The compiler needs the CPU, copies need the bus: side by side.
         let entries = launches::entries(&self.context, &self.kernels, model, self.head);
+        loaded.store(0, Ordering::Relaxed);
         std::thread::scope(|scope| {
-            let modules = scope.spawn(|| Modules::load(&self.context, &self.kernels, &entries));
-            let modules = || match modules.join() {
-                Ok(modules) => modules,
-                Err(panic) => std::panic::resume_unwind(panic),
-            };
+            let load = || Modules::load(&self.context, &self.kernels, &entries, &loaded);
+            let thread = scope.spawn(load);
+            let modules = Loading::Underway { thread, loaded: &loaded, count: entries.len() };
             weights::upload(&self.context, model, self.head, staging, modules, progress)
         })
     }

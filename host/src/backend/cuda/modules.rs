@@ -1,8 +1,10 @@
 //! [`Modules`]: the kernels that a model needs, compiled by the driver for its device.
 
+use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
+use std::thread::{self, ScopedJoinHandle};
 use std::time::Instant;
 
 use tercet_kernels_ptx::contract::ArgumentBlock;
@@ -39,11 +41,12 @@ pub(super) struct Modules {
 }
 
 impl Modules {
-    /// Loads `entries` from `kernels`, several at a time.
+    /// Loads `entries` from `kernels`, several at a time; `loaded` counts them.
     pub(super) fn load(
         context: &Context,
         kernels: &KernelSet,
         entries: &[&'static str],
+        loaded: &AtomicUsize,
     ) -> Result<Self, CudaError> {
         let start = Instant::now();
         let capability = context.device().capability;
@@ -58,9 +61,10 @@ impl Modules {
                 let module = Module::load(context, &text.name, text.ptx())?;
                 let mut modules = modules.lock().unwrap_or_else(PoisonError::into_inner);
                 modules.insert(text.entry, (text.target, module));
+                loaded.store(modules.len(), Ordering::Relaxed);
             }
         };
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             let threads = entries.len().min(COMPILERS);
             let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
             threads.into_iter().try_for_each(|thread| match thread.join() {
@@ -115,5 +119,82 @@ impl Modules {
         function.allow_shared(self.shared_bytes_max.saturating_sub(own))?;
         function.prefer_shared()?;
         Ok(Some(Loaded { function, target: *target }))
+    }
+}
+
+/// Modules that are there, or on their way while weights are copied.
+#[derive(Debug)]
+pub(super) enum Loading<'s> {
+    Done(Modules),
+    Underway {
+        thread: ScopedJoinHandle<'s, Result<Modules, CudaError>>,
+        /// How many are loaded.
+        loaded: &'s AtomicUsize,
+        /// How many there will be.
+        count: usize,
+    },
+}
+
+impl Loading<'_> {
+    /// Of `done` copied bytes of `total` as many as the loading is as far as: one bar tells of
+    /// both, and the first time on a machine compiling takes longer than copying.
+    pub(super) fn as_far(&self, done: u64, total: u64) -> u64 {
+        match self {
+            Self::Done(_) => done,
+            Self::Underway { loaded, count, .. } => {
+                let loaded = loaded.load(Ordering::Relaxed) as u64;
+                let part = u128::from(total) * u128::from(loaded) / (*count).max(1) as u128;
+                done.min(u64::try_from(part).unwrap_or(total)).min(total.saturating_sub(1))
+            }
+        }
+    }
+
+    /// Waits for them; `progress` hears how far they are as if it were copied bytes of `total`.
+    pub(super) fn wait(
+        self,
+        total: u64,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Modules, CudaError> {
+        /// Between two looks: what it adds to a start is not felt.
+        const PAUSE: Duration = Duration::from_millis(2);
+        while let Self::Underway { thread, .. } = &self
+            && !thread.is_finished()
+        {
+            progress(self.as_far(total, total), total);
+            thread::sleep(PAUSE);
+        }
+        let modules = match self {
+            Self::Done(modules) => modules,
+            Self::Underway { thread, .. } => match thread.join() {
+                Ok(modules) => modules?,
+                Err(panic) => std::panic::resume_unwind(panic),
+            },
+        };
+        progress(total, total);
+        Ok(modules)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_that_of_the_slower() {
+        let loaded = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            let thread = scope.spawn(|| Err(CudaError::NoKernel { entry: "embed" }));
+            let loading = Loading::Underway { thread, loaded: &loaded, count: 4 };
+            assert_eq!(loading.as_far(70, 100), 0);
+            loaded.store(2, Ordering::Relaxed);
+            assert_eq!((loading.as_far(70, 100), loading.as_far(30, 100)), (50, 30));
+            loaded.store(4, Ordering::Relaxed);
+            assert_eq!(loading.as_far(100, 100), 99, "the end is heard from who waits");
+            assert_eq!(loading.as_far(u64::MAX, u64::MAX), u64::MAX - 1);
+            let mut heard = Vec::new();
+            let error = loading.wait(100, &mut |done, total| heard.push((done, total)));
+            assert!(matches!(error, Err(CudaError::NoKernel { entry: "embed" })));
+            assert!(heard.iter().all(|&(done, total)| done < total), "{heard:?}");
+        });
     }
 }

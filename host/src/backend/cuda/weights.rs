@@ -7,7 +7,7 @@ use tercet_kernels_ptx::launch::{FloatLinearShape, WeightType};
 
 use super::driver::{Context, CudaError, DeviceBuffer};
 use super::launches::{count, weight_type};
-use super::modules::Modules;
+use super::modules::{Loading, Modules};
 use super::staging::{Staging, copy_all};
 use crate::backend::{DeviceError, HeadType};
 use crate::config::{LinearKind, ModelConfig};
@@ -107,14 +107,14 @@ pub(super) struct DeviceFloats {
     pub(super) cols: u32,
 }
 
-/// Uploads `model`; `progress` hears bytes done and bytes in all. `modules` is asked last: they are
-/// being compiled meanwhile.
+/// Uploads `model`; `progress` hears bytes done and bytes in all. `modules` is waited for last:
+/// they are being compiled meanwhile.
 pub(super) fn upload(
     context: &Context,
     model: &Model<'_>,
     head: HeadType,
     staging: Staging,
-    modules: impl FnOnce() -> Result<Modules, CudaError>,
+    modules: Loading<'_>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<CudaWeights, DeviceError> {
     let config = &model.config;
@@ -139,12 +139,12 @@ pub(super) fn upload(
         Embedding::Device(to.table(&model.embedding)?)
     };
     let mut done = tables as u64;
-    progress(done, total);
+    progress(modules.as_far(done, total), total);
     let mut layers = Vec::with_capacity(model.layers.len());
     for layer in &model.layers {
         layers.push(to.layer(layer, config)?);
         done += layer_bytes(layer);
-        progress(done, total);
+        progress(modules.as_far(done, total), total);
     }
     let positions = model.positions.as_ref().map(|table| to.table(table)).transpose()?;
     let final_norm = to.norm(&model.final_norm)?;
@@ -158,7 +158,7 @@ pub(super) fn upload(
         layers,
         final_norm,
         head,
-        modules: modules()?,
+        modules: modules.wait(total, progress)?,
         bytes: 0,
         bytes_per_step: 0,
     };

@@ -17,6 +17,7 @@ mod watch;
 
 use core::cell::RefCell;
 use core::fmt;
+use core::sync::atomic::AtomicUsize;
 use core::time::Duration;
 use std::collections::BTreeSet;
 
@@ -226,7 +227,8 @@ impl Rig {
         context.guard_memory();
         let kernels = kernels.clone().with_whole_families();
         let entries: BTreeSet<_> = kernels.texts().iter().map(|text| text.entry).collect();
-        let modules = Modules::load(context, &kernels, &Vec::from_iter(entries))?;
+        let modules =
+            Modules::load(context, &kernels, &Vec::from_iter(entries), &AtomicUsize::new(0))?;
         Ok(Self { context: context.clone(), kernels, modules, launched: RefCell::default() })
     }
 
