@@ -10,6 +10,7 @@ mod elf;
 mod failures;
 mod gpu;
 mod layers;
+mod memory;
 mod trust;
 
 use std::fs;

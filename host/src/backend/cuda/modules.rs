@@ -3,7 +3,6 @@
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::Instant;
 
@@ -11,10 +10,7 @@ use tercet_kernels_ptx::contract::ArgumentBlock;
 use tercet_kernels_ptx::ptx::Target;
 
 use super::driver::{Context, CudaError, Function, Launch, Module};
-use super::kernels::{KernelSet, KernelText};
-
-/// Threads that compile side by side; the driver's compiler runs on the CPU.
-const COMPILERS: usize = 8;
+use super::kernels::KernelSet;
 
 /// A kernel and how it is launched.
 #[derive(Debug)]
@@ -41,7 +37,8 @@ pub(super) struct Modules {
 }
 
 impl Modules {
-    /// Loads `entries` from `kernels`, several at a time; `loaded` counts them.
+    /// Loads `entries` from `kernels`; `loaded` counts them. One after the other: the driver's
+    /// compiler lets nobody else in, and eight threads that wait for it took a fifth longer.
     pub(super) fn load(
         context: &Context,
         kernels: &KernelSet,
@@ -50,29 +47,12 @@ impl Modules {
     ) -> Result<Self, CudaError> {
         let start = Instant::now();
         let capability = context.device().capability;
-        let texts = entries.iter().filter_map(|entry| kernels.best(entry, capability));
-        let queue: Mutex<Vec<&KernelText>> = Mutex::new(texts.collect());
-        let modules = Mutex::new(BTreeMap::new());
-        // A panic between two locks leaves both as they were.
-        let work = || -> Result<(), CudaError> {
-            loop {
-                let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
-                let Some(text) = next else { return Ok(()) };
-                let module = Module::load(context, &text.name, text.ptx())?;
-                let mut modules = modules.lock().unwrap_or_else(PoisonError::into_inner);
-                modules.insert(text.entry, (text.target, module));
-                loaded.store(modules.len(), Ordering::Relaxed);
-            }
-        };
-        thread::scope(|scope| {
-            let threads = entries.len().min(COMPILERS);
-            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-            threads.into_iter().try_for_each(|thread| match thread.join() {
-                Ok(result) => result,
-                Err(panic) => std::panic::resume_unwind(panic),
-            })
-        })?;
-        let modules = modules.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut modules = BTreeMap::new();
+        for text in entries.iter().filter_map(|entry| kernels.best(entry, capability)) {
+            let module = Module::load(context, &text.name, text.ptx())?;
+            modules.insert(text.entry, (text.target, module));
+            loaded.store(modules.len(), Ordering::Relaxed);
+        }
         let shared_bytes_max = context.device().shared_per_block_max;
         Ok(Self { modules, shared_bytes_max, compiled_in: start.elapsed() })
     }
