@@ -90,7 +90,8 @@ kernels! {
     /// The entry's name gives the numbers of the cache, the widest head and the thread blocks of a
     /// cluster. `decode_attend_many` has no clusters, but the bits of the kernel that has those of
     /// its name; it is for many rows, and `awaited` has to be 0. For the others that is as in
-    /// [`DecodeLinearArgs`].
+    /// [`DecodeLinearArgs`]. Keys behind a row's own position may be lost, up to the next multiple
+    /// of 16.
     ///
     /// Grid, entry and shared memory: `launch::DecodeAttendShape`.
     fn decode_attend_f16_128_c4, decode_attend_f16_128_c8, decode_attend_f16_256_c8,
