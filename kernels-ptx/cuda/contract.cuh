@@ -921,7 +921,8 @@ extern "C" __global__ void decode_gate_up_4(DecodeLinearArgs args);
 //
 // The entry's name gives the numbers of the cache, the widest head and the thread blocks of a
 // cluster. `decode_attend_many` has no clusters, but the bits of the kernel that has those of
-// its name; it is for many rows, and `awaited` has to be 0.
+// its name; it is for many rows, and `awaited` has to be 0. Keys behind a row's own
+// position may be lost, up to the next multiple of 16.
 //
 // The row is awaited in one of two ways. `awaited` 0: until the kernels ahead in the stream
 // have ended. `awaited` 1: until no word of it is `UNWRITTEN`, while its producer may still

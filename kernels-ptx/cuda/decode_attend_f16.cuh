@@ -110,8 +110,8 @@ struct Slab {
 
     // Has the warp ask for the keys of positions `unit * UNIT` on. Of positions behind the row's
     // own they are anything, and so are the scores that are left out.
-    __device__ __forceinline__ void fetch_keys(const u16 *cache, u32 unit) const {
-        const u32 lane = threadIdx.x % WARP;
+    __device__ __forceinline__ void fetch_keys(const u16 *cache, u32 unit,
+                                               u32 lane = threadIdx.x % WARP) const {
         const u16 *from = cache + static_cast<size_t>(unit / 2) * BLOCK * dim + unit % 2 * UNIT;
 #pragma unroll 1
         for (u32 at = lane; at < dim * 2; at += WARP) {
@@ -122,8 +122,8 @@ struct Slab {
 
     // The same of the values. From the row's own position on stands anything in the cache; its
     // weight is 0, so it had better be finite.
-    __device__ __forceinline__ void fetch_values(const u16 *cache, u32 unit, u32 position) const {
-        const u32 lane = threadIdx.x % WARP;
+    __device__ __forceinline__ void fetch_values(const u16 *cache, u32 unit, u32 position,
+                                                 u32 lane = threadIdx.x % WARP) const {
         const u16 *from = cache + static_cast<size_t>(unit) * UNIT * dim;
         const u32 valid = position - unit * UNIT;
         if (!is_cached(unit, position)) {
@@ -213,8 +213,7 @@ __device__ __forceinline__ f32 place_query(const f32 (&low)[DIM / 64], const f32
 // fragment of queries.
 template <u32 DIM>
 __device__ __forceinline__ void score_unit(f32 (&score)[4], const Slab &slab, u32 query, f32 factor,
-                                           u32 left) {
-    const u32 lane = threadIdx.x % WARP;
+                                           u32 left, u32 lane = threadIdx.x % WARP) {
     const u32 q = lane % 4;
     f32 s[2][2][4] = {};
 #pragma unroll

@@ -7,254 +7,12 @@
 // unit's scores, weights and mix depend on the unit alone, units of a warp of the cluster follow
 // each other, then warps, then ranks are mixed by `mix_parts`.
 #pragma once
-#include "decode_attend_f16.cuh"
+#include "decode_attend_short.cuh"
 
 namespace {
 
-// What is parked of a unit and a head of a short row for the second look at it: the weights of four
-// lanes, then peak and sum.
-constexpr u32 PARKED_BYTES = 4 * 16 + 8;
 // Warps of a rank up to which it may be begun in one round and ended in the next.
 constexpr u32 STRADDLING = 5;
-
-// Where dynamic shared memory has what, in bytes; launch::DecodeAttendShape counts the same.
-struct Places {
-    // Of a warp.
-    u32 slab;
-    u32 query_row;
-    u32 queries;
-    u32 fresh;
-    u32 own;
-    // Behind the slabs, queries and fresh halves of all warps.
-    u32 rest;
-
-    __device__ __forceinline__ Places(u32 dim, u32 heads) {
-        slab = Slab::bytes_of(dim);
-        // Fragments have 16 columns; an odd number of 16 bytes meets every bank.
-        query_row = ((dim + 15) / 16 * 2 | 1) * 16;
-        queries = 2 * heads * query_row;
-        fresh = (dim * 4 + 15) / 16 * 16;
-        // The row as it comes, then what is parked of its units.
-        own = (max((heads + 2) * dim * 4, WARPS * heads * PARKED_BYTES) + 15) / 16 * 16;
-        rest = WARPS * (slab + queries + fresh);
-    }
-};
-
-// Where query rows of a warp are: high halves of all heads, then what that leaves. A lane's row of
-// a fragment; those of no head repeat the last one's, and nobody looks at what becomes of them.
-__device__ __forceinline__ u32 query_of(const unsigned char *queries, const Places &places,
-                                        u32 heads) {
-    const u32 lane = threadIdx.x % WARP;
-    const u32 row = min(lane % 8, heads - 1) + (lane % 16 < 8 ? 0 : heads);
-    return shared_address(queries) + row * places.query_row + lane / 16 * 16;
-}
-
-// Columns behind the last of a fragment are zero.
-__device__ __forceinline__ void pad_queries(unsigned char *queries, const Places &places, u32 heads,
-                                            u32 dim) {
-    const u32 lane = threadIdx.x % WARP;
-    if (lane < (16 - dim % 16) % 16) {
-#pragma unroll 1
-        for (u32 row = 0; row < 2 * heads; ++row) {
-            reinterpret_cast<u16 *>(queries + row * places.query_row)[dim + lane] = 0;
-        }
-    }
-}
-
-// The new position's value goes where the cache has it, and into the slab.
-__device__ __forceinline__ void insert_value(const u16 *fresh, const Slab &slab, u16 *values,
-                                             u32 position) {
-    u16 *cache = values + static_cast<size_t>(position) * slab.dim;
-#pragma unroll 1
-    for (u32 i = threadIdx.x % WARP; i < slab.dim; i += WARP) {
-        const u16 x = fresh[i];
-        *slab.value(position % UNIT, i) = x;
-        cache[i] = x;
-    }
-    __syncwarp();
-}
-
-// The same of its key.
-__device__ __forceinline__ void insert_key(const u16 *fresh, const Slab &slab, u16 *keys,
-                                           u32 position) {
-    u16 *cache = keys + static_cast<size_t>(position / BLOCK) * BLOCK * slab.dim
-        + position % BLOCK;
-#pragma unroll 1
-    for (u32 i = threadIdx.x % WARP; i < slab.dim; i += WARP) {
-        const u16 x = fresh[i];
-        *slab.key(position % UNIT, i) = x;
-        cache[i * BLOCK] = x;
-    }
-    __syncwarp();
-}
-
-// A row of at most WARPS units with one key head, by one warp.
-template <u32 DIM>
-__device__ __forceinline__ void attend_short(const Args &args, const Part &part,
-                                             const Places &places, unsigned char *shared) {
-    constexpr u32 EACH = DIM / 64;
-    const u32 lane = part.lane, dim = part.dim, pairs = dim / 2;
-    const u32 g = lane / 4, q = lane % 4;
-    u16 *keys = reinterpret_cast<u16 *>(args.keys) + part.start;
-    u16 *values = reinterpret_cast<u16 *>(args.values) + part.start;
-    const Slab slab(shared + part.warp * places.slab, dim);
-    unsigned char *queries = shared + WARPS * places.slab + part.warp * places.queries;
-    u16 *fresh = reinterpret_cast<u16 *>(
-        shared + WARPS * (places.slab + places.queries) + part.warp * places.fresh);
-    unsigned char *own = shared + places.rest + part.warp * places.own;
-
-    slab.fetch(keys, values, 0, part.position);
-    pad_queries(queries, places, part.heads, dim);
-    const Angles<DIM> angles(args, part);
-    wait_for_dependencies();
-    const u32 query_width = args.heads * dim, kv_width = args.kv_heads * dim;
-    const f32 *row = args.qkv + static_cast<size_t>(part.row) * (query_width + 2 * kv_width);
-    const f32 *new_key = row + query_width + part.kv_head * dim;
-#pragma unroll 1
-    for (u32 task = 0; task < part.heads + 2; ++task) {
-        const f32 *from = task < part.heads ? row + (part.first_head + task) * dim
-                                            : new_key + (task - part.heads) * kv_width;
-#pragma unroll 1
-        for (u32 i = lane; i < dim / 4; i += WARP) {
-            copy<16>(shared_address(own) + (task * dim + i * 4) * 4, from + i * 4, true);
-        }
-    }
-    commit_copies();
-    wait_for_copies();
-    f32 undo = 0.0f;
-#pragma unroll 1
-    for (u32 task = 0; task < part.heads + 2; ++task) {
-        const f32 *from = reinterpret_cast<const f32 *>(own) + task * dim;
-        f32 low[EACH], high[EACH];
-#pragma unroll
-        for (u32 k = 0; k < EACH; ++k) {
-            const u32 i = lane + k * WARP;
-            low[k] = high[k] = 0.0f;
-            if (i < pairs) {
-                low[k] = from[i];
-                high[k] = from[i + pairs];
-            }
-            if (args.cos != nullptr && task <= part.heads) {
-                angles.turn(k, low[k], high[k]);
-            }
-            if (task >= part.heads && i < pairs) {
-                u16 *to = fresh + (task - part.heads) * dim;
-                to[i] = to_f16(low[k]);
-                to[i + pairs] = to_f16(high[k]);
-            }
-        }
-        if (task < part.heads) {
-            u16 *to = reinterpret_cast<u16 *>(queries + task * places.query_row);
-            const f32 scale = place_query<DIM>(low, high, dim, to,
-                                               to + part.heads * (places.query_row / 2));
-            undo = g == task ? scale : undo;
-        }
-    }
-    __syncwarp();
-    const u32 query = query_of(queries, places, part.heads);
-    const f32 factor = args.factor * LOG2_E * undo;
-    const u32 last = part.units - 1;
-    // Lanes of no head look at what the last one has, and nobody looks at what they make of it.
-    uint4 *parked = reinterpret_cast<uint4 *>(own) + min(g, part.heads - 1) * 4 + q;
-    float2 *peaks = reinterpret_cast<float2 *>(own + WARPS * part.heads * 4 * 16)
-        + min(g, part.heads - 1);
-    u32 weights[4];
-    f32 top = NONE;
-#pragma unroll 1
-    for (u32 unit = 0; unit < part.units; ++unit) {
-        if (unit > 0) {
-            if (Slab::is_cached(unit, part.position)) {
-                slab.fetch_keys(keys, unit);
-            }
-            wait_for_copies();
-        }
-        if (unit == last) {
-            insert_key(fresh, slab, keys, part.position);
-        }
-        const u32 left = part.position - unit * UNIT;
-        f32 score[4];
-        score_unit<DIM>(score, slab, query, factor, left);
-        Running running;
-        running.take(weights, score, left);
-        const f32 sum = running.total();
-        if (g < part.heads) {
-            parked[unit * part.heads * 4] =
-                make_uint4(weights[0], weights[1], weights[2], weights[3]);
-            if (q == 0) {
-                peaks[unit * part.heads] = make_float2(running.top, sum);
-            }
-        }
-        top = fmaxf(top, running.top);
-        __syncwarp();
-    }
-    f32 *mixed = args.mixed
-        + (static_cast<size_t>(part.row) * args.heads + part.first_head + g) * dim + 2 * q;
-    if (part.units == 1) {
-        // What follows, of one unit: its scale is 1, its weights are still here.
-        insert_value(fresh + dim, slab, values, part.position);
-        const f32 total = peaks[0].y;
-#pragma unroll 2
-        for (u32 n = 0; n < dim / 8 + (dim % 8 != 0); n += 2) {
-            float2 two[2];
-            mix_unit(two, slab, weights, n);
-#pragma unroll
-            for (u32 i = 0; i < 2; ++i) {
-                const u32 at = (n + i) * 8;
-                if (g < part.heads && at + 2 * q < dim) {
-                    *reinterpret_cast<float2 *>(mixed + at) =
-                        make_float2(__fdividef(two[i].x + 0.0f, total),
-                                    __fdividef(two[i].y + 0.0f, total));
-                }
-            }
-        }
-        return;
-    }
-    f32 total = 0.0f;
-    f32 *sums = reinterpret_cast<f32 *>(slab.bytes) + g * dim + 2 * q;
-#pragma unroll 1
-    for (u32 unit = 0; unit < part.units; ++unit) {
-        if (unit > 0) {
-            slab.fetch_values(values, unit, part.position);
-            wait_for_copies();
-        }
-        if (unit == last) {
-            insert_value(fresh + dim, slab, values, part.position);
-        }
-        const uint4 back = parked[unit * part.heads * 4];
-        const float2 peak = peaks[unit * part.heads];
-        weights[0] = back.x;
-        weights[1] = back.y;
-        weights[2] = back.z;
-        weights[3] = back.w;
-        const f32 scale = exp2_fast(peak.x - top);
-        total = __fmaf_rn(scale, peak.y, total);
-        // The keys are done with: sums of weighted values take their place.
-#pragma unroll 2
-        for (u32 n = 0; n < dim / 8 + (dim % 8 != 0); n += 2) {
-            float2 two[2];
-            mix_unit(two, slab, weights, n);
-#pragma unroll
-            for (u32 i = 0; i < 2; ++i) {
-                const u32 at = (n + i) * 8;
-                if (g < part.heads && at + 2 * q < dim) {
-                    float2 *const kept = reinterpret_cast<float2 *>(sums + at);
-                    const float2 before = unit == 0 ? make_float2(0.0f, 0.0f) : *kept;
-                    // Plain as if a warp had made `value` and another mixed it.
-                    const float2 value = faded(make_float2(0.0f, 0.0f), 0.0f, two[i]);
-                    const float2 now = make_float2(__fmaf_rn(scale, value.x, before.x),
-                                                   __fmaf_rn(scale, value.y, before.y));
-                    if (unit < last) {
-                        *kept = now;
-                    } else {
-                        *reinterpret_cast<float2 *>(mixed + at) =
-                            make_float2(__fdividef(now.x, total), __fdividef(now.y, total));
-                    }
-                }
-            }
-        }
-        __syncwarp();
-    }
-}
 
 // The warps of the cluster, rank after rank, as they are dealt out to those of a block: some at a
 // time, one to each of its warps. Those of no unit are left out where ranks are few enough to
@@ -300,10 +58,7 @@ struct Deal {
 template <u32 RANKS, u32 DIM, bool WHOLE>
 __device__ __forceinline__ void attend_block(const Args &args, Part part, const Places &places,
                                              unsigned char *shared) {
-    __shared__ f32 undo[HEADS];
     constexpr u32 SLOTS = Deal<RANKS, WHOLE>::SLOTS;
-    __shared__ float2 by_warp[SLOTS][HEADS];
-    __shared__ float2 by_rank[RANKS][HEADS];
     const u32 lane = part.lane, warp = part.warp, dim = part.dim;
     const Deal<RANKS, WHOLE> deal(part);
     const u32 ranks = deal.ranks;
@@ -314,9 +69,14 @@ __device__ __forceinline__ void attend_block(const Args &args, Part part, const 
     unsigned char *queries = shared + WARPS * places.slab;
     u16 *fresh = reinterpret_cast<u16 *>(queries + places.queries);
     const u32 elements = part.heads * dim, by_dim = reciprocal(dim);
-    // (SLOTS, elements) and (ranks, elements) sums of weighted values.
+    // (SLOTS, elements) and (KEPT, elements) sums of weighted values, (heads, SLOTS) and (heads,
+    // PEAKS) peaks of scores and sums of weights, (heads) scales of queries.
+    constexpr u32 KEPT = WHOLE ? RANKS : RANKS - 2, PEAKS = WHOLE ? RANKS : RANKS - 1;
     f32 *outs = reinterpret_cast<f32 *>(queries + places.queries + places.fresh);
     f32 *of_ranks = outs + SLOTS * elements;
+    float2 *by_warp = reinterpret_cast<float2 *>(of_ranks + KEPT * elements);
+    float2 *by_rank = by_warp + SLOTS * part.heads;
+    f32 *undo = reinterpret_cast<f32 *>(by_rank + PEAKS * part.heads);
     const u32 last = part.units - 1, stride = ranks * WARPS;
     u32 begin = warp < deal.count ? deal.unit_of(warp) : part.units;
     const auto fetch = [&](u32 unit) {
@@ -367,6 +127,13 @@ __device__ __forceinline__ void attend_block(const Args &args, Part part, const 
     const f32 factor = args.factor * LOG2_E * (g < part.heads ? undo[g] : 0.0f);
     f32 *const mixed = args.mixed
         + (static_cast<size_t>(part.row) * args.heads + part.first_head) * dim;
+    // Where a rank's sum is until all are there: the first one's in the output, if not all are
+    // kept.
+    const auto value_of = [&](u32 rank, u32 e) {
+        return WHOLE ? of_ranks + rank * elements + e
+            : rank == 0 ? mixed + e : of_ranks + (rank - 1) * elements + e;
+    };
+    const auto peak_of = [&](u32 rank, u32 head) { return by_rank + head * PEAKS + rank; };
     u32 rank = 0;
 #pragma unroll 1
     for (u32 round = 0; rank < ranks; round += deal.count) {
@@ -379,12 +146,15 @@ __device__ __forceinline__ void attend_block(const Args &args, Part part, const 
         for (u32 unit = begin; unit < part.units; unit += stride) {
             wait_for_copies();
             if (unit == last) {
-                insert_key(fresh, slab, keys, part.position);
-                insert_value(fresh + dim, slab, values, part.position);
+                insert_key(SharedHalves{fresh}, slab, keys, part.position);
+                insert_value(SharedHalves{fresh + dim}, slab, values, part.position);
             }
             const u32 left = part.position - unit * UNIT;
             f32 score[4];
-            score_unit<DIM>(score, slab, query, factor, left);
+            // Where four blocks share a multiprocessor's registers, what follows from the lane is
+            // cheaper computed anew for each unit than kept.
+            score_unit<DIM>(score, slab, query, factor, left,
+                            WHOLE ? lane : this_thread() % WARP);
             u32 weights[4];
             const f32 fade = running.take(weights, score, left);
             f32 *sums = outs + slot * elements + g * dim + 2 * q;
@@ -408,8 +178,8 @@ __device__ __forceinline__ void attend_block(const Args &args, Part part, const 
         }
         if (begin < part.units) {
             const f32 sum = running.total();
-            if (q == 0) {
-                by_warp[slot][g] = make_float2(running.top, sum);
+            if (q == 0 && g < part.heads) {
+                by_warp[g * SLOTS + slot] = make_float2(running.top, sum);
             }
         }
         begin = next;
@@ -426,31 +196,43 @@ __device__ __forceinline__ void attend_block(const Args &args, Part part, const 
             for (u32 e = threadIdx.x; e < elements; e += Args::THREADS) {
                 const u32 head = quotient(e, by_dim);
                 const Mixed of = mix_parts<WARPS>(
-                    warps, [&](u32 w) { return by_warp[slot_of(w)][head]; },
+                    warps, [&](u32 w) { return by_warp[head * SLOTS + slot_of(w)]; },
                     [&](u32 w) { return outs[slot_of(w) * elements + e]; });
                 if (ranks == 1) {
                     mixed[e] = __fdividef(of.value, of.total);
                     continue;
                 }
-                of_ranks[rank * elements + e] = of.value;
+                if (!WHOLE && rank == RANKS - 1) {
+                    // The others' are there, and this one's need not be put down.
+                    const Mixed all = mix_parts<RANKS>(
+                        RANKS,
+                        [&](u32 r) {
+                            return r < RANKS - 1 ? *peak_of(r, head)
+                                                 : make_float2(of.top, of.total);
+                        },
+                        [&](u32 r) { return r < RANKS - 1 ? *value_of(r, e) : of.value; });
+                    mixed[e] = __fdividef(all.value, all.total);
+                    continue;
+                }
+                *value_of(rank, e) = of.value;
                 if (e == head * dim) {
-                    by_rank[rank][head] = make_float2(of.top, of.total);
+                    *peak_of(rank, head) = make_float2(of.top, of.total);
                 }
             }
             ++rank;
         } while (WHOLE && rank < ranks && deal.first_of(rank + 1) <= after);
         __syncthreads();
     }
-    if (ranks == 1) {
-        return;
-    }
+    if constexpr (WHOLE) {
+        const u32 end = ranks == 1 ? 0 : elements;
 #pragma unroll 1
-    for (u32 e = threadIdx.x; e < elements; e += Args::THREADS) {
-        const u32 head = quotient(e, by_dim);
-        const Mixed of = mix_parts<RANKS>(
-            RANKS, [&](u32 r) { return by_rank[r][head]; },
-            [&](u32 r) { return of_ranks[r * elements + e]; });
-        mixed[e] = __fdividef(of.value, of.total);
+        for (u32 e = threadIdx.x; e < end; e += Args::THREADS) {
+            const u32 head = quotient(e, by_dim);
+            const Mixed of = mix_parts<RANKS>(
+                RANKS, [&](u32 r) { return *peak_of(r, head); },
+                [&](u32 r) { return *value_of(r, e); });
+            mixed[e] = __fdividef(of.value, of.total);
+        }
     }
 }
 
@@ -466,17 +248,19 @@ __device__ __forceinline__ void decode_attend_many(const Args &args) {
     const u32 block = WHOLE ? blockIdx.y : blockIdx.x;
     Part part;
     launch_dependents();
-    part.position = args.positions[row];
-    if (part.position == Args::NONE) {
+    const u32 position = args.positions[row];
+    if (position == Args::NONE) {
         return;
     }
     const Places places(args.head_dim, min(HEADS, group));
-    if (part.position / UNIT < (WHOLE ? 1 : WARPS)) {
+    constexpr u32 SHORT = WHOLE ? 1 : WARPS;
+    if (position / UNIT < SHORT) {
         const u32 set = block * WARPS + threadIdx.x / WARP;
         if (set < sets) {
             aim(args, row, set, part);
+            part.position = position;
             spread<RANKS>(args, UNIT, part);
-            attend_short<DIM>(args, part, places, shared);
+            attend_short<SHORT, DIM>(args, part, places, shared);
         }
         return;
     }
@@ -484,6 +268,7 @@ __device__ __forceinline__ void decode_attend_many(const Args &args) {
 #pragma unroll 1
     for (u32 set = block * each; set < min((block + 1) * each, sets); ++set) {
         aim(args, row, set, part);
+        part.position = WHOLE ? position : anew(position);
         spread<RANKS>(args, UNIT, part);
         attend_block<RANKS, DIM, WHOLE>(args, part, places, shared);
     }

@@ -209,20 +209,26 @@ impl DecodeAttendShape {
         head_dim * 32 + 16 * ((head_dim * 2).div_ceil(16) | 1) * 16
     }
 
-    /// Of a warp: a slab, queries in two halves, the new key and value, and the row as it comes or
-    /// what is parked of its units. In place of all but the slabs the block has, for a row of its
-    /// own, queries, the new key and value, and its warps' and ranks' sums.
+    /// Of a warp: queries in two halves, and a slab, in whose place it then has values, sums of
+    /// weighted values and what is parked of its units. In place of all but the slabs the block
+    /// has, for a row of its own, queries, the new key and value, and its warps' and ranks' sums
+    /// and peaks.
     const fn many_bytes(head_dim: u32, heads: u32, ranks: u32) -> u32 {
         let queries = 2 * heads * ((head_dim.div_ceil(16) * 2) | 1) * 16;
-        let fresh = (head_dim * 4).next_multiple_of(16);
-        let slots = if ranks == 8 { Self::WARPS + Self::STRADDLING - 1 } else { Self::WARPS };
-        let row = (heads + 2) * head_dim * 4;
+        let slab = Self::slab_bytes(head_dim);
         let parked = Self::WARPS * heads * (4 * 16 + 8);
-        let own = if row > parked { row } else { parked }.next_multiple_of(16) * Self::WARPS;
-        let sums = (slots + ranks) * heads * head_dim * 4;
-        let warps = Self::WARPS * (queries + fresh) + own;
-        let block = queries + fresh + sums;
-        Self::WARPS * Self::slab_bytes(head_dim) + if warps > block { warps } else { block }
+        let second = (slab - head_dim * 32 + heads * head_dim * 4 + parked).next_multiple_of(16);
+        let room = if slab > second { slab } else { second };
+        let fresh = (head_dim * 4).next_multiple_of(16);
+        // Of four ranks the first one's sums are in the output, the last one's nowhere.
+        let (slots, sums, peaks) = match ranks {
+            8 => (Self::WARPS + Self::STRADDLING - 1, 8, 8),
+            _ => (Self::WARPS, ranks - 2, ranks - 1),
+        };
+        let mixing = (slots + sums) * heads * head_dim * 4 + (slots + peaks) * heads * 8;
+        let warps = Self::WARPS * (room + queries);
+        let block = Self::WARPS * slab + queries + fresh + mixing + heads * 4;
+        if warps > block { warps } else { block }
     }
 
     /// The kernel. Its thread blocks form clusters along x; the PTX says so, the launch need not.
@@ -384,11 +390,14 @@ mod tests {
         let many = of(32, 32, 100, true, 20);
         assert_eq!(many.entry(), "decode_attend_many_f16_128_c4");
         assert_eq!(many.grid(), Grid { x: 4, y: 20, z: 1 });
-        // Slab, queries, new key and value, row of a warp.
-        assert_eq!(many.shared_bytes(), 8 * (3200 + 16 * 208 + 2 * 15 * 16 + 400 + 1200));
+        // Slabs; queries, new key and value, sums and peaks of warps and ranks, the query's scale.
+        let (slabs, row) = (8 * (3200 + 16 * 208), 2 * 15 * 16 + 400 + 10 * 400 + 11 * 8 + 4);
+        assert_eq!(many.shared_bytes(), slabs + row);
+        let four = 4 * (many.shared_bytes() + RESERVED);
+        assert!(four <= MULTIPROCESSOR, "four thread blocks: {four}");
         let few_heads = of(20, 5, 128, true, 128);
         assert_eq!(few_heads.grid(), Grid { x: 128, y: 5, z: 1 });
-        let two = 2 * (few_heads.shared_bytes() + 1408 + RESERVED);
+        let two = 2 * (few_heads.shared_bytes() + RESERVED);
         assert!(two <= MULTIPROCESSOR, "two thread blocks: {two}");
         for (head_dim, halves) in [(256, true), (128, false)] {
             let entry = |rows| of(32, 32, head_dim, halves, rows).entry();
