@@ -142,7 +142,7 @@ pub struct Row {
     /// Which sequence.
     pub slot: usize,
     /// Place in the sequence; all earlier places of the slot are in the cache or earlier in the
-    /// same step.
+    /// same step. What the cache has of later ones counts as never written from then on.
     pub position: usize,
     /// The token that stands there.
     pub token: TokenId,
