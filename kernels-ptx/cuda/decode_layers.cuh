@@ -34,8 +34,6 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
             barrier_init(shared_address(&kept.full[slot]), 1);
             barrier_init(shared_address(&kept.empty[slot]), MULTIPLIERS);
         }
-        barrier_init(shared_address(&kept.cache_full), 2 * WARP);
-        barrier_init(shared_address(&kept.cache_empty), WARPS);
         barriers_ready();
         kept.rooms.lay_out(args, RANKS);
         // At first `UNWRITTEN`, as all rooms are: set 0. The step ahead has ended in any case: its
@@ -55,35 +53,28 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
     for (u32 at = threadIdx.x; at < args.count * Layers::WORDS; at += Layers::THREADS) {
         kept.addresses[at] = __ldg(reinterpret_cast<const u64 *>(args.layers) + at);
     }
-    // Beyond the multipliers there is nobody's peak.
-    if (warp == KEEPER && lane >= MULTIPLIERS) {
-        kept.peaks[lane] = make_float2(0.0f, 0.0f);
+    if (warp == KEEPER && lane < 2) {
+        kept.peaks[lane] = make_uint2(0, 0);
     }
     __syncthreads();
+    if (warp < MULTIPLIERS) {
+        u32 pairs = 0;
+#pragma unroll
+        for (u32 which = 0; which < LINEARS; ++which) {
+            pairs = max(pairs, kept.shares[which].count);
+        }
+        // Before the multipliers meet for the first time, behind which they add.
+#pragma unroll 1
+        for (u32 at = threadIdx.x; at < pairs * 32; at += AT_WORK) {
+            sums[at] = 0;
+        }
+    }
 
     if (warp == FETCHER) {
         Ring ring{args.slots_of_weights};
         // Slots are empty at first.
         ring.parity = 1;
         bool attends = false;
-        const auto fetch_cache = [&](u32 layer) {
-            if (layer > 0) {
-                barrier_wait(shared_address(&kept.cache_empty), (layer - 1) % 2);
-            }
-            const Args cache = cache_of(args, layer);
-#pragma unroll 1
-            for (u32 w = 0; w < BROUGHT; ++w) {
-                fetch_first_unit(cache, kept.fetched, shared_address(slabs), w);
-            }
-            // Copies of a lane, and what it has written itself.
-            const u32 full = shared_address(&kept.cache_full);
-            asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(full)
-                         : "memory");
-            barrier_arrive(full);
-            if (lane == 0) {
-                fetch_cache_ahead(args, kept.fetched, layer + 1);
-            }
-        };
 #pragma unroll 1
         for (u32 layer = 0; layer < args.count; ++layer) {
             if (lane == 0) {
@@ -101,8 +92,8 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
                     }
                     __syncwarp();
                 }
-                if (which == QKV && attends) {
-                    fetch_cache(layer);
+                if (which == QKV && attends && lane == 0) {
+                    fetch_cache_ahead(args, kept.fetched, layer + 1);
                 }
             }
         }
@@ -140,13 +131,14 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
         // write in gate_up all others wait.
         const u32 blocks = min(gridDim.x, (min(kept.shapes.row_tiles[QKV],
                                                kept.shapes.row_tiles[GATE_UP]) + 1) / PAIR);
+        u32 turn = 0;
 #pragma unroll 1
         for (u32 layer = 0; layer < args.count; ++layer) {
 #pragma unroll 1
             for (u32 which = 0; which < LINEARS; ++which) {
                 if (kept.shares[which].count > 0) {
                     keep_row(args, kept.shapes.cols[which],
-                             kept.addresses[layer * Layers::WORDS + 8 + which] != 0, kept);
+                             kept.addresses[layer * Layers::WORDS + 8 + which] != 0, kept, turn);
                 }
                 if (which == QKV && blockIdx.x < blocks) {
                     // Of the layer ahead the row is still needed, of the one before it no longer.
@@ -162,21 +154,26 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
         return;
     }
 
+    // Keys and values of the first layer; of each other while the one behind is being mixed.
+    if (warp < WARPS && kept.attends) {
+        fetch_first_unit(cache_of(args, 0), kept.part, shared_address(slabs), warp);
+    }
     // One code for the linears of narrow rows and one loop, so that a layer's instructions stay near
     // and little is kept while the block attends.
 #pragma unroll 1
     for (u32 step = 0; step < args.count * LINEARS; ++step) {
         const u32 layer = step / LINEARS, which = step % LINEARS;
-        if (which == QKV && BROUGHT <= warp && warp < WARPS && kept.attends) {
-            // Under way while the row is awaited.
-            if (layer > 0) {
-                barrier_wait(shared_address(&kept.cache_empty), (layer - 1) % 2);
-            }
-            fetch_first_unit(cache_of(args, layer), kept.part, shared_address(slabs), warp);
-        }
         if (which == OUT && kept.attends) {
             if (warp < WARPS) {
                 attend_part<RANKS>(args, layer, kept, slabs);
+                if (layer + 1 < args.count) {
+                    // No warp looks any longer at what others had summed in their slabs.
+                    meet<ATTEND>();
+                    fetch_first_unit(cache_of(args, layer + 1), kept.part, shared_address(slabs),
+                                     warp);
+                }
+            } else if (kept.part.ranks > 1) {
+                mix_ranks<RANKS>(args, layer, kept);
             }
             // Whoever has nothing to do does not look at what is far from being there.
             meet<ATTENDED>();

@@ -124,11 +124,7 @@ __device__ __forceinline__ void attend_units_of_warp(const Layers &layers, u32 l
     const f32 factor = args.factor * LOG2_E * (g < part.heads ? prepared.scales[g] : 0.0f);
     Running running;
     float2 out[DIM / 8] = {};
-    if (part.warp < BROUGHT) {
-        barrier_wait(shared_address(&kept.cache_full), layer % 2);
-    } else {
-        wait_for_copies();
-    }
+    wait_for_copies();
 #pragma unroll 1
     for (u32 unit = mine;;) {
         if (unit == last) {
@@ -278,41 +274,47 @@ __device__ __forceinline__ void attend_part(const Layers &layers, u32 layer, Kep
             store_fresh2(peaks + (part.rank * HEADS + head) * 2, make_float2(of.top, of.total));
         }
     }
-    // The slabs are free for the next layer.
-    __syncwarp();
-    if (part.lane == 0) {
-        barrier_arrive(shared_address(&kept.cache_empty));
-    }
     MARK(6);
-    if (part.ranks > 1) {
-        const u32 end = min(pairs, (part.rank + 1) * kept.slice);
+}
+
+// What the multipliers behind them do meanwhile: mixes this block's slice of the elements from the
+// parts of all ranks, as they come.
+template <u32 RANKS, u32 DIM>
+__device__ __forceinline__ void mix_ranks(const Layers &layers, u32 layer, const Kept<DIM> &kept) {
+    const Rooms &rooms = kept.rooms;
+    const Part &part = kept.part;
+    f32 *room = room_of(layers, rooms, kept.first_set, layer);
+    f32 *mixed = room + rooms.mixed + part.first_head * part.dim;
+    const u32 of_first_rank = blockIdx.x - part.rank;
+    const f32 *values = room + rooms.parts + of_first_rank * rooms.part;
+    const f32 *peaks = room + rooms.peaks + of_first_rank * HEADS * 2;
+    const u32 end = min(part.heads * part.dim / 2, (part.rank + 1) * kept.slice);
 #pragma unroll 1
-        for (u32 e = part.rank * kept.slice + this_thread(); e < end; e += Args::THREADS) {
-            const u32 head = quotient(2 * e, kept.by_dim);
-            float2 value[RANKS], peak[RANKS];
-            u32 looks = 0;
-            for (;;) {
-                bool complete = true;
+    for (u32 e = part.rank * kept.slice + this_thread() - Args::THREADS; e < end;
+         e += AT_WORK - Args::THREADS) {
+        const u32 head = quotient(2 * e, kept.by_dim);
+        float2 value[RANKS], peak[RANKS];
+        u32 looks = 0;
+        for (;;) {
+            bool complete = true;
 #pragma unroll
-                for (u32 r = 0; r < RANKS; ++r) {
-                    value[r] = load_fresh2(values + r * rooms.part + 2 * e);
-                    peak[r] = load_fresh2(peaks + (r * HEADS + head) * 2);
-                }
-#pragma unroll
-                for (u32 r = 0; r < RANKS; ++r) {
-                    complete = complete & is_written(value[r].x) & is_written(value[r].y)
-                        & is_written(peak[r].x) & is_written(peak[r].y);
-                }
-                if (complete) {
-                    break;
-                }
-                look_again(looks);
+            for (u32 r = 0; r < RANKS; ++r) {
+                value[r] = load_fresh2(values + r * rooms.part + 2 * e);
+                peak[r] = load_fresh2(peaks + (r * HEADS + head) * 2);
             }
-            store_fresh2(mixed + 2 * e, divided(mix_two<RANKS>(
-                RANKS, [&](u32 r) { return peak[r]; }, [&](u32 r) { return value[r]; })));
+#pragma unroll
+            for (u32 r = 0; r < RANKS; ++r) {
+                complete = complete & is_written(value[r].x) & is_written(value[r].y)
+                    & is_written(peak[r].x) & is_written(peak[r].y);
+            }
+            if (complete) {
+                break;
+            }
+            look_again(looks);
         }
+        store_fresh2(mixed + 2 * e, divided(mix_two<RANKS>(
+            RANKS, [&](u32 r) { return peak[r]; }, [&](u32 r) { return value[r]; })));
     }
-    MARK(7);
 }
 
 }  // namespace

@@ -16,7 +16,7 @@ struct Linear {
 };
 
 // What the multipliers do of a linear of SLOTS slots a pair, if the block has a share of it; `sums`
-// is (pairs of the share, MULTIPLIERS, 32).
+// is (pairs of the share, 32), zero before and after.
 template <u32 SLOTS, u32 DIM>
 __device__ __forceinline__ void multiply_row(const Layers &args, u32 which, u32 layer,
                                              const Linear &of, Kept<DIM> &kept,
@@ -40,7 +40,7 @@ __device__ __forceinline__ void multiply_row(const Layers &args, u32 which, u32 
     // Of the warp's tiles, by slot, each slot's tiles dealt on where those of the one before end;
     // those of no tile are beyond the last.
     u32 places[SLOTS];
-    places[0] = warp;
+    places[0] = PLACES >> (4 * warp) & 15;
 #pragma unroll
     for (u32 slot = 1; slot < SLOTS; ++slot) {
         const u32 back = slot_tiles % MULTIPLIERS;
@@ -50,6 +50,13 @@ __device__ __forceinline__ void multiply_row(const Layers &args, u32 which, u32 
         const u32 in_slot = places[i / EACH] + i % EACH * MULTIPLIERS;
         return in_slot < slot_tiles ? i / EACH * slot_tiles + in_slot : TILES_MAX;
     };
+    // Made before the row is there, not when it has come.
+    PlaneLane plane_lane(lane);
+#pragma unroll
+    for (u32 i = 0; i < 3; ++i) {
+        plane_lane.keep[i] = anew(plane_lane.keep[i]);
+        plane_lane.turn[i] = anew(plane_lane.turn[i]);
+    }
     MARK(0);
     float4 x[N], weight[N];
 #pragma unroll
@@ -85,6 +92,10 @@ __device__ __forceinline__ void multiply_row(const Layers &args, u32 which, u32 
                     *reinterpret_cast<const uint4 *>(codes + (t * tiles + tile) * TILE_BYTES);
             }
         }
+        // The copy that overwrites the slot has to find the loads done. The arrival does not wait
+        // for them: they may be in a queue still, behind copies of keys and values. A store of what
+        // they bring does, and the arrival comes behind the store.
+        kept.seen[warp] = a[0][0].x ^ a[0][1].x ^ a[1][0].x ^ a[1][1].x;
         __syncwarp();
         if (lane == 0) {
             barrier_arrive(shared_address(&kept.empty[ring.slot]));
@@ -94,7 +105,7 @@ __device__ __forceinline__ void multiply_row(const Layers &args, u32 which, u32 
     uint4 a[EACH][PAIR];
     if (SLOTS == 1) {
         // There before the row is.
-        load_codes(a, warp, col_tiles);
+        load_codes(a, places[0], col_tiles);
     }
     u32 looks = 0;
     u32 wanted[N];
@@ -137,7 +148,9 @@ __device__ __forceinline__ void multiply_row(const Layers &args, u32 which, u32 
     peak = warp_peak(peak);
     most = warp_peak(most);
     if (lane == 0) {
-        kept.peaks[warp] = make_float2(peak, most);
+        // Zero: the keeper saw to that before the last meeting.
+        atomicMax(&kept.peaks[ring.turn].x, __float_as_uint(peak));
+        atomicMax(&kept.peaks[ring.turn].y, __float_as_uint(most));
     }
     meet<PEAKS>();
     if (of.finish == ADD && thread < features) {
@@ -145,18 +158,18 @@ __device__ __forceinline__ void multiply_row(const Layers &args, u32 which, u32 
         other_of = load_fresh(of.residual + share.first * 32 + thread);
     }
     MARK(2);
-    const float2 found = kept.peaks[lane];
-    peak = warp_peak(found.x);
+    peak = __uint_as_float(kept.peaks[ring.turn].x);
+    most = __uint_as_float(kept.peaks[ring.turn].y);
+    ring.turn ^= 1;
     if (norm == nullptr) {
         peak = fmaxf(peak, PEAK_MIN);
-    } else if (!is_plain_by_squares(peak, warp_peak(found.y), args.eps)) {
+    } else if (!is_plain_by_squares(peak, most, args.eps)) {
         meet<PEAK>();
         peak = kept.row_peak;
     }
     const f32 factor = __fdiv_rn(127.0f, peak);
     i32 value_sum = 0;
     Planes planes[N] = {};
-    const PlaneLane plane_lane(lane);
 #pragma unroll
     for (u32 i = 0; i < N; ++i) {
         // Of wide rows a warp has a second tile in few slots.
@@ -172,10 +185,12 @@ __device__ __forceinline__ void multiply_row(const Layers &args, u32 which, u32 
         if (SLOTS == 1) {
 #pragma unroll
             for (u32 i = 0; i < EACH; ++i) {
-                multiply_planes(c, a[i], planes[i]);
+                if (i == 0 || tile_of(i) < col_tiles) {
+                    multiply_planes(c, a[i], planes[i]);
+                }
             }
             if (pair + 1 < share.count) {
-                load_codes(a, warp, col_tiles);
+                load_codes(a, places[0], col_tiles);
             }
         } else {
 #pragma unroll
@@ -192,32 +207,28 @@ __device__ __forceinline__ void multiply_row(const Layers &args, u32 which, u32 
                 }
             }
         }
-        sums[(pair * MULTIPLIERS + warp) * 32 + lane % 4 * 8 + lane / 4] =
-            sum_planes(c, lane) - value_sum;
+        atomicAdd(sums + pair * 32 + lane % 4 * 8 + lane / 4, sum_planes(c, lane) - value_sum);
     }
     MARK(4);
     meet<SUMS>();
     MARK(5);
-    if (thread < features) {
+    // Beyond the last feature there may be sums of rows that are none. All become zero for the next
+    // linear, which adds behind the next meeting.
+    if (thread < share.count * by_pair) {
         const f32 unit = kept.row_unit;
-        const i32 *from = sums + thread / by_pair * MULTIPLIERS * 32 + thread % by_pair;
-        i32 all = 0;
-#pragma unroll
-        for (u32 w = 0; w < MULTIPLIERS; ++w) {
-            all += from[w * 32];
-        }
-        f32 value = static_cast<f32>(all) * unit * unit_of;
+        i32 *of_feature = sums + thread / by_pair * 32 + thread % by_pair;
+        f32 value = static_cast<f32>(*of_feature) * unit * unit_of;
+        *of_feature = 0;
         if (gated) {
-            i32 up = 0;
-#pragma unroll
-            for (u32 w = 0; w < MULTIPLIERS; ++w) {
-                up += from[w * 32 + 16];
-            }
-            value = activate(args.activation, value) * (static_cast<f32>(up) * unit * other_of);
+            const f32 up = static_cast<f32>(of_feature[16]) * unit * other_of;
+            of_feature[16] = 0;
+            value = activate(args.activation, value) * up;
         } else if (of.finish == ADD) {
             value = other_of + value;
         }
-        store_fresh(of.out + share.first * by_pair + thread, value);
+        if (thread < features) {
+            store_fresh(of.out + share.first * by_pair + thread, value);
+        }
     }
     MARK(6);
 }
@@ -237,12 +248,18 @@ __device__ __forceinline__ f32 sum_tree(const f32 *from) {
 // What the keeper does of a linear.
 template <u32 DIM>
 __device__ __forceinline__ void keep_row(const Layers &args, u32 cols, bool normed,
-                                         Kept<DIM> &kept) {
+                                         Kept<DIM> &kept, u32 &turn) {
     const u32 lane = threadIdx.x % WARP;
     meet<PEAKS>();
-    const float2 found = kept.peaks[lane];
-    const f32 peak = warp_peak(found.x);
-    const bool plain = !normed || is_plain_by_squares(peak, warp_peak(found.y), args.eps);
+    const f32 peak = __uint_as_float(kept.peaks[turn].x);
+    const bool plain =
+        !normed || is_plain_by_squares(peak, __uint_as_float(kept.peaks[turn].y), args.eps);
+    turn ^= 1;
+    if (lane == 0) {
+        // Those of the linear behind: whoever read them has met at its sums. Those who will write
+        // here meet at this one's first.
+        kept.peaks[turn] = make_uint2(0, 0);
+    }
     f32 inverse_rms = 1.0f;
     f32 least = PEAK_MIN;
     if (normed) {

@@ -13,12 +13,15 @@ static_assert(Layers::UNWRITTEN == UNWRITTEN, "one mark");
 // Sixteen in all, so that each thread may have 128 registers.
 constexpr u32 MULTIPLIERS = 14;
 constexpr u32 FETCHER = MULTIPLIERS;
-// Warps whose first keys and values the fetcher brings; the others of a longer row do it themselves,
-// since weights must not wait for long.
-constexpr u32 BROUGHT = 4;
 constexpr u32 KEEPER = MULTIPLIERS + 1;
 static_assert(Layers::THREADS == (MULTIPLIERS + 2) * WARP, "every warp has a place");
 constexpr u32 AT_WORK = MULTIPLIERS * WARP;
+
+// A warp's place among those that tiles of columns are dealt to in turn: four bits each, from warp
+// 0 on. A quarter of a multiprocessor has every fourth warp, and so three multipliers or four. The
+// second round begins with quarters of three, so that no quarter has many more than another.
+constexpr u64 PLACES = 0xdc76ba32981054ull;
+static_assert(MULTIPLIERS == 14, "PLACES has as many");
 
 // A slot holds a pair of row tiles with as many tiles of columns as a row of the model has. A warp
 // takes every MULTIPLIERS-th of them, at most EACH.
@@ -135,14 +138,14 @@ struct Kept {
     Rooms rooms;
     // The set of the step's first layer.
     u32 first_set;
-    // What the fetcher brings of the layer's keys and values is there; is no longer needed.
-    u64 cache_full;
-    u64 cache_empty;
     // Of lanes, of tiles of columns.
     f32 squares[WARP * SQUARES_STRIDE];
     __align__(16) f32 tiles[4 * WARP];
-    // Of each multiplier: greatest product of weight and number, greatest sum of four squares.
-    float2 peaks[WARP];
+    // Of a linear's row, and zero for the next one's, in turn: the greatest product of weight and
+    // number, and the greatest sum of four squares; neither is negative, so as bits.
+    uint2 peaks[2];
+    // Nobody reads it: see where slots are given back.
+    volatile u32 seen[MULTIPLIERS];
     f32 row_peak;
     f32 row_unit;
     // Attention: this block's part, if it has one, and the position's angles.
@@ -161,11 +164,13 @@ struct Kept {
     float2 by_warp[WARPS][HEADS];
 };
 
-// Which slot comes next, and how often slots have been gone through.
+// Which slot comes next, and how often slots have been gone through; and what else takes turns.
 struct Ring {
     u32 slots;
     u32 slot = 0;
     u32 parity = 0;
+    // Of `Kept::peaks`, which belong to the next linear.
+    u32 turn = 0;
 
     __device__ __forceinline__ void advance() {
         if (++slot == slots) {

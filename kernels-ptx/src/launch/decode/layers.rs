@@ -34,15 +34,13 @@ pub struct DecodeLayersShape {
 
 impl DecodeLayersShape {
     /// Static shared memory of every entry at most.
-    const STATIC_BYTES: u32 = 28 * 1024;
+    const STATIC_BYTES: u32 = 25 * 1024;
     const TILE_ROWS: u32 = 16;
     const TILE_COLS: u32 = 128;
     /// Bytes of a pair of tiles.
     const PAIR_BYTES: u32 = 2 * 512;
-    /// Warps that multiply: all but one that fetches and one that keeps.
-    const MULTIPLIERS: u32 = DecodeLayersArgs::THREADS / 32 - 2;
-    /// Bytes of the sums of a pair of row tiles: of 32 rows, by each warp that multiplies.
-    const SUM_BYTES: u32 = Self::MULTIPLIERS * 32 * 4;
+    /// Bytes of the sums of a pair of row tiles.
+    const SUM_BYTES: u32 = 2 * Self::TILE_ROWS * 4;
     /// With one slot nothing would be fetched while it is multiplied.
     const SLOTS_MIN: u32 = 2;
 
@@ -162,9 +160,9 @@ mod tests {
         assert_eq!(shape.grid(), Grid { x: 132, y: 1, z: 1 });
         let slabs = 8 * (3200 + 16 * 208);
         // Gate and up: 540 pairs, 5 of them in some blocks.
-        let sums = 5 * 14 * 128;
-        assert_eq!(shape.slots_of_weights(), 5);
-        assert_eq!(shape.shared_bytes(), 5 * 25 * 1024 + slabs + sums);
+        let sums = 5 * 128;
+        assert_eq!(shape.slots_of_weights(), 6);
+        assert_eq!(shape.shared_bytes(), 6 * 25 * 1024 + slabs + sums);
         // A key head for each query head: 32 · 4 parts of one head.
         let room = 9600 + 3200 + 128 * (100 + 16) + 3200 + 8640 + 3200;
         assert_eq!(shape.rooms_words(), 4 * room + 4);
@@ -172,7 +170,7 @@ mod tests {
         let shape = of(BITNET_2B).unwrap();
         assert_eq!(shape.entry(), "decode_layers_f16_128_c8");
         assert_eq!(shape.grid(), Grid { x: 132, y: 1, z: 1 });
-        let (slabs, sums) = (8 * (4096 + 16 * 272), 4 * 14 * 128);
+        let (slabs, sums) = (8 * (4096 + 16 * 272), 4 * 128);
         assert_eq!(shape.slots_of_weights(), 6);
         assert_eq!(shape.shared_bytes(), 6 * 20 * 1024 + slabs + sums);
         // Five key heads of four query heads: 5 · 8 parts of four heads.
@@ -254,7 +252,7 @@ mod tests {
         assert_eq!(on(BITNET_3B, 127, 232_448), None, "32 heads of four parts");
         assert_eq!(on(BITNET_3B, 0, 232_448), None);
         let slot = 25 * 1024;
-        let least = DecodeLayersShape::STATIC_BYTES + 8 * (3200 + 16 * 208) + 5 * 14 * 128;
+        let least = DecodeLayersShape::STATIC_BYTES + 8 * (3200 + 16 * 208) + 5 * 128;
         assert_eq!(on(BITNET_3B, 132, least + 2 * slot).unwrap().slots_of_weights(), 2);
         assert_eq!(on(BITNET_3B, 132, least + 2 * slot - 1), None, "one slot");
         // On eight multiprocessors: 14 pairs of 32 features of the stream, 28 of 16 of the gate.
