@@ -926,7 +926,7 @@ extern "C" __global__ void decode_gate_up_4(DecodeLinearArgs args);
 //
 // The row is awaited in one of two ways. `awaited` 0: until the kernels ahead in the stream
 // have ended. `awaited` 1: until no word of it is `UNWRITTEN`, while its producer may still
-// run. Neither writes `UNWRITTEN`, so a row that consisted of it before the producer started
+// run. No kernel writes `UNWRITTEN`, so a row that consisted of it before the producer started
 // is complete once none is left.
 //
 // Grid, entry and shared memory: `launch::DecodeAttendShape`.

@@ -65,8 +65,8 @@ struct Pairs {
             const u32 i = part.lane + k * WARP;
             low[k] = high[k] = 0.0f;
             if (i < part.dim / 2) {
-                low[k] = __ldcg(from + i);
-                high[k] = __ldcg(from + i + part.dim / 2);
+                low[k] = from[i];
+                high[k] = from[i + part.dim / 2];
             }
         }
     }

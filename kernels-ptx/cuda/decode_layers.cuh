@@ -154,7 +154,7 @@ __device__ __forceinline__ void decode_layers(const Layers &args) {
         return;
     }
 
-    // Keys and values of the first layer; of each other while the one behind is being mixed.
+    // Keys and values of the first layer; of each other once the layer ahead is done with its own.
     if (warp < WARPS && kept.attends) {
         fetch_first_unit(cache_of(args, 0), kept.part, shared_address(slabs), warp);
     }

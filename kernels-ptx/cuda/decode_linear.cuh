@@ -258,6 +258,11 @@ __device__ __forceinline__ void decode_linear(const Args &args) {
                     multiply_tiles<CHAINS>(c, a, words[i]);
                 }
             }
+            // Lane (g, q) has the sum of row g + 8 (q % 2) of tile q / 2.
+            partial[(pair * WARPS + warp) * 32 + lane % 4 * 8 + lane / 4] =
+                sum_tiles<CHAINS>(c) - value_sum;
+            // Behind a store that takes all codes of the stage: the copy that overwrites them has to
+            // find their loads done.
             if (args.stages < count) {
                 __syncwarp();
                 if (lane == 0) {
@@ -268,9 +273,6 @@ __device__ __forceinline__ void decode_linear(const Args &args) {
                 stage = 0;
                 phase ^= 1;
             }
-            // Lane (g, q) has the sum of row g + 8 (q % 2) of tile q / 2.
-            partial[(pair * WARPS + warp) * 32 + lane % 4 * 8 + lane / 4] =
-                sum_tiles<CHAINS>(c) - value_sum;
         }
     }
     MARK(6);

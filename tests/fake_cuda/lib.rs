@@ -15,6 +15,7 @@
 //! | `FAKE_CUDA_MULTIPROCESSORS` | how many it has, 4 unless said |
 //! | `FAKE_CUDA_RESIDENT` | blocks that a multiprocessor has room for, 1 unless said |
 //! | `FAKE_CUDA_LAUNCHES` | file in which each launch leaves a line: entry, and how |
+//! | `FAKE_CUDA_ALLOCATIONS` | file in which each allocation leaves a line: the call |
 
 #![allow(unsafe_code, reason = "it is a C library")]
 #![allow(non_snake_case, reason = "the driver's names")]
@@ -368,6 +369,7 @@ driver! {
     }
 
     fn cuMemAlloc_v2(address: Ptr, bytes: usize) {
+        leave("FAKE_CUDA_ALLOCATIONS", || "cuMemAlloc".into());
         if bytes > device_memory() - used() {
             return OUT_OF_MEMORY;
         }
@@ -385,6 +387,7 @@ driver! {
         0
     }
     fn cuMemHostAlloc(address: Ptr, bytes: usize, _flags: u32) {
+        leave("FAKE_CUDA_ALLOCATIONS", || "cuMemHostAlloc".into());
         // SAFETY: the caller allocates no zero bytes.
         put(address, unsafe { alloc(memory_layout(bytes + 256)) })
     }
@@ -520,14 +523,19 @@ fn block<B: ArgumentBlock>(parameters: Ptr) -> B {
     unsafe { *args }
 }
 
-/// Leaves a line about a launch where it was asked for.
-fn note(entry: &str, how: &How) {
-    let Some(file) = std::env::var_os("FAKE_CUDA_LAUNCHES") else { return };
+/// Leaves a line where it was asked for.
+fn leave(variable: &str, line: impl FnOnce() -> String) {
+    let Some(file) = std::env::var_os(variable) else { return };
+    let mut file = OpenOptions::new().create(true).append(true).open(file).unwrap();
+    writeln!(file, "{}", line()).unwrap();
+}
+
+/// What a launch's line says.
+fn said(entry: &str, how: &How) -> String {
     let recorded = with(|state| state.capture.is_some());
     let words = [(recorded, " recorded"), (how.is_cooperative(), " cooperative")];
     let words = words.iter().filter(|(is, _)| *is).map(|(_, word)| *word);
-    let mut file = OpenOptions::new().create(true).append(true).open(file).unwrap();
-    writeln!(file, "{entry}{}", words.collect::<String>()).unwrap();
+    format!("{entry}{}", words.collect::<String>())
 }
 
 fn launch(entry: &'static str, how: How, parameters: Ptr) -> u32 {
@@ -536,7 +544,7 @@ fn launch(entry: &'static str, how: How, parameters: Ptr) -> u32 {
     if spec.is_none_or(|spec| how.threads != [spec.threads, 1, 1]) || grid.contains(&0) {
         return INVALID_VALUE;
     }
-    note(entry, &how);
+    leave("FAKE_CUDA_LAUNCHES", || said(entry, &how));
     let is_idle = std::env::var("FAKE_CUDA_KERNEL").as_deref() == Ok("idle");
     let launch = match entry {
         "read_memory" => Launch::ReadMemory(block(parameters)),

@@ -94,6 +94,59 @@ fn middle<'k>(mut keys: impl Iterator<Item = &'k [f32]>) -> Option<Vec<f32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::floats::FloatType;
+    use crate::forward::{Cancel, forward};
+    use crate::layout::WeightLayout;
+    use crate::package::Package;
+    use crate::preset::Preset;
+    use crate::synth;
+
+    /// What is measured once more is zero: it was taken from the keys, of their own layer, and in
+    /// the right direction. And logits are what they were.
+    #[test]
+    fn centred_keys_have_their_middle_at_zero() {
+        let opt = Preset {
+            name: "a small OPT",
+            model: "none",
+            config: r#"{"architectures": ["OPTForCausalLM"], "activation_function": "relu",
+                "hidden_size": 64, "ffn_dim": 128, "vocab_size": 300, "num_attention_heads": 2,
+                "num_hidden_layers": 3, "max_position_embeddings": 64,
+                "word_embed_proj_dim": 64, "do_layer_norm_before": true}"#,
+            float: FloatType::F32,
+        };
+        let made = synth::in_memory(&opt, WeightLayout::Rows128, 1, &mut |_, _| {}).unwrap();
+        let package = Package::from_checkpoint(made).unwrap();
+        let plain = package.bind().unwrap();
+        let mut model = package.bind().unwrap();
+        let biases = |model: &Model<'_>| -> Vec<Vec<f32>> {
+            model.layers.iter().map(|layer| layer.qkv[1].bias.clone().unwrap()).collect()
+        };
+        model.centre_keys(&mut |_, _| {}).unwrap();
+        let once = biases(&model);
+        let after = logits(&model);
+        model.centre_keys(&mut |_, _| {}).unwrap();
+        for (once, twice) in once.iter().zip(&biases(&model)) {
+            let size = once.iter().map(|x| x.abs()).sum::<f32>();
+            let moved = once.iter().zip(twice).map(|(a, b)| (a - b).abs()).sum::<f32>();
+            assert!(size > 0.0 && moved < 1e-4 * size, "{moved} of {size}");
+        }
+        let before = logits(&plain);
+        let furthest = before.iter().zip(&after).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(furthest < 1e-4, "logits moved by {furthest}");
+    }
+
+    /// Those behind three tokens, keys as singles.
+    fn logits(model: &Model<'_>) -> Vec<f32> {
+        let cpu = CpuBackend::new(1, Simd::detect()).unwrap();
+        let weights = cpu.upload(model, &mut |_, _| {}).unwrap();
+        let limits =
+            Limits { slots: 1, positions_max: 3, rows_max: 3, logits_max: 3, kv: KvType::F32 };
+        let mut ops = cpu.ops(&weights, limits).unwrap();
+        let row = |position| Row { slot: 0, position, token: 7, logits: true };
+        let rows = [0, 1, 2].map(row);
+        forward(&mut ops, model.config.layers, &rows, &Cancel::default()).unwrap();
+        ops.read(Buffer::Logits).unwrap()
+    }
 
     #[test]
     fn the_middle_is_the_mean_of_all_keys_but_the_first() {

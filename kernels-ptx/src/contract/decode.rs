@@ -72,7 +72,7 @@ kernels! {
     ///
     /// The row is awaited in one of two ways. `awaited` 0: until the kernels ahead in the stream
     /// have ended. `awaited` 1: until no word of it is `UNWRITTEN`, while its producer may still
-    /// run. Neither writes `UNWRITTEN`, so a row that consisted of it before the producer started
+    /// run. No kernel writes `UNWRITTEN`, so a row that consisted of it before the producer started
     /// is complete once none is left.
     ///
     /// Grid, entry and shared memory: `launch::DecodeAttendShape`.

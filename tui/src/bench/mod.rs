@@ -150,7 +150,9 @@ impl Bench<'_> {
             backend.room_for(&model, self.limits(&test.workload, backend))?;
         }
         let start = Instant::now();
-        model.centre_keys(&mut |done, total| watch.loading(done, total))?;
+        if self.args.device.kv == crate::args::Kv::F16 {
+            model.centre_keys(&mut |done, total| watch.loading(done, total))?;
+        }
         let weights = backend.upload(&model, &mut |done, total| watch.loading(done, total))?;
         let uploading = start.elapsed();
         let description = describe(package, package.config.positions_max)?;

@@ -157,13 +157,19 @@ impl Loading<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use super::*;
 
     #[test]
     fn progress_is_that_of_the_slower() {
         let loaded = AtomicUsize::new(0);
         thread::scope(|scope| {
-            let thread = scope.spawn(|| Err(CudaError::NoKernel { entry: "embed" }));
+            let (go_on, waits) = mpsc::channel();
+            let thread = scope.spawn(move || {
+                waits.recv().expect("whoever waits lets it go on");
+                Err(CudaError::NoKernel { entry: "embed" })
+            });
             let loading = Loading::Underway { thread, loaded: &loaded, count: 4 };
             assert_eq!(loading.as_far(70, 100), 0);
             loaded.store(2, Ordering::Relaxed);
@@ -171,10 +177,26 @@ mod tests {
             loaded.store(4, Ordering::Relaxed);
             assert_eq!(loading.as_far(100, 100), 99, "the end is heard from who waits");
             assert_eq!(loading.as_far(u64::MAX, u64::MAX), u64::MAX - 1);
-            let mut heard = Vec::new();
-            let error = loading.wait(100, &mut |done, total| heard.push((done, total)));
+            let mut heard = 0;
+            let error = loading.wait(100, &mut |done, total| {
+                assert_eq!((done, total), (99, 100));
+                heard += 1;
+                // Once is enough for the thread, which may have ended by the next time.
+                let _ = go_on.send(());
+            });
             assert!(matches!(error, Err(CudaError::NoKernel { entry: "embed" })));
-            assert!(heard.iter().all(|&(done, total)| done < total), "{heard:?}");
+            assert!(heard > 0, "progress while it waits");
         });
+    }
+
+    #[test]
+    fn the_end_is_heard_of() {
+        let modules =
+            Modules { modules: BTreeMap::new(), shared_bytes_max: 0, compiled_in: Duration::ZERO };
+        let loading = Loading::Done(modules);
+        assert_eq!(loading.as_far(70, 100), 70);
+        let mut heard = Vec::new();
+        loading.wait(100, &mut |done, total| heard.push((done, total))).unwrap();
+        assert_eq!(heard, [(100, 100)]);
     }
 }

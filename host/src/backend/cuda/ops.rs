@@ -209,7 +209,8 @@ impl<'w> CudaOps<'w> {
     /// that it should not have written, is seen then.
     pub(super) fn paint(&mut self) -> Result<(), DeviceError> {
         for buffer in Buffer::ALL {
-            self.state.buffer(buffer).fill(PAINT)?;
+            let memory = self.state.buffer(buffer);
+            memory.write(0, &vec![f32::from_bits(PAINT); memory.len()])?;
         }
         Ok(())
     }
@@ -222,8 +223,7 @@ impl<'w> CudaOps<'w> {
             let (used, memory) = (rows * width, self.state.buffer(buffer));
             let mut rest = vec![0.0_f32; memory.len() - used];
             memory.read(used, &mut rest)?;
-            let painted = u32::from_ne_bytes([PAINT; 4]);
-            if let Some(at) = rest.iter().position(|number| number.to_bits() != painted) {
+            if let Some(at) = rest.iter().position(|number| number.to_bits() != PAINT) {
                 let (bytes, at) = (4 * used, i64::try_from(4 * (used + at)).unwrap_or(i64::MAX));
                 return Ok(Some(Overrun { what: buffer.name(), bytes, at }));
             }

@@ -15,8 +15,9 @@ use super::shim::{self, Ptr};
 /// tile of any kernel.
 pub(super) const GUARD: usize = 4096;
 
-/// What every guard's byte is: numbers that are read from there are NaN.
-pub(in super::super) const PAINT: u8 = 0xff;
+/// What stands in every word of a guard, and of memory that a trial paints: as a single a NaN that
+/// no arithmetic gives, and no mark that a kernel writes (all bits set).
+pub(in super::super) const PAINT: u32 = 0x7fc5_a5a5;
 
 /// The guarded buffers of a context.
 #[derive(Debug, Default)]
@@ -33,7 +34,7 @@ pub struct Overrun {
     pub what: &'static str,
     /// Bytes that may be written.
     pub bytes: usize,
-    /// The first byte beside them that was, counted from the first of them.
+    /// Where the first word beside them is that was, counted from the first of them.
     pub at: i64,
 }
 
@@ -66,9 +67,12 @@ impl Guards {
         what: &'static str,
         bytes: usize,
     ) -> Result<(), CudaError> {
+        let guard = [PAINT; GUARD / 4];
+        let paint: Ptr = guard.as_ptr().cast_mut().cast();
         for side in sides(start, bytes) {
-            // SAFETY: the caller's guard, which nobody else knows yet.
-            done(unsafe { shim::cuMemsetD8_v2(side, PAINT, GUARD) })?;
+            // SAFETY: the caller's guard, which nobody else knows yet; `guard` has as many bytes
+            // and is read before the call returns.
+            done(unsafe { shim::cuMemcpyHtoD_v2(side, paint, GUARD) })?;
         }
         self.live().insert(start, (what, bytes));
         Ok(())
@@ -100,15 +104,15 @@ impl Context {
     /// What the driver answered; errors of earlier work as well.
     pub fn overrun(&self) -> Result<Option<Overrun>, CudaError> {
         self.enter()?;
-        let mut guard = [0_u8; GUARD];
+        let mut guard = [0_u32; GUARD / 4];
         let out: Ptr = guard.as_mut_ptr().cast();
         for (&start, &(what, bytes)) in &*self.guards().live() {
             for side in sides(start, bytes) {
                 // SAFETY: a buffer leaves the map before its memory is freed, and the map is
                 // locked; `out` has room for a guard.
                 done(unsafe { shim::cuMemcpyDtoH_v2(out, side, GUARD) })?;
-                if let Some(byte) = guard.iter().position(|&byte| byte != PAINT) {
-                    let at = (side + byte as u64).wrapping_sub(start).cast_signed();
+                if let Some(word) = guard.iter().position(|&word| word != PAINT) {
+                    let at = (side + 4 * word as u64).wrapping_sub(start).cast_signed();
                     return Ok(Some(Overrun { what, bytes, at }));
                 }
             }
