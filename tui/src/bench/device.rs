@@ -153,6 +153,7 @@ impl Benched for CudaBackend {
         gpu.weights_bytes = weights.bytes();
         let OpsBytes { cache, work } = ops.bytes();
         (gpu.cache_bytes, gpu.work_bytes) = (cache, work);
+        gpu.upload_ms = weights.copied_in().as_secs_f64() * 1e3;
         gpu.compile_ms = weights.compiled_in().as_secs_f64() * 1e3;
     }
 

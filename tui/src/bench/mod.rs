@@ -160,6 +160,7 @@ impl Bench<'_> {
         context.step_bytes = backend.step_bytes(&weights);
         context.model_size += backend.added_bytes(&weights);
         backend.describe(&mut context);
+        context.open = self.opening;
         context.load = self.opening + uploading;
         for test in tests {
             if self.signals.cancel.requested() {

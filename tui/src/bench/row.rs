@@ -29,6 +29,8 @@ pub struct Context {
     pub ubatch: usize,
     /// Bytes of weights that a step reads.
     pub step_bytes: u64,
+    /// The part of `load` that was opening the model.
+    pub open: Duration,
     pub load: Duration,
     pub deterministic: bool,
     pub seed: Option<u64>,
@@ -60,7 +62,9 @@ pub struct Gpu {
     pub cache_bytes: u64,
     /// Buffers between operations.
     pub work_bytes: u64,
-    /// Compiling the kernels, beside the loading.
+    /// Bringing the weights to the device.
+    pub upload_ms: f64,
+    /// Compiling the kernels meanwhile, or finding them compiled.
     pub compile_ms: f64,
 }
 
@@ -135,6 +139,8 @@ pub struct Row {
     pub ttft_ms: Option<Percentiles>,
     /// Time between tokens: of every step of one token per sequence.
     pub itl_ms: Option<Percentiles>,
+    /// Opening the model: its files mapped and checked, its tokenizer read.
+    pub open_ms: f64,
     /// From opening the model to weights ready; random weights are made before that.
     pub load_ms: f64,
     /// Most memory held during the test, weights included.
@@ -172,13 +178,14 @@ pub struct Row {
 }
 
 /// Fields of [`Gpu`] in a flat row; its name is `gpu_info`.
-const GPU_FIELDS: [&str; 7] = [
+const GPU_FIELDS: [&str; 8] = [
     "driver",
     "memory_bytes",
     "context_bytes",
     "weights_bytes",
     "cache_bytes",
     "work_bytes",
+    "upload_ms",
     "compile_ms",
 ];
 
@@ -240,6 +247,7 @@ impl Row {
             new_ts: both.then(|| (workload.slots * workload.generate) as f64 / time.mean),
             ttft_ms: stats.first_tokens().percentiles(),
             itl_ms: itl,
+            open_ms: millis(&context.open),
             load_ms: millis(&context.load),
             peak_rss_bytes: context.peak_memory,
             bytes_read_per_token: itl.map(|_| step / workload.slots as u64),

@@ -129,6 +129,13 @@ impl CudaBackend {
 }
 
 impl CudaWeights {
+    /// How long it took to bring the weights to the device, repacked for it; the kernels were
+    /// compiled meanwhile.
+    #[must_use]
+    pub fn copied_in(&self) -> Duration {
+        self.copied_in
+    }
+
     /// How long the driver took to compile the kernels, or to find them compiled.
     #[must_use]
     pub fn compiled_in(&self) -> Duration {

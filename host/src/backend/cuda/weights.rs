@@ -1,5 +1,8 @@
 //! [`CudaWeights`]: a model in device memory.
 
+use core::time::Duration;
+use std::time::Instant;
+
 use rayon::prelude::*;
 use tercet_core::packed::Mma16x128;
 use tercet_core::simd::Simd;
@@ -31,6 +34,8 @@ pub struct CudaWeights {
     pub(super) final_norm: DeviceNorm,
     pub(super) head: DeviceFloats,
     pub(super) modules: Modules,
+    /// How long bringing the weights took.
+    pub(super) copied_in: Duration,
     /// Bytes of all of it.
     pub(super) bytes: u64,
     /// Bytes of weights that a step reads.
@@ -125,6 +130,7 @@ pub(super) fn upload(
         model.head.bytes.len() + if model.tied() { 0 } else { model.embedding.bytes.len() };
     let total = model.layers.iter().map(layer_bytes).sum::<u64>() + tables as u64;
     progress(0, total);
+    let start = Instant::now();
 
     let codes = DeviceBuffer::uninitialized(context, "the weights", codes_bytes(model))?;
     let mut to = Uploader { context, staging, codes, filled: 0 };
@@ -149,6 +155,7 @@ pub(super) fn upload(
     let positions = model.positions.as_ref().map(|table| to.table(table)).transpose()?;
     let final_norm = to.norm(&model.final_norm)?;
     to.staging.finish()?;
+    let copied_in = start.elapsed();
 
     let mut weights = CudaWeights {
         config: config.clone(),
@@ -159,6 +166,7 @@ pub(super) fn upload(
         final_norm,
         head,
         modules: modules.wait(total, progress)?,
+        copied_in,
         bytes: 0,
         bytes_per_step: 0,
     };

@@ -75,6 +75,7 @@ struct Schema {
     new_ts: Option<f64>,
     ttft_ms: Option<Numbers>,
     itl_ms: Option<Numbers>,
+    open_ms: f64,
     load_ms: f64,
     peak_rss_bytes: Option<u64>,
     bytes_read_per_token: Option<u64>,
@@ -105,6 +106,7 @@ struct Gpu {
     weights_bytes: u64,
     cache_bytes: u64,
     work_bytes: u64,
+    upload_ms: f64,
     compile_ms: f64,
 }
 
