@@ -18,7 +18,7 @@ pub fn with_ops<B: Backend, R>(
     work: impl FnOnce(B::Ops<'_>) -> R,
 ) -> R {
     let mut model = package.bind().expect("a valid model");
-    model.centre_keys(&mut |_, _| {}).expect("a model that runs");
+    model.centre_keys(limits.kv, &mut |_, _| {}).expect("a model that runs");
     let weights = backend.upload(&model, &mut |_, _| {}).expect("valid weights");
     work(backend.ops(&weights, limits).expect("memory"))
 }

@@ -60,12 +60,21 @@ pub fn forward<O: Ops>(
         if cancel.requested() {
             return Ok(Pass::Cancelled);
         }
-        ops.qkv(layer)?; //                  hidden → norm → int8 → q, k, v
-        ops.attend(layer)?; //               q, k, v → cache → mixed
-        ops.attention_out(layer)?; //        mixed → sub-norm → int8 → hidden += ...
-        ops.gate_up(layer)?; //              hidden → norm → int8 → gated
-        ops.down(layer)?; //                 gated → sub-norm → int8 → hidden += ...
+        forward_layer(ops, layer)?; //       hidden → hidden
     }
     ops.logits()?; //                        hidden → norm → logits of the rows that ask
     Ok(Pass::Done)
+}
+
+/// One layer of the step whose rows are embedded.
+///
+/// # Errors
+///
+/// As [`forward`].
+pub fn forward_layer<O: Ops>(ops: &mut O, layer: usize) -> Result<(), DeviceError> {
+    ops.qkv(layer)?; //                      hidden → norm → int8 → q, k, v
+    ops.attend(layer)?; //                   q, k, v → cache → mixed
+    ops.attention_out(layer)?; //            mixed → sub-norm → int8 → hidden += ...
+    ops.gate_up(layer)?; //                  hidden → norm → int8 → gated
+    ops.down(layer) //                       gated → sub-norm → int8 → hidden += ...
 }

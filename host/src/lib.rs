@@ -24,7 +24,7 @@
 //! # fn main() -> Result<(), tercet_host::error::Error> {
 //! let package = Package::open(&Source::Path("models/bitnet".into()))?;
 //! let mut model = package.bind()?;
-//! model.centre_keys(&mut |_done, _total| {})?;
+//! model.centre_keys(KvType::F16, &mut |_done, _total| {})?;
 //! let backend = CpuBackend::new(CpuBackend::default_threads(), Simd::detect())?;
 //! let weights = backend.upload(&model, &mut |_done, _total| {})?;
 //! let limits =

@@ -276,9 +276,7 @@ where
     for<'w> B::Ops<'w>: Send,
 {
     let mut model = package.bind()?;
-    if limits.kv == KvType::F16 {
-        model.centre_keys(&mut |done, total| watch.loading(done, total))?;
-    }
+    model.centre_keys(limits.kv, &mut |done, total| watch.loading(done, total))?;
     let weights = backend.upload(&model, &mut |done, total| watch.loading(done, total))?;
     let ops: AnyOps<'_> = Box::new(backend.ops(&weights, limits)?);
     let mut session = Session::new(ops, &package.config, limits);

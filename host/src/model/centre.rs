@@ -6,16 +6,17 @@ use super::Model;
 use crate::backend::cpu::CpuBackend;
 use crate::backend::{Backend, Buffer, DeviceError, KvType, Limits, Ops, Row, TokenId};
 use crate::config::Positions;
+use crate::forward::forward_layer;
 
 /// Tokens that keys are measured on: more find the same middle, and take longer.
 const TOKENS: usize = 16;
 
 impl Model<'_> {
-    /// Moves the keys of every head so that their middle is zero, where positions are learned:
-    /// what is added to all keys alike adds the same number to every score of a query, and softmax
-    /// takes it out again. Keys that are cached as halves lose less near zero: of a trained OPT
-    /// logits come four times as near. Nothing to do, and nothing done, where positions are
-    /// rotary.
+    /// Moves the keys of every head so that their middle is zero, for a cache of halves (`kv`) and
+    /// where positions are learned: what is added to all keys alike adds the same number to every
+    /// score of a query, and softmax takes it out again. Keys that are cached as halves lose less
+    /// near zero: of a trained OPT logits come four times as near. Nothing is done for a cache of
+    /// singles, nor where positions are rotary.
     ///
     /// The middle is that of some tokens' keys, from the vocabulary's whole length, whatever text
     /// comes later: which they are matters little. They are run on the CPU, which reads every
@@ -27,13 +28,17 @@ impl Model<'_> {
     /// # Errors
     ///
     /// [`DeviceError`] of the CPU: too little memory, damaged weights.
-    pub fn centre_keys(&mut self, progress: &mut dyn FnMut(u64, u64)) -> Result<(), DeviceError> {
+    pub fn centre_keys(
+        &mut self,
+        kv: KvType,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<(), DeviceError> {
         let config = self.config.clone();
-        if matches!(config.positions, Positions::Rotary { .. }) {
+        if kv == KvType::F32 || matches!(config.positions, Positions::Rotary { .. }) {
             return Ok(());
         }
         let count = TOKENS.min(config.positions_max);
-        let (query, kv) = (config.query_width(), config.kv_width());
+        let (query, kv_width) = (config.query_width(), config.kv_width());
         #[allow(clippy::cast_possible_truncation, reason = "a vocabulary is below 2^24")]
         let token = |position| (position * config.vocab / count) as TokenId;
         let row = |position| Row { slot: 0, position, token: token(position), logits: false };
@@ -51,17 +56,14 @@ impl Model<'_> {
             let weights = cpu.upload(self, &mut |_, _| {})?;
             let total = cpu.weights_bytes(&weights);
             let mut ops = cpu.ops(&weights, limits)?;
-            // What `forward` does, with a look at the keys of each layer.
             ops.embed(&rows)?;
             for layer in 0..config.layers {
-                ops.qkv(layer)?;
+                forward_layer(&mut ops, layer)?;
+                // Attention leaves keys without rotary positions as they are.
                 let qkv = ops.read(Buffer::Qkv)?;
-                let keys = qkv.chunks(query + 2 * kv).map(|row| &row[query..query + kv]);
+                let keys = qkv.chunks(query + 2 * kv_width);
+                let keys = keys.map(|row| &row[query..query + kv_width]);
                 middles.push(middle(keys));
-                ops.attend(layer)?;
-                ops.attention_out(layer)?;
-                ops.gate_up(layer)?;
-                ops.down(layer)?;
                 progress(total * (layer as u64 + 1) / config.layers as u64, total);
             }
         }
@@ -69,7 +71,7 @@ impl Model<'_> {
             // Damaged weights are to be found out in the logits, as those of other models are.
             if let Some(middle) = middle.filter(|middle| middle.iter().all(|x| x.is_finite())) {
                 let [_, key, _] = &mut layer.qkv;
-                let bias = key.bias.get_or_insert_with(|| vec![0.0; kv]);
+                let bias = key.bias.get_or_insert_with(|| vec![0.0; kv_width]);
                 bias.iter_mut().zip(middle).for_each(|(bias, middle)| *bias -= middle);
             }
         }
@@ -121,10 +123,12 @@ mod tests {
         let biases = |model: &Model<'_>| -> Vec<Vec<f32>> {
             model.layers.iter().map(|layer| layer.qkv[1].bias.clone().unwrap()).collect()
         };
-        model.centre_keys(&mut |_, _| {}).unwrap();
+        model.centre_keys(KvType::F32, &mut |_, _| {}).unwrap();
+        assert_eq!(model.layers[0].qkv[1].bias, None, "singles lose nothing");
+        model.centre_keys(KvType::F16, &mut |_, _| {}).unwrap();
         let once = biases(&model);
         let after = logits(&model);
-        model.centre_keys(&mut |_, _| {}).unwrap();
+        model.centre_keys(KvType::F16, &mut |_, _| {}).unwrap();
         for (once, twice) in once.iter().zip(&biases(&model)) {
             let size = once.iter().map(|x| x.abs()).sum::<f32>();
             let moved = once.iter().zip(twice).map(|(a, b)| (a - b).abs()).sum::<f32>();

@@ -237,7 +237,7 @@ fn guards_find_what_is_written_beside_a_buffer() {
     let mut small = DeviceBuffer::<f32>::zeroed(&context, "a row", 4).unwrap();
     let behind = run(small.ptr_mut(0)).unwrap();
     assert_eq!(behind, Overrun { what: "a row", bytes: 16, at: 16 });
-    assert!(behind.to_string().contains("byte 16 of a row was written"), "{behind}");
+    assert!(behind.to_string().contains("a row has 16 bytes, and the word at byte 16"), "{behind}");
     drop(small);
     assert_eq!(context.overrun().unwrap(), None, "its guards went with it");
     let before = DevicePtrMut::new(hidden.address(0) - 16);

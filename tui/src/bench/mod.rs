@@ -150,9 +150,8 @@ impl Bench<'_> {
             backend.room_for(&model, self.limits(&test.workload, backend))?;
         }
         let start = Instant::now();
-        if self.args.device.kv == crate::args::Kv::F16 {
-            model.centre_keys(&mut |done, total| watch.loading(done, total))?;
-        }
+        let kv = engine::kv_type(self.args.device.kv);
+        model.centre_keys(kv, &mut |done, total| watch.loading(done, total))?;
         let weights = backend.upload(&model, &mut |done, total| watch.loading(done, total))?;
         let uploading = start.elapsed();
         let description = describe(package, package.config.positions_max)?;

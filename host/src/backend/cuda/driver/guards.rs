@@ -1,4 +1,4 @@
-//! [`Guards`]: painted bytes round every buffer, to find what writes beside its own.
+//! [`Guards`]: painted memory round every buffer, to find what writes beside its own.
 
 #![allow(unsafe_code, reason = "paints and reads device memory that belongs to no typed buffer")]
 
@@ -11,8 +11,8 @@ use super::device::Context;
 use super::error::{CudaError, done};
 use super::shim::{self, Ptr};
 
-/// Bytes on either side of a guarded buffer: as many as keep it aligned, and more than a row of a
-/// tile of any kernel.
+/// Bytes on either side of a guarded buffer: a multiple of every alignment that kernels ask for.
+/// What is written further away is not seen.
 pub(super) const GUARD: usize = 4096;
 
 /// What stands in every word of a guard, and of memory that a trial paints: as a single a NaN that
@@ -41,7 +41,7 @@ pub struct Overrun {
 impl fmt::Display for Overrun {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { what, bytes, at } = self;
-        write!(f, "byte {at} of {what} was written, which has bytes 0 to {bytes}")
+        write!(f, "{what} has {bytes} bytes, and the word at byte {at} was written")
     }
 }
 

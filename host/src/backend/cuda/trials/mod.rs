@@ -306,7 +306,7 @@ impl Rig {
             synth::in_memory(&trial.model, WeightLayout::Rows128, trial.seed(), &mut |_, _| {})?;
         let package = Package::from_checkpoint(checkpoint)?;
         let mut model = package.bind().map_err(Error::from)?;
-        model.centre_keys(&mut |_, _| {}).map_err(Error::from)?;
+        model.centre_keys(KvType::F16, &mut |_, _| {}).map_err(Error::from)?;
         let (direct, recorded) = (self.backend(true, trial.head), self.backend(false, trial.head));
         let cpu = CpuBackend::new(CpuBackend::default_threads(), Simd::detect());
         let cpu = cpu.map_err(Error::from)?.with_head(trial.head);
